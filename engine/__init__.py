@@ -1,0 +1,1 @@
+"""The deterministic core: no fork, clock, random, wasmtime or onnxruntime in here."""

@@ -1,0 +1,88 @@
+"""The error tree, split by who can fix what went wrong.
+
+A message says where, what was found, what was expected (with numbers) and what happened to the
+data. Exceptions check the world: guests, files, models, settings. Assertions check us.
+"""
+
+EXIT_OK = 0
+EXIT_USAGE = 2  # The person fixes a command, a path or a setting.
+EXIT_UNFINISHED = 3  # Finished with failed items or agents, or stopped; the cause is named.
+EXIT_DIVERGED = 4  # Two executions of one run differ.
+EXIT_BUG = 70  # An invariant of Lockstep broke (EX_SOFTWARE).
+EXIT_INTERRUPTED = 130  # SIGINT or SIGTERM; the journal is whole.
+
+
+class LockstepError(Exception):
+    """Base of everything Lockstep raises on purpose."""
+
+    exit_code = EXIT_BUG
+
+
+class UsageError(LockstepError):
+    """The person can fix it: a command, a path, a fleet file, a model folder."""
+
+    exit_code = EXIT_USAGE
+
+
+class AgentError(LockstepError):
+    """One agent stops by its own doing; the others go on."""
+
+    exit_code = EXIT_UNFINISHED
+
+
+class ProtocolError(AgentError):
+    """A guest broke the record protocol: the field and the limit are in the message."""
+
+
+class ModelError(LockstepError):
+    """A model cannot be used."""
+
+    exit_code = EXIT_USAGE
+
+
+class ModelRejected(ModelError):
+    """The model folder is refused at load, before any agent starts."""
+
+
+class ProviderMissing(ModelError):
+    """An execution provider was required and not got."""
+
+
+class RequestRejected(LockstepError):
+    """A request is refused at admission; only its sender hears of it."""
+
+
+class JournalError(LockstepError):
+    """The journal cannot be written or read."""
+
+    exit_code = EXIT_UNFINISHED
+
+
+class JournalCorrupt(JournalError):
+    """Damage before the tail: refused, never repaired."""
+
+    exit_code = EXIT_USAGE
+
+
+class JournalVersion(JournalError):
+    """Written by a version this one cannot read."""
+
+    exit_code = EXIT_USAGE
+
+
+class RunStopped(LockstepError):
+    """An accident outlived its restart limit: the run is whole and resumable."""
+
+    exit_code = EXIT_UNFINISHED
+
+
+class Diverged(LockstepError):
+    """Two executions differ: expected and got, at which tag."""
+
+    exit_code = EXIT_DIVERGED
+
+
+class LockstepBug(LockstepError):
+    """An invariant of ours broke. Please report it."""
+
+    exit_code = EXIT_BUG

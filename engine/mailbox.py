@@ -1,0 +1,61 @@
+"""Mailboxes: events that wait for an agent, in the one order in which it will see them (rule 2)."""
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import NamedTuple
+
+from lockstep.engine.tag import Tag
+
+
+class EventClass(IntEnum):
+    """Order of events that became deliverable at one tag."""
+
+    START = 0
+    COMPLETION = 1
+    MESSAGE = 2
+    UNDELIVERED = 3
+    ITEM = 4
+    TIMER = 5
+    OUTSIDE = 6
+    CLOSE = 7
+
+
+class Event(NamedTuple):
+    """One event. Sorted by its first fields; no two of a mailbox share them.
+
+    ``key`` is, by class: ticket; order of application; item number; order of setting.
+    ``order`` settles what is left (a join's predecessors of one item).
+    """
+
+    deliverable: Tag
+    event_class: int
+    key: int
+    order: int
+    kind: int
+    item: int
+    peer: int
+    record: bytes
+
+
+class Mailbox:
+    """One agent's events. Taken all at once when the agent is woken."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def put(self, event: Event) -> None:
+        """Keep an event."""
+        self._events.append(event)
+
+    def take(self) -> list[Event]:
+        """Everything, in order; the mailbox is empty then."""
+        events = sorted(self._events)
+        self._events = []
+        return events
+
+    def drop(self, unwanted: Callable[[Event], bool]) -> None:
+        """Give up the events that are not wanted any more."""
+        self._events = [event for event in self._events if not unwanted(event)]

@@ -1,0 +1,51 @@
+"""Events: agents run whenever they have events; an item is finished by its first EMIT."""
+
+from lockstep.engine.errors import UsageError
+from lockstep.engine.fleet import Fleet
+from lockstep.engine.record import PEER_NONE
+from lockstep.engine.schedule.base import Groups, Host
+
+
+class Events:
+    """The default policy: what an agent does not pass on itself goes nowhere."""
+
+    def __init__(self, fleet: Fleet, host: Host, has_input: bool) -> None:
+        self._host = host
+        self._groups = Groups(fleet)
+        self._inputs = [n for n, group in enumerate(fleet.groups) if group.input]
+        self._waiting: dict[int, list[int]] = {}  # Unfinished item -> who was given it.
+        if has_input and not self._inputs:
+            raise UsageError(
+                'there is input, but no agent has input = "broadcast" or "deal" '
+                '(policy "events" must be told who gets it)'
+            )
+
+    def admit(self, item: int, payload: bytes) -> None:
+        receivers = [a for g in self._inputs for a in self._groups.receivers(g, item)]
+        self._waiting[item] = receivers
+        for agent in receivers:
+            self._host.deliver_item(agent, item, payload, PEER_NONE, 0)
+
+    def may_emit(self, agent: int, item: int) -> str:
+        return ""
+
+    def may_finish(self, agent: int, item: int) -> str:
+        return "DONE for one item is for round-robin"
+
+    def emitted(self, agent: int, item: int, payload: bytes) -> None:
+        self._host.finish_item(item, [(agent, payload)])
+
+    def done(self, agent: int, item: int) -> None:
+        raise AssertionError("refused by may_finish")
+
+    def delivered(self, agent: int, item: int) -> None:
+        pass
+
+    def after_effects(self, agent: int) -> None:
+        pass
+
+    def forget(self, item: int) -> None:
+        self._waiting.pop(item, None)
+
+    def holders(self, item: int) -> list[int]:
+        return self._waiting.get(item, [])

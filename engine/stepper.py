@@ -1,0 +1,61 @@
+"""Stepper: when the inference side may run its next step. Pure; planner plus rule 5.
+
+The engine runs ahead only as far as no turn can still reach. Two facts bound it: the last grant
+``(limit, applied)`` of the sequencer, and the requests that ended since, whose answers the
+sequencer had not seen when it granted: an answer of step ``x`` wakes an agent at ``(x + 1, 0)``,
+whose next request is due ``lookahead`` steps later. A later grant may be lower and replaces it.
+"""
+
+from collections.abc import Mapping
+
+from lockstep.engine.plan import Ended, Request, StepPlan
+from lockstep.engine.planner import Planner
+
+
+class Stepper:
+    """The engine's actor: grants, tickets and cancels in; steps to run out."""
+
+    def __init__(self, planner: Planner, lookahead: int) -> None:
+        self.planner = planner
+        self._lookahead = lookahead
+        self._limit = 0  # Steps below it are granted.
+        self._applied = 0  # Results of steps below it were known to the grant.
+        self._ended_steps: list[int] = []  # Steps >= applied in which a request ended, rising.
+        self._plan: StepPlan | None = None
+
+    def offer(self, request: Request) -> None:
+        """Take a ticket (published before the grant that covers it)."""
+        self.planner.offer(request)
+
+    def cancel(self, ticket: int, due: int) -> None:
+        """Take a cancel (published before the grant that covers it)."""
+        self.planner.cancel(ticket, due)
+
+    def grant(self, limit: int, applied: int) -> None:
+        """Replace the grant: steps below ``limit``, computed with results of steps < applied."""
+        self._limit = limit
+        self._applied = applied
+        self._ended_steps = [x for x in self._ended_steps if x >= applied]
+
+    def runnable(self) -> int | None:
+        """The step that may run now, or None: wait for a grant or a ticket."""
+        step = self.planner.next_step()
+        if step is None or step >= self._limit:
+            return None
+        if self._ended_steps and self._ended_steps[0] + 1 + self._lookahead <= step:
+            return None
+        return step
+
+    def plan(self, step: int) -> StepPlan:
+        """The plan of a runnable step."""
+        self._plan = self.planner.plan(step)
+        return self._plan
+
+    def commit(self, sampled: Mapping[int, int | None]) -> list[Ended]:
+        """Book the step's tokens; every request that ended in it, boundary first."""
+        assert self._plan is not None
+        ended = [*self._plan.ended, *self.planner.commit(sampled)]
+        if ended:
+            self._ended_steps.append(self._plan.step)
+        self._plan = None
+        return ended

@@ -1,0 +1,159 @@
+"""What crosses between sequencer and inference process, as numpy-structured slots.
+
+Variable parts (the INFER record of a ticket, the RESULT record of an answer) travel in a byte
+ring beside the slots, in the order of the slots that announce them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from lockstep.engine.errors import ProtocolError
+from lockstep.engine.record import Kind, decode, encode
+
+# Sequencer -> engine, 32 bytes.
+#
+#   op      agent        ticket  a                b
+#   TICKET  agent index  ticket  due step         the agent's own request number
+#   CANCEL  0            ticket  due step         0
+#   GRANT   0            0       limit            applied (rule 5)
+#   STOP    0            0       0                0
+TICKET_SLOT = np.dtype(
+    [("op", "<u4"), ("agent", "<u4"), ("ticket", "<u8"), ("a", "<u8"), ("b", "<u8")]
+)
+
+# Engine -> sequencer, 32 bytes. STEP closes a step and comes after everything of it.
+#
+#   op      model  slot  ticket  a            b
+#   EVICT   model  slot  0       0            0
+#   ADMIT   model  slot  ticket  prefix hit   0
+#   CHUNK   model  slot  ticket  start        tokens
+#   TOKEN   model  slot  ticket  token id     position
+#   END     0      0     ticket  status       prompt tokens
+#   STEP    0      0     0       step         0
+RESULT_SLOT = np.dtype(
+    [
+        ("op", "<u2"),
+        ("model", "<u2"),
+        ("slot", "<u4"),
+        ("ticket", "<u8"),
+        ("a", "<i8"),
+        ("b", "<i8"),
+    ]
+)
+
+Slots = npt.NDArray[np.void]
+
+
+class ToEngine(IntEnum):
+    """Operations of TICKET_SLOT."""
+
+    TICKET = 1
+    CANCEL = 2
+    GRANT = 3
+    STOP = 4
+
+
+class FromEngine(IntEnum):
+    """Operations of RESULT_SLOT."""
+
+    EVICT = 1
+    ADMIT = 2
+    CHUNK = 3
+    TOKEN = 4
+    END = 5
+    STEP = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A request that ended: its RESULT (or CANCELLED) record, as the guest will read it."""
+
+    ticket: int
+    status: int
+    prompt_tokens: int
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One executed step, as the sequencer takes it.
+
+    Attributes:
+        step: Which one.
+        body: Every slot of the step and every answer's record: what history keeps.
+        tokens: (ticket, token id) in slot order of the report.
+        answers: Requests that ended in it, in order.
+    """
+
+    step: int
+    body: bytes
+    tokens: tuple[tuple[int, int], ...]
+    answers: tuple[Answer, ...]
+
+
+def step_report(slots: Slots, records: bytes) -> StepReport:
+    """Build the report of one step from its slots (STEP last) and its answers' records.
+
+    Raises:
+        ProtocolError: slots and records do not belong together.
+    """
+    rows: list[tuple[int, int, int, int, int, int]] = slots.tolist()
+    if not rows or rows[-1][0] != FromEngine.STEP:
+        raise ProtocolError("step report: the last slot is not STEP")
+    tokens = tuple((row[3], row[4]) for row in rows if row[0] == FromEngine.TOKEN)
+    ends = [row for row in rows if row[0] == FromEngine.END]
+    parts = list(decode(records))
+    if len(parts) != len(ends):
+        raise ProtocolError(f"step report: {len(ends)} END slots, {len(parts)} answers")
+    answers = []
+    for end, part in zip(ends, parts, strict=True):
+        if part.kind not in (Kind.RESULT, Kind.CANCELLED):
+            raise ProtocolError(f"step report: kind {part.kind} in place of an answer")
+        record = encode(
+            part.kind, part.payload, flags=part.flags, id=part.id, item=part.item, peer=part.peer
+        )
+        answers.append(Answer(end[3], end[4], end[5], record))
+    return StepReport(rows[-1][4], slots.tobytes() + records, tokens, tuple(answers))
+
+
+class StepAssembler:
+    """Turns the drained ends of the result rings into whole step reports."""
+
+    def __init__(self) -> None:
+        self._slots: list[Slots] = []
+        self._records = b""
+
+    def feed(self, slots: Slots, records: bytes) -> Iterator[StepReport]:
+        """Add what was drained; yield each step that is complete.
+
+        The engine pushes a step's records before its slots, so that a STEP slot always finds
+        them; records of a later step may be here already and are kept.
+        """
+        self._records += records
+        if len(slots):
+            self._slots.append(slots)
+        if not self._slots:
+            return
+        rows = np.concatenate(self._slots)
+        start = 0
+        for stop in np.flatnonzero(rows["op"] == FromEngine.STEP).tolist():
+            step = rows[start : stop + 1]
+            answers = int(np.count_nonzero(step["op"] == FromEngine.END))
+            yield step_report(step, self._take(answers))
+            start = stop + 1
+        self._slots = [rows[start:]] if start < len(rows) else []
+
+    def _take(self, count: int) -> bytes:
+        size = 0
+        for _ in range(count):
+            if size + 4 > len(self._records):
+                raise ProtocolError("step report: an answer's record is missing")
+            size += (int.from_bytes(self._records[size : size + 4], "little") + 7) & ~7
+        taken, self._records = self._records[:size], self._records[size:]
+        if len(taken) != size:
+            raise ProtocolError("step report: an answer's record is cut")
+        return taken

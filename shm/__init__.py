@@ -1,0 +1,81 @@
+"""Bytes in shared memory: rings, slots, doorbells, the arena they lie in and the board.
+
+The lowest layer: it knows records by size, and neither tickets nor models. Everything here is
+one writer and one reader (the board: one writer, many readers), without locks; a peer that dies
+or lies harms its own ring only.
+"""
+
+from lockstep.shm.arena import Arena, page_aligned
+from lockstep.shm.board import Board, BoardSlot
+from lockstep.shm.cursor import Cursor, Memory, fence
+from lockstep.shm.doorbell import Doorbell, EventDoorbell, PipeDoorbell
+from lockstep.shm.errors import (
+    BoardRefused,
+    PeerDied,
+    RingClosed,
+    RingCorrupt,
+    RingError,
+    RingFull,
+    SegmentFull,
+)
+from lockstep.shm.identity import Identity, alive, current, next_name, segment_name, sweep
+from lockstep.shm.identity import of as identity_of
+from lockstep.shm.observer import (
+    AgentStatus,
+    BoardReader,
+    EngineStatus,
+    Snapshot,
+    SupervisorStatus,
+)
+from lockstep.shm.ring import RingReader, RingStatistics, RingWriter, capacity_for, ring_bytes
+from lockstep.shm.ring import create as create_ring
+from lockstep.shm.segment import Segment, attach, create, create_unlinked
+from lockstep.shm.slots import SlotArray, SlotReader, SlotWriter, slots_bytes
+from lockstep.shm.slots import create as create_slots
+
+__all__ = [
+    "AgentStatus",
+    "Arena",
+    "Board",
+    "BoardReader",
+    "BoardRefused",
+    "BoardSlot",
+    "Cursor",
+    "Doorbell",
+    "EngineStatus",
+    "EventDoorbell",
+    "Identity",
+    "Memory",
+    "PeerDied",
+    "PipeDoorbell",
+    "RingClosed",
+    "RingCorrupt",
+    "RingError",
+    "RingFull",
+    "RingReader",
+    "RingStatistics",
+    "RingWriter",
+    "Segment",
+    "SegmentFull",
+    "SlotArray",
+    "SlotReader",
+    "SlotWriter",
+    "Snapshot",
+    "SupervisorStatus",
+    "alive",
+    "attach",
+    "capacity_for",
+    "create",
+    "create_ring",
+    "create_slots",
+    "create_unlinked",
+    "current",
+    "fence",
+    "identity_of",
+    "next_name",
+    "page_aligned",
+    "ring_bytes",
+    "segment_name",
+    "slots_bytes",
+    "sweep",
+]

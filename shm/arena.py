@@ -1,0 +1,94 @@
+"""Arena: one unnamed segment, cut into page-aligned slices that children inherit one by one.
+
+The supervisor creates it, seals it and lends a slice for the fork of its owner. An agent process
+then maps its own slice and nothing else: touching another is a segmentation fault, not a leak.
+"""
+
+import mmap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+
+from lockstep.shm import segment
+from lockstep.shm.segment import Segment
+
+PAGE_BYTES = mmap.PAGESIZE
+
+
+def page_aligned(size_bytes: int) -> int:
+    """``size_bytes`` rounded up to whole pages."""
+    return -(-size_bytes // PAGE_BYTES) * PAGE_BYTES
+
+
+class Arena:
+    """Slices of one segment; see `create`. The views given out live until `close`."""
+
+    def __init__(self, whole: Segment, slice_bytes: Sequence[int]) -> None:
+        lengths = [page_aligned(size) for size in slice_bytes]
+        starts = list(accumulate(lengths, initial=0))[:-1]
+        self._segment = whole
+        self._ranges = list(zip(starts, lengths, strict=True))
+        self._slices = [
+            whole.memory[start : start + size]
+            for start, size in zip(starts, slice_bytes, strict=True)
+        ]
+
+    @classmethod
+    def create(cls, slice_bytes: Sequence[int]) -> "Arena":
+        """A zeroed arena with one slice of each size, not yet sealed.
+
+        Raises:
+            ValueError: no slice, or one without bytes.
+            SegmentFull: no room in /dev/shm; nothing is left behind.
+        """
+        if not slice_bytes or min(slice_bytes) < 1:
+            raise ValueError(f"arena of {list(slice_bytes)} bytes: each slice needs 1 or more")
+        return cls(segment.create_unlinked(sum(map(page_aligned, slice_bytes))), slice_bytes)
+
+    def __len__(self) -> int:
+        return len(self._slices)
+
+    def slice(self, index: int) -> memoryview:
+        """The bytes of one slice, always the same view; a sub-view of it blocks `close`."""
+        return self._slices[index]
+
+    def seal(self) -> None:
+        """From now on a forked child gets no slice but those lent to it."""
+        self._advise(range(len(self)), mmap.MADV_DONTFORK)
+
+    @contextmanager
+    def lend(self, *indices: int) -> Iterator[None]:
+        """Let a child that is forked inside the ``with`` inherit these slices.
+
+        Leaving it seals them again, in the parent and, should the child get there, in the child:
+        a grandchild inherits nothing.
+        """
+        self._advise(indices, mmap.MADV_DOFORK)
+        try:
+            yield
+        finally:
+            self._advise(indices, mmap.MADV_DONTFORK)
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Placeholders that a child may close, if it leaves by ``os._exit`` (`Segment`)."""
+        return self._segment.descriptors()
+
+    def close(self) -> None:
+        """Unmap. Idempotent; may be tried again after a BufferError.
+
+        Raises:
+            BufferError: a ring or an array still holds a view of a slice: close that first.
+        """
+        try:
+            for view in self._slices:
+                view.release()
+        except BufferError as error:
+            raise BufferError(
+                "arena: an array over a slice is still alive; drop it first. It stays mapped."
+            ) from error
+        self._segment.close()
+
+    def _advise(self, indices: Sequence[int], advice: int) -> None:
+        for index in indices:
+            start, length = self._ranges[index]
+            self._segment.advise(advice, start, length)

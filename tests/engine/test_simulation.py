@@ -1,0 +1,226 @@
+"""Random fleets under random physical timings: one history each, and its promises kept."""
+
+import struct
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from simulator import Run, Simulation, make_fleet
+
+from lockstep.engine.fleet import Fleet
+from lockstep.engine.history import TICKET_PAYLOAD
+from lockstep.engine.plan import FINISH_STATUS
+from lockstep.engine.record import Kind, Record, decode
+from lockstep.engine.strict_json import loads
+from lockstep.engine.wire import FromEngine
+
+FLEETS = 300
+FLEETS_PER_TEST = 25
+PHYSICAL = 3
+FLEETS_NIGHTLY = 10_000
+AT_BOUNDARY = [FINISH_STATUS[why] for why in ("refused", "cancelled", "timeout")]
+SLOT = struct.Struct("<HHIQqq")  # RESULT_SLOT of engine/wire.py.
+
+
+@pytest.mark.parametrize("first", range(0, FLEETS, FLEETS_PER_TEST))
+def test_every_physical_timing_of_a_fleet_gives_one_history(first: int) -> None:
+    for seed in range(first, first + FLEETS_PER_TEST):
+        check_seed(seed)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("first", range(FLEETS, FLEETS_NIGHTLY, 500))
+def test_every_physical_timing_of_many_more_fleets_gives_one_history(first: int) -> None:
+    for seed in range(first, min(first + 500, FLEETS_NIGHTLY)):
+        check_seed(seed)
+
+
+def test_simulated_fleets_reach_every_end_and_every_kind_of_history() -> None:
+    # A simulator that stops trying something would keep every other test here green.
+    ends: Counter[str] = Counter()
+    kinds: Counter[int] = Counter()
+    statuses: Counter[int] = Counter()
+    for seed in range(120):
+        run = Simulation(seed, 0).run()
+        ends[run.reason.split(" ")[0] or run.state] += 1
+        for record in records(run):
+            kinds[record.kind] += 1
+            if record.kind == Kind.STEP:
+                statuses.update(slot[4] for slot in slots(record) if slot[0] == FromEngine.END)
+    assert ends.keys() == {"finished", "stalled", "turns_max", "steps_max"}
+    assert kinds.keys() == {
+        *(Kind.TAG, Kind.TURN, Kind.EFFECT, Kind.TICKET, Kind.REVOKE, Kind.ADMIT),
+        *(Kind.OUTCOME, Kind.FAILED, Kind.STEP, Kind.STOP),
+    }
+    assert statuses.keys() == {0, 1, 2, 3, 4, 5}
+
+
+def test_two_fleets_have_two_digests() -> None:
+    digests = [Simulation(seed, 0).run().digest for seed in range(20)]
+    assert len(dict.fromkeys(digests)) == 20
+
+
+def check_seed(seed: int) -> None:
+    """One fleet: one history under all physical seeds, and the history is a legal one."""
+    first: Run | None = None
+    physical = 0
+    try:
+        for physical in range(PHYSICAL):
+            run = Simulation(seed, physical).run()
+            if first is None:
+                first = run
+                Audit(seed, run).check()
+            assert run.entries == first.entries, difference(run, first)
+            assert run == first
+    except BaseException as error:
+        error.add_note(f"repeat: python tests/support/simulator.py {seed} {physical}")
+        raise
+
+
+def difference(run: Run, other: Run) -> str:
+    """Where two histories part."""
+    for number, (a, b) in enumerate(zip(run.entries, other.entries, strict=False)):
+        if a != b:
+            return f"entry {number}: {list(decode(a))} in place of {list(decode(b))}"
+    return f"{len(run.entries)} entries in place of {len(other.entries)}"
+
+
+def records(run: Run) -> Iterator[Record]:
+    for entry in run.entries:
+        yield from decode(entry)
+
+
+def slots(step: Record) -> list[tuple[int, ...]]:
+    """The slots of a STEP record, STEP excluded."""
+    found = []
+    for slot in SLOT.iter_unpack(step.payload[: len(step.payload) // 32 * 32]):
+        if slot[0] == FromEngine.STEP:
+            return found
+        found.append(slot)
+    raise AssertionError("a STEP record without a STEP slot")
+
+
+class Audit:
+    """A second, simpler book-keeper: reads a history and knows what it must never say."""
+
+    def __init__(self, seed: int, run: Run) -> None:
+        self.fleet: Fleet
+        self.fleet, self.items = make_fleet(seed)
+        self.run = run
+        self.tag = (-1, 0)
+        self.step = -1
+        self.turns: dict[int, int] = {}  # Agent -> its turn that is not over.
+        self.due: dict[int, int] = {}  # Ticket -> due step.
+        self.ended: list[int] = []
+        self.in_flight: dict[int, None] = {}
+        self.outcomes: dict[int, bool] = {}  # Item -> whether it failed.
+        self.rows: dict[tuple[int, int], int] = {}  # (model, slot) -> ticket.
+        self.fresh: dict[int, bool] = {}  # Ticket -> no chunk yet and no hit.
+
+    def check(self) -> None:
+        for entry in self.run.entries:
+            first, *rest = decode(entry)
+            if first.kind == Kind.STEP:
+                self.one_step(first)
+                assert not rest
+            else:
+                self.one_tag(first, rest)
+        self.whole_run()
+
+    def one_tag(self, head: Record, rest: list[Record]) -> None:
+        assert head.kind == Kind.TAG
+        tag = (head.id, head.peer)
+        assert self.tag < tag, "tags rise"
+        assert self.step < tag[0], "a step is hashed after all tags up to it"
+        self.tag = tag
+        tickets: dict[int, list[int]] = {}  # Agent -> its tickets of this tag.
+        for record in rest:
+            match record.kind:
+                case Kind.TURN:
+                    assert record.peer not in self.turns, "one turn at a time"
+                    self.turns[record.peer] = record.id
+                case Kind.EFFECT:
+                    assert self.turns.pop(record.peer) == record.id
+                case Kind.TICKET:
+                    self.one_ticket(record)
+                    tickets.setdefault(record.peer, []).append(record.id)
+                case Kind.ADMIT:
+                    assert record.item == len(self.in_flight) + len(self.outcomes) + 1
+                    self.in_flight[record.item] = None
+                    bound = self.fleet.schedule.items_in_flight_max
+                    assert len(self.in_flight) <= bound
+                case Kind.OUTCOME:
+                    self.one_outcome(record)
+        self.dealt_in_turn(tickets)
+
+    def one_ticket(self, record: Record) -> None:
+        due, _, _ = TICKET_PAYLOAD.unpack(record.payload)
+        assert record.id == len(self.due) + 1, "tickets are numbered in tag order"
+        assert due == self.tag[0] + self.fleet.schedule.lookahead
+        self.due[record.id] = due
+
+    def dealt_in_turn(self, tickets: dict[int, list[int]]) -> None:
+        # Place n of every agent comes before place n + 1 of any.
+        places = sorted((t, place) for own in tickets.values() for place, t in enumerate(own))
+        assert [place for _, place in places] == sorted(place for _, place in places)
+
+    def one_outcome(self, record: Record) -> None:
+        failed = record.flags == 1
+        if record.item in self.in_flight:
+            del self.in_flight[record.item]
+        else:
+            # A second sink of the same item, or one that never entered.
+            assert record.item not in self.outcomes or not (failed or self.outcomes[record.item])
+        self.outcomes[record.item] = failed
+
+    def one_step(self, step: Record) -> None:
+        assert step.id > self.step
+        self.step = step.id
+        spent: Counter[int] = Counter()
+        for op, _, _, ticket, status, _ in slots(step):
+            if op == FromEngine.END and status in AT_BOUNDARY:
+                self.leave(ticket)
+        for op, model, slot, ticket, a, b in slots(step):
+            if op in (FromEngine.EVICT, FromEngine.ADMIT, FromEngine.CHUNK, FromEngine.TOKEN):
+                assert step.id % self.fleet.models[model].period == 0
+                assert slot < self.fleet.models[model].rows_max
+            match op:
+                case FromEngine.EVICT:
+                    assert (model, slot) not in self.rows
+                case FromEngine.ADMIT:
+                    assert self.due[ticket] <= step.id
+                    assert (model, slot) not in self.rows, "a slot has one row"
+                    self.rows[model, slot] = ticket
+                    self.fresh[ticket] = a == 0
+                case FromEngine.CHUNK:
+                    assert self.rows[model, slot] == ticket
+                    assert b > 1 or self.fresh[ticket], "no chunk of one token but the first"
+                    self.fresh[ticket] = False
+                    spent[model] += b
+                case FromEngine.TOKEN:
+                    assert self.rows[model, slot] == ticket
+                case FromEngine.END:
+                    assert ticket not in self.ended, "answered once"
+                    assert self.due[ticket] <= step.id
+                    self.ended.append(ticket)
+                    self.leave(ticket)
+        for model, tokens in spent.items():
+            assert tokens <= self.fleet.models[model].prefill_tokens_per_step
+
+    def leave(self, ticket: int) -> None:
+        self.rows = {place: t for place, t in self.rows.items() if t != ticket}
+
+    def whole_run(self) -> None:
+        assert sorted(self.outcomes) == list(range(1, len(self.items) + 1))
+        assert not self.in_flight
+        # One line or more for each item (several sinks), in the order of the input.
+        lines = [loads(line) for line in self.run.outputs]
+        order = list(dict.fromkeys(line["id"] for line in lines))
+        assert order == [item.id for item in self.items]
+        for line in lines:
+            number = order.index(line["id"]) + 1
+            assert ("error" in line) == self.outcomes[number]
+        assert self.run.tickets == len(self.due)
+        if self.run.state == "finished":
+            assert sorted(self.ended) == sorted(self.due), "every ticket ended"
+            assert not self.rows

@@ -1,0 +1,68 @@
+"""Builds the guests of the tests and of the vote example, and notes what they were built with.
+
+``python tests/guests/build.py`` with `ziglang` installed. The built modules are committed beside
+their sources; ``build.json`` names the compiler's version and the hash of each module.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+NOTES = HERE / "build.json"
+COMMON = ("-O2", "-Wall", "-Wextra", "-Werror", "-Wl,-z,stack-size=65536", "-Wl,--strip-all")
+BARE = ("--target=wasm32-freestanding", "-nostdlib", "-Wl,--no-entry", *COMMON)
+WASI = ("--target=wasm32-wasi", *COMMON)
+
+FLAGS = {
+    "asker": BARE,
+    "burner": BARE,
+    "chatter": BARE,
+    "echo": BARE,
+    "echo_reactor": BARE,
+    "hello_wasi": WASI,
+    "looper": BARE,
+    "talker": BARE,
+    "trapper": BARE,
+}
+EXAMPLES = {"judge": BARE, "solver": BARE}
+
+
+def sources() -> dict[Path, tuple[str, ...]]:
+    """Every C source and the flags it is built with."""
+    found = {HERE / f"{name}.c": flags for name, flags in FLAGS.items()}
+    vote = ROOT / "examples" / "vote"
+    found.update({vote / f"{name}.c": flags for name, flags in EXAMPLES.items()})
+    return found
+
+
+def build(source: Path, target: Path, flags: tuple[str, ...]) -> None:
+    """Compile one module; relative paths, so that nothing of this machine gets into it.
+
+    Raises:
+        CalledProcessError: the compiler refused.
+    """
+    command = [sys.executable, "-m", "ziglang", "cc", *flags, "-I", "sdk"]
+    command += [os.path.relpath(source, ROOT), "-o", str(target)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    target.chmod(0o644)
+
+
+def main() -> None:
+    """Build all of them in place."""
+    hashes = {}
+    for source, flags in sorted(sources().items()):
+        target = source.with_suffix(".wasm")
+        build(source, target, flags)
+        hashes[source.stem] = hashlib.sha256(target.read_bytes()).hexdigest()
+    notes = {"ziglang": version("ziglang"), "sha256": hashes}
+    NOTES.write_text(json.dumps(notes, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The wire: pieces of any size, full rings, and who is woken when."""
+
+import pytest
+
+from lockstep.engine.errors import LockstepBug
+from lockstep.engine.record import Kind, aligned, encode, encode_wake
+from lockstep.workers.agent.channel import Inbox, RingChannel, Wake
+
+EVENTS = encode(Kind.ITEM, b"abcde", item=1) + encode(Kind.CLOSE)
+
+
+class Pieces:
+    """A channel that hands over what it has, ``size`` bytes at a time."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        self._pieces = [data[at : at + size] for at in range(0, len(data), size)]
+
+    def send(self, records: bytes) -> None:
+        raise AssertionError(records)
+
+    def receive(self) -> bytes:
+        return self._pieces.pop(0)
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 31, 32, 33, 64, 1000])
+def test_wakes_are_found_in_any_cut(size: int) -> None:
+    stream = encode_wake(1, 5, 2, EVENTS, 2) + encode_wake(2, 6, 0, b"", 0) + encode(Kind.SHUTDOWN)
+    inbox = Inbox(Pieces(stream, size))
+    assert inbox.next() == Wake(1, 5, 2, EVENTS)
+    assert inbox.next() == Wake(2, 6, 0, b"")
+    assert inbox.next() is None
+
+
+@pytest.mark.parametrize("data", [encode(Kind.CLOSE), encode(Kind.WAKE), b"\x01" + bytes(31)])
+def test_nonsense_from_the_supervisor_is_our_bug_not_the_guests(data: bytes) -> None:
+    with pytest.raises(LockstepBug):
+        Inbox(Pieces(data, 1000)).next()
+
+
+class Peer:
+    """Both rings and both doorbells; waiting lets the supervisor do its next step."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.sent = b""
+        self.arriving: list[bytes] = []
+        self.log: list[str] = []
+
+    def drain(self) -> bytes:
+        self.log.append("drain")
+        return self.arriving.pop(0) if self.arriving else b""
+
+    def push_many(self, records: bytes, start: int = 0) -> int:
+        self.log.append("push")
+        offset = start
+        while offset < len(records):
+            size = aligned(int.from_bytes(records[offset : offset + 4], "little"))
+            if size > self.room:
+                break
+            self.sent += records[offset : offset + size]
+            self.room -= size
+            offset += size
+        return offset
+
+    def ring(self) -> None:
+        self.log.append("ring")
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        assert timeout_s is None
+        self.log.append("wait")
+        self.room += 48
+        self.arriving.append(EVENTS)
+        return True
+
+
+def test_sender_waits_for_room_and_rings_after_each_batch() -> None:
+    peer = Peer(room=48)
+    records = encode(Kind.EMIT, b"0123456789") * 3
+    RingChannel(peer, peer, peer, peer).send(records)
+    assert peer.sent == records
+    assert peer.log == [
+        "push",
+        "ring",
+        "push",
+        "wait",
+        "push",
+        "ring",
+        "push",
+        "wait",
+        "push",
+        "ring",
+    ]
+
+
+def test_receiver_looks_before_it_waits_and_rings_after_each_drain() -> None:
+    peer = Peer(room=0)
+    channel = RingChannel(peer, peer, peer, peer)
+    assert channel.receive() == EVENTS
+    assert peer.log == ["drain", "wait", "drain", "ring"]
+    peer.arriving = [EVENTS]
+    peer.log.clear()
+    assert channel.receive() == EVENTS
+    assert peer.log == ["drain", "ring"]

@@ -1,0 +1,134 @@
+"""Providers: a fallback is said with its cause, never silent, and refused where one is required."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lockstep.engine.errors import ModelRejected, ProviderMissing, UsageError
+from lockstep.workers.inference import provider
+from lockstep.workers.inference.model import ModelFolder
+from lockstep.workers.inference.provider import full_names, open_session, provider_options
+
+
+@pytest.fixture
+def folder(fp32: Path) -> Iterator[ModelFolder]:
+    opened = ModelFolder.open(fp32)
+    yield opened
+    opened.close()
+
+
+def test_cpu_alone_is_got_and_nothing_is_missing(folder: ModelFolder) -> None:
+    session, report = open_session(folder, ["cpu"], "cpu", 1)
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    assert (report.asked, report.got, report.missing) == (("cpu",), ("cpu",), ())
+    assert report.lines() == []
+
+
+def test_fallback_from_cuda_is_reported_with_cause_and_cure_and_no_noise(
+    folder: ModelFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _, report = open_session(folder, ["tensorrt", "cuda", "rocm", "migraphx", "cpu"], None, 1)
+    if "cuda" in report.got:
+        pytest.skip("this machine has CUDA")
+    assert report.running == "cpu"
+    assert [item.provider for item in report.missing] == ["tensorrt", "cuda", "rocm", "migraphx"]
+    assert all(item.cause and item.cure for item in report.missing)
+    assert report.missing[2].cause == provider.NOT_BUILT
+    assert len(report.lines()) == 4
+    assert json.loads(json.dumps(report.to_json()))["got"] == ["cpu"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_cuda_without_cpu_in_the_list_still_runs_and_says_so(folder: ModelFolder) -> None:
+    _, report = open_session(folder, ["cuda"], None, 1)
+    if "cuda" in report.got:
+        pytest.skip("this machine has CUDA")
+    assert report.got == ("cpu",)
+    assert report.missing[0].provider == "cuda"
+
+
+def test_required_provider_that_is_missing_is_refused(folder: ModelFolder) -> None:
+    try:
+        open_session(folder, ["cuda", "cpu"], "cuda", 1)
+    except ProviderMissing as error:
+        assert "require = 'cuda'" in str(error)
+        assert "lockstep-runtime[cuda]" in str(error)
+    else:
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(ProviderMissing, match="not in this build"):
+        open_session(folder, ["rocm", "cpu"], "rocm", 1)
+
+
+def test_names_are_checked_before_anything_is_loaded(folder: ModelFolder) -> None:
+    assert full_names(["cuda", "WebGpuExecutionProvider"])[1] == "WebGpuExecutionProvider"
+    with pytest.raises(UsageError, match="did you mean 'cuda'"):
+        full_names(["cudda"])
+    for wrong in ([], ["cpu", "cpu"]):
+        with pytest.raises(UsageError, match="each once"):
+            full_names(wrong)
+    with pytest.raises(UsageError, match="do not ask for it"):
+        open_session(folder, ["cpu"], "cuda", 1)
+
+
+LOG = (
+    "[E:onnxruntime:Default] Failed to load library /x/libonnxruntime_providers_tensorrt.so with "
+    "error: libnvinfer.so.10: cannot open shared object file: No such file or directory\n"
+    "[E:onnxruntime:Default] CUDA failure 100: no CUDA-capable device is detected ; GPU=-1\n"
+)
+
+
+class FakeSession:
+    """Raises for TensorRT, as ONNX Runtime does; drops CUDA with a log line."""
+
+    def __init__(self, graph: bytes, options: Any, providers: list[Any], **_: Any) -> None:
+        names = [name for name, _ in providers]
+        if "TensorrtExecutionProvider" in names:
+            raise RuntimeError("RegisterTensorRTPluginsAsCustomOps: install TensorRT libraries")
+        self.options = dict(providers)
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+
+def test_causes_are_read_from_the_log_provider_by_provider(
+    folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FakeStderr:
+        text = LOG
+
+        def __enter__(self) -> "FakeStderr":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(provider, "CapturedStderr", FakeStderr)
+    monkeypatch.setattr(provider.ort, "InferenceSession", FakeSession)
+    monkeypatch.setattr(provider.ort, "preload_dlls", lambda: None)
+    built = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(provider.ort, "get_available_providers", lambda: built)
+    _, report = open_session(folder, ["tensorrt", "cuda", "cpu"], None, 1)
+    causes = {item.provider: item.cause for item in report.missing}
+    assert causes["tensorrt"] == "the library libnvinfer.so.10 is missing"
+    assert "no CUDA-capable device is detected" in causes["cuda"]
+
+
+def test_choices_by_timing_are_off_or_kept(tmp_path: Path) -> None:
+    cuda = provider_options("CUDAExecutionProvider", None)
+    assert (cuda["use_tf32"], cuda["tunable_op_enable"]) == ("0", "0")
+    assert provider_options("TensorrtExecutionProvider", None) == {}
+    cached = provider_options("TensorrtExecutionProvider", tmp_path)
+    assert cached["trt_engine_cache_path"] == str(tmp_path)
+    assert provider_options("CPUExecutionProvider", tmp_path) == {}
+
+
+def test_model_written_to_while_it_loads_is_refused(copy: Path) -> None:
+    folder = ModelFolder.open(copy)
+    with (copy / "model.onnx.data").open("r+b") as file:
+        file.write(b"\0")
+    with pytest.raises(ModelRejected, match=r"model\.onnx\.data: changed while"):
+        open_session(folder, ["cpu"], None, 1)
+    folder.close()

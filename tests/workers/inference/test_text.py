@@ -1,0 +1,143 @@
+"""Tokenizer and chat template of the folder: exact ids, no clock, no thread, no runaway."""
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lockstep.engine.errors import ModelRejected, RequestRejected
+from lockstep.workers.inference import text as text_module
+from lockstep.workers.inference.model import ModelFolder
+from lockstep.workers.inference.request import InferRequest, Message
+from lockstep.workers.inference.text import Text
+
+TURNS = (Message("system", "Be kind."), Message("user", "Hi <b>"))
+
+
+def load(path: Path, date: str = text_module.FROZEN_DATE) -> Text:
+    folder = ModelFolder.open(path)
+    try:
+        return Text(folder, date)
+    finally:
+        folder.close()
+
+
+def with_template(copy: Path, source: str) -> Text:
+    (copy / "chat_template.jinja").write_text(source)
+    return load(copy)
+
+
+def test_ids_are_those_of_expected_json(any_model: Path) -> None:
+    text = load(any_model)
+    for case in json.loads((any_model / "expected.json").read_text())["cases"]:
+        assert text.encode(case["prompt_text"]) == case["prompt_ids"]
+        assert text.decode(case["prompt_ids"]) == case["prompt_text"]
+
+
+def test_special_tokens_are_left_out_and_broken_utf8_is_replaced(fp32: Path) -> None:
+    text = load(fp32)
+    assert text.decode([1, *text.encode("hello"), 2, 0]) == "hello"
+    assert text.decode(text.encode("é")[:1]) == "\ufffd"
+    assert text.decode([]) == ""
+
+
+def test_chat_is_rendered_with_the_folders_template(fp32: Path) -> None:
+    chat = load(fp32).chat(TURNS)
+    assert chat == (
+        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi <b><|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    ids = load(fp32).prompt_ids(InferRequest(messages=TURNS))
+    assert ids[0] == 1
+    assert ids.count(2) == 2
+
+
+def test_template_sees_the_frozen_date_and_the_special_tokens(copy: Path) -> None:
+    source = "{{ bos_token }}{{ strftime_now('%Y-%m-%d') }}{{ messages | tojson }}"
+    (copy / "chat_template.jinja").write_text(source)
+    assert load(copy).chat(TURNS).startswith('<|endoftext|>2000-01-01[{"role": "system"')
+    assert "2031-05-06" in load(copy, "2031-05-06T00:00:00Z").chat(TURNS)
+    assert "Hi <b>" in load(copy).chat(TURNS)
+
+
+@pytest.mark.parametrize(
+    ("source", "match"),
+    [
+        ("{{ raise_exception('no system here') }}", "refuses: no system here"),
+        ("{{ messages.append(1) }}", "refuses"),
+        ("{{ ''.__class__.__mro__ }}", "refuses"),
+        ("{{ 1 / 0 }}", "refuses"),
+        ("{{ 'a' * 10000000000 }}", r"\* gives more than"),
+        ("{{ 10 ** 10 ** 10 }}", "out of bounds"),
+        ("{% for i in range(100000) %}{{ 'a' * 1000 }}{% endfor %}", "writes more than"),
+        ("{% for i in range(10000000000) %}{% endfor %}", "refuses"),
+    ],
+)
+def test_template_that_misbehaves_refuses_the_request(copy: Path, source: str, match: str) -> None:
+    with pytest.raises(RequestRejected, match=match):
+        with_template(copy, source).chat(TURNS)
+
+
+def test_template_that_does_not_parse_refuses_the_model(copy: Path) -> None:
+    with pytest.raises(ModelRejected, match=r"chat_template\.jinja: "):
+        with_template(copy, "{% for %}")
+
+
+def test_messages_without_a_template_are_refused(copy: Path) -> None:
+    (copy / "chat_template.jinja").unlink()
+    with pytest.raises(RequestRejected, match="no chat template"):
+        load(copy).prompt_ids(InferRequest(messages=TURNS))
+    assert load(copy).prompt_ids(InferRequest(prompt="a")) == [67]
+
+
+def test_prompt_without_tokens_is_refused(copy: Path) -> None:
+    text = with_template(copy, "")
+    with pytest.raises(RequestRejected, match="0 tokens, at least 1"):
+        text.prompt_ids(InferRequest(messages=TURNS))
+
+
+def test_id_beyond_the_model_is_refused(fp32: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = load(fp32)
+    monkeypatch.setattr(text, "_vocab", 300)
+    with pytest.raises(RequestRejected, match="token id 337, the model has ids of 0 to 299"):
+        text.encode("ate")
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"version": "1.0", "model": {}}'])
+def test_malformed_tokenizer_refuses_the_model(copy: Path, content: str) -> None:
+    (copy / "tokenizer.json").write_text(content)
+    with pytest.raises(ModelRejected, match=r"tokenizer\.json: "):
+        load(copy)
+
+
+def test_random_tokenizer_refuses_the_model(
+    copy: Path, edit_json: Callable[[Path, Callable[[Any], None]], None]
+) -> None:
+    edit_json(copy / "tokenizer.json", lambda c: c["model"].update(dropout=0.1))
+    with pytest.raises(ModelRejected, match=r"dropout is 0\.1"):
+        load(copy)
+
+
+def test_settings_of_the_file_that_cut_or_pad_are_ignored(
+    copy: Path, edit_json: Callable[[Path, Callable[[Any], None]], None]
+) -> None:
+    plain = load(copy).encode("Initiate the thing")
+
+    def change(config: Any) -> None:
+        config["truncation"] = {
+            "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0,
+        }  # fmt: skip
+
+    edit_json(copy / "tokenizer.json", change)
+    assert load(copy).encode("Initiate the thing") == plain
+
+
+def test_encoding_and_decoding_start_no_thread(fp32: Path) -> None:
+    text = load(fp32)
+    before = len(list(Path("/proc/self/task").iterdir())), threading.active_count()
+    ids = text.encode("some words of a long prompt " * 5000)
+    text.decode(ids)
+    assert (len(list(Path("/proc/self/task").iterdir())), threading.active_count()) == before

@@ -1,0 +1,5 @@
+"""Process bodies and the Python API: the only place that forks, signals, loads wasm or onnx."""
+
+from lockstep.workers.api import Run, Verification, run, verify
+
+__all__ = ["Run", "Verification", "run", "verify"]

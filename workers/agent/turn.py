@@ -1,0 +1,168 @@
+"""What one turn has written so far: its log lines and its records, within the turn's limits.
+
+A turn is all or nothing. Nothing of it leaves the process before it is over, and of a turn that
+failed only the logs do.
+"""
+
+from lockstep.engine.errors import ProtocolError
+from lockstep.engine.record import (
+    GUEST_KINDS,
+    HEADER_BYTES,
+    Kind,
+    Outcome,
+    Record,
+    decode,
+    encode,
+)
+from lockstep.workers.agent.spec import AgentSpec, over_limit
+
+STDOUT = 1
+STDERR = 2
+LEVELS = {STDOUT: 1, STDERR: 3}  # info, error
+
+# Outcomes after which the turn's records count (rule 2); after the others only its logs do.
+TAKES_EFFECT = frozenset({Outcome.BLOCKED, Outcome.RETURNED})
+
+
+class TurnRecords:
+    """Records of the running turn of one agent."""
+
+    def __init__(self, spec: AgentSpec) -> None:
+        self._spec = spec
+        self._begin()
+
+    def log(self, stream: int, data: bytes) -> None:
+        """Append what the guest wrote to `STDOUT` or `STDERR`; each full line is a LOG record.
+
+        Raises:
+            GuestStopped: a limit of the turn is exceeded.
+        """
+        self._count_log_bytes(len(data))
+        lines = data.split(b"\n")
+        for number, part in enumerate(lines):
+            if part or number < len(lines) - 1:
+                self._append(stream, part)
+            if number < len(lines) - 1:
+                self._end_line(stream)
+
+    def check_log_room(self, count: int) -> None:
+        """Refuse ``count`` more bytes of log before they are read.
+
+        Raises:
+            GuestStopped: OVER_LIMIT, ``log_bytes_max``.
+        """
+        most = self._spec.log_bytes_max
+        if self._log_bytes + count > most:
+            raise over_limit("log_bytes_max", most, "more log bytes in one turn")
+
+    def check_room(self, count: int) -> None:
+        """Refuse ``count`` more bytes of records before they are read.
+
+        Raises:
+            GuestStopped: OVER_LIMIT, ``turn_out_bytes_max``.
+        """
+        most = self._spec.turn_out_bytes_max
+        if self._out_bytes + count > most:
+            raise over_limit(
+                "turn_out_bytes_max", most, f"{self._out_bytes + count} bytes in one turn"
+            )
+
+    def submit(self, data: bytes) -> None:
+        """Take records of the guest: all of ``data``, or none of it.
+
+        Raises:
+            GuestStopped: OVER_LIMIT.
+            ProtocolError: malformed, or of a kind that a guest may not write. What depends on the
+                world (ids, peers, items) is the sequencer's to check.
+        """
+        self.check_room(len(data))
+        records = []
+        for record in decode(data):
+            self._check(record)
+            records.append(record)
+        self._out.append((data, records))
+        self._out_bytes += len(data)
+
+    def finish(self, outcome: Outcome) -> tuple[bytes, int]:
+        """Close the turn: its records as bytes, logs first, and how many. The next one begins."""
+        for stream in (STDOUT, STDERR):
+            if self._partial[stream]:
+                self._end_line(stream)
+        parts, count = list(self._logs), len(self._logs)
+        for data, records in self._out:
+            if outcome in TAKES_EFFECT:
+                parts.append(data)
+                count += len(records)
+            else:
+                kept = [each for each in records if each.kind == Kind.LOG]
+                parts += map(_encoded, kept)
+                count += len(kept)
+        self._begin()
+        return b"".join(parts), count
+
+    def _begin(self) -> None:
+        self._logs: list[bytes] = []
+        self._partial = {STDOUT: bytearray(), STDERR: bytearray()}
+        self._open = {STDOUT: False, STDERR: False}
+        self._log_lines = 0
+        self._log_bytes = 0
+        self._out: list[tuple[bytes, list[Record]]] = []
+        self._out_bytes = 0
+
+    def _append(self, stream: int, part: bytes) -> None:
+        # A line is counted when it begins, so that ending the turn can flush it without asking.
+        if not self._open[stream]:
+            self._count_line()
+            self._open[stream] = True
+        line = self._partial[stream]
+        most = self._spec.record_bytes_max
+        if HEADER_BYTES + len(line) + len(part) > most:
+            raise over_limit("record_bytes_max", most, "a longer line was logged")
+        line += part
+
+    def _end_line(self, stream: int) -> None:
+        line = bytes(self._partial[stream])
+        self._logs.append(encode(Kind.LOG, _utf8(line), id=LEVELS[stream], peer=stream))
+        self._partial[stream].clear()
+        self._open[stream] = False
+
+    def _count_log_bytes(self, count: int) -> None:
+        self.check_log_room(count)
+        self._log_bytes += count
+
+    def _count_line(self) -> None:
+        most = self._spec.log_lines_max
+        if self._log_lines == most:
+            raise over_limit("log_lines_max", most, "more log lines in one turn")
+        self._log_lines += 1
+
+    def _check(self, record: Record) -> None:
+        kind = record.kind
+        if kind not in GUEST_KINDS:
+            raise ProtocolError(f"record of kind {kind}: not one that a guest may write")
+        size, most = HEADER_BYTES + len(record.payload), self._spec.record_bytes_max
+        if size > most:
+            raise over_limit("record_bytes_max", most, f"{Kind(kind).name} of {size} bytes")
+        if kind == Kind.LOG:
+            self._count_log_bytes(len(record.payload))
+            self._count_line()
+
+
+def _encoded(record: Record) -> bytes:
+    return encode(
+        record.kind,
+        record.payload,
+        flags=record.flags,
+        id=record.id,
+        item=record.item,
+        peer=record.peer,
+    )
+
+
+def _utf8(line: bytes) -> bytes:
+    """The line as valid UTF-8, never longer than it was, so that it still fits its record."""
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return line.decode("utf-8", "replace").replace("\ufffd", "?").encode()
+    return line

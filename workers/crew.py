@@ -1,0 +1,217 @@
+"""The crew: arena, board and processes of one run, and how each of them starts and ends.
+
+The supervisor lends an agent's slice for its fork only, so an agent process maps its own slice
+and holds its own descriptors, nothing else. Everybody dies with the supervisor.
+"""
+
+import json
+import os
+import resource
+import select
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lockstep import shm
+from lockstep.engine.errors import LockstepError, ModelError, UsageError
+from lockstep.engine.fleet import Fleet
+from lockstep.workers import spawn
+from lockstep.workers.agent.process import AgentSpec, agent_main
+from lockstep.workers.agent.channel import RingChannel
+from lockstep.workers.links import (
+    AgentLink,
+    EngineEnd,
+    EngineLink,
+    EngineMemory,
+    RingPair,
+    ring_slice_bytes,
+)
+from lockstep.workers.prepare import Prepared, sha256
+
+COMPILE_S_MAX = 120.0
+COMPILE_BYTES_MAX = 4 << 30
+READY_BYTES_MAX = 16 << 20
+
+
+@dataclass(slots=True)
+class AgentProcess:
+    """One agent as the supervisor sees it, physically."""
+
+    name: str
+    link: AgentLink
+    child: spawn.Child | None = None
+    ready: bool = False
+    ended: bool = False  # Its last END said that the guest has ended: it leaves by itself.
+    records: bytes = b""  # Of the turn that is under way.
+    count: int = 0
+
+
+class Crew:
+    """Processes of one run. `start_inference` before `start_agents`; `end` in any state."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        """Make room for everybody.
+
+        Raises:
+            UsageError: /dev/shm has no room (needed and free bytes are named), or there are not
+                enough descriptors.
+        """
+        self._fleet = fleet
+        _raise_descriptor_limit(len(fleet.agents))
+        pair = 2 * shm.page_aligned(ring_slice_bytes(fleet.record_bytes_max))
+        engine = EngineMemory.slice_bytes(fleet.record_bytes_max)
+        shm.sweep()
+        try:
+            self._arena = shm.Arena.create([engine] + [pair] * len(fleet.agents))
+            self.board = shm.Board.create(shm.next_name(), len(fleet.agents))
+        except shm.SegmentFull as error:
+            raise UsageError(f"{error}. A fleet of {len(fleet.agents)} agents with record_bytes_max "
+                             f"= {fleet.record_bytes_max} needs that much") from None  # fmt: skip
+        self._arena.seal()
+        self.board.seal()
+        memory = EngineMemory.create(self._arena.slice(0), fleet.record_bytes_max)
+        self.engine_link = EngineLink(memory)
+        self.agents = [
+            AgentProcess(a.name, AgentLink(RingPair.create(self._arena.slice(a.index + 1)), a.name))
+            for a in fleet.agents
+        ]
+        self.engine: spawn.Child | None = None
+
+    def compile(self, prepared: Prepared) -> list[bytes]:
+        """Machine code for each group, compiled once per module in a limited child.
+
+        Raises:
+            UsageError: a module is refused; its agent is named.
+        """
+        codes: dict[tuple[str, bool], bytes] = {}
+        result = []
+        for group, wasm in zip(self._fleet.groups, prepared.modules, strict=True):
+            key = (sha256(wasm), group.canonical_nans)
+            if key not in codes:
+                codes[key] = compile_in_child(
+                    wasm, f"[agents.{group.name}] {group.module}", group.canonical_nans
+                )
+            result.append(codes[key])
+        return result
+
+    def start_inference(self, spec: Any, stop: Callable[[], bool]) -> dict[str, Any]:
+        """Fork the inference process and wait until its models are loaded.
+
+        Args:
+            spec: `workers.inference.process.InferenceSpec`.
+            stop: Asked while waiting: whether to give up.
+
+        Returns:
+            What it said: ``models`` (files, provider report) and ``notes`` for people.
+
+        Raises:
+            ModelError: a model was refused. Nothing of the run exists then.
+        """
+        reading, writing = os.pipe()
+        memory = self.engine_link.memory
+
+        def body() -> int:
+            # onnxruntime is imported here, in the process that needs it.
+            from lockstep.workers.inference.process import inference_main
+
+            return inference_main(spec, EngineEnd(memory), writing, self.board.engine)
+
+        with self._arena.lend(0), self.board.lend():
+            self.engine = spawn.fork("inference", body, [writing, *memory.descriptors()])
+        os.close(writing)
+        try:
+            answer = _read_ready(reading, stop)
+        finally:
+            os.close(reading)
+        if not answer:
+            raise ModelError("the inference process ended while it loaded the models")
+        said: dict[str, Any] = json.loads(answer)
+        if "error" in said:
+            error = ModelError(said["error"])
+            error.exit_code = said["exit_code"]
+            raise error
+        return said
+
+    def start_agents(self, specs: list[AgentSpec]) -> None:
+        """Fork every agent. They begin turn 0 as soon as they are loaded."""
+        spawn.settle_memory()
+        for process, spec in zip(self.agents, specs, strict=True):
+            self._start_agent(process, spec)
+
+    def _start_agent(self, process: AgentProcess, spec: AgentSpec) -> None:
+        pair = process.link.pair
+
+        def body() -> int:
+            channel = RingChannel(
+                shm.RingReader(pair.down),
+                shm.RingWriter(pair.up),
+                pair.agent_bell,
+                pair.supervisor_bell,
+            )
+            return agent_main(spec, channel)
+
+        with self._arena.lend(spec.index + 1):
+            process.child = spawn.fork(f"agent {spec.name}", body, pair.descriptors())
+
+    def end(self) -> None:
+        """Kill and reap everybody, and leave nothing behind.
+
+        Nothing that a child still holds is part of the run: what counts was published. So death
+        is the normal way to leave, and bounded.
+        """
+        children = [p.child for p in self.agents if p.child is not None]
+        if self.engine is not None:
+            children.append(self.engine)
+        for child in children:
+            child.kill()
+        for child in children:
+            child.reap()
+        self.engine = None
+        for process in self.agents:
+            process.child = None
+        self.board.close()
+
+
+def compile_in_child(wasm: bytes, where: str, canonical_nans: bool) -> bytes:
+    """Machine code of a module, compiled where a bomb harms nobody.
+
+    Raises:
+        UsageError: refused, or ended by a limit.
+    """
+
+    def body() -> bytes:
+        from lockstep.workers.agent.modules import compile_module
+
+        return compile_module(wasm, path=where, canonical_nans=canonical_nans)
+
+    return spawn.call(f"{where}: compiling it", body, COMPILE_S_MAX, COMPILE_BYTES_MAX)
+
+
+def _read_ready(descriptor: int, stop: Callable[[], bool]) -> bytes:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    parts: list[bytes] = []
+    while True:
+        # Loading may take minutes, and a person may press Ctrl-C in them: the wait is cut into
+        # pieces. Nothing logical has begun yet.
+        if stop():
+            raise LockstepError("interrupted")
+        if not poll.poll(200):
+            continue
+        part = os.read(descriptor, 1 << 16)
+        if not part or sum(map(len, parts)) > READY_BYTES_MAX:
+            return b"".join(parts)
+        parts.append(part)
+
+
+def _raise_descriptor_limit(agents: int) -> None:
+    # Two bells and a pidfd for each agent, and some for the rest.
+    needed = 3 * agents + 64
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise UsageError(
+            f"{agents} agents need {needed} descriptors, this process may open {hard} "
+            "(ulimit -Hn)"
+        )
+    if soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -1,0 +1,143 @@
+"""Run folders: a run is one folder, whole, that can be moved, kept and repeated.
+
+    manifest.json   what the run is and what it ran on, for people
+    fleet.toml      the fleet file as it was
+    input.jsonl     the input as it was
+    modules/        the agents' modules, one file per [agents.NAME]
+    journal/        what happened
+    output.jsonl    the output, in item order
+    logs/           one file per agent that logged
+    summary.json    figures at the end
+    run.lock        held (flock) by the supervisor while the run is alive
+"""
+
+import fcntl
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from lockstep.engine.errors import UsageError
+from lockstep.workers.journal_file import sync_folder
+
+JOURNAL = "journal/00000000.journal"
+FLEET, INPUT, OUTPUT = "fleet.toml", "input.jsonl", "output.jsonl"
+MANIFEST, SUMMARY, LOCK, BOARD = "manifest.json", "summary.json", "run.lock", "board.json"
+
+
+class RunFolder:
+    """A folder of one run, held by its lock."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+        self._logs: dict[str, list[str]] = {}
+
+    @classmethod
+    def create(cls, wanted: Path | None, base: Path, fleet_name: str) -> "RunFolder":
+        """Make the folder of a new run and hold it.
+
+        Args:
+            wanted: ``--run-dir``; otherwise ``runs/<fleet>-<n>`` under ``base``.
+            base: Working folder of the person.
+            fleet_name: For the default name.
+
+        Raises:
+            UsageError: it holds a run already (alive or not) or cannot be made.
+        """
+        try:
+            path = cls._make(wanted, base / "runs", fleet_name)
+            for name in ("modules", "journal", "logs"):
+                (path / name).mkdir(mode=0o700)
+            lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            where = wanted if wanted is not None else base / "runs"
+            raise UsageError(f"{where}: cannot make the run folder: {error.strerror}") from None
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.write(lock, f"{os.getpid()}\n".encode())
+        return cls(path.resolve(), lock)
+
+    @staticmethod
+    def _make(wanted: Path | None, runs: Path, fleet_name: str) -> Path:
+        if wanted is not None:
+            check_free(wanted)
+            wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return wanted
+        runs.mkdir(parents=True, exist_ok=True)
+        pattern = re.compile(re.escape(fleet_name) + r"-(\d+)")
+        taken = [int(m[1]) for entry in runs.iterdir() if (m := pattern.fullmatch(entry.name))]
+        number = max(taken, default=0) + 1
+        while True:
+            path = runs / f"{fleet_name}-{number}"
+            try:
+                path.mkdir(mode=0o700)
+            except FileExistsError:
+                number += 1  # Another run took it just now.
+            else:
+                return path
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file of the folder whole, or not at all."""
+        path = self.path / name
+        temporary = path.with_name(f".{path.name}.part")
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Write a JSON file for people."""
+        text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+        self.write(name, text.encode() + b"\n")
+
+    def log(self, agent: str, line: str) -> None:
+        """Keep a line for the agent's log file."""
+        self._logs.setdefault(agent, []).append(line)
+
+    def flush_logs(self) -> None:
+        """Append what was kept."""
+        for agent, lines in self._logs.items():
+            with open(self.path / "logs" / f"{agent}.log", "a", encoding="utf-8") as file:
+                file.write("".join(lines))
+        self._logs = {}
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        os.close(self._lock)
+
+
+def check_free(wanted: Path) -> None:
+    """Refuse a folder that holds anything.
+
+    Raises:
+        UsageError: it holds a run (its holder is named while it is alive) or other files.
+    """
+    if not wanted.exists():
+        return
+    if not wanted.is_dir():
+        raise UsageError(f"{wanted}: not a folder; nothing was touched")
+    if (wanted / LOCK).exists():
+        holder = holder_of(wanted)
+        state = f"and process {holder} is running it" if holder else "already"
+        raise UsageError(f"{wanted}: holds a run {state}; nothing was touched")
+    if any(wanted.iterdir()):
+        raise UsageError(f"{wanted}: the folder is not empty; nothing was touched")
+
+
+def holder_of(run: Path) -> int | None:
+    """Pid of the supervisor that runs this folder now; None when nobody does."""
+    try:
+        lock = os.open(run / LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.read(lock, 32).strip()
+        return int(text) if text.isdigit() else 0
+    finally:
+        os.close(lock)
+    return None

@@ -1,0 +1,85 @@
+"""Comparing what runs are, and what they ran on, before anything is executed."""
+
+from pathlib import Path
+from typing import Any
+
+from lockstep.engine.errors import Diverged, JournalCorrupt, ModelRejected, UsageError
+from lockstep.engine.journal import JournalReader
+from lockstep.engine.journal import format as journal_format
+from lockstep.engine.record import decode_at
+from lockstep.engine.strict_json import loads
+from lockstep.workers.folder import JOURNAL
+
+
+def read_journal(run: Path) -> JournalReader:
+    """The journal of a run folder, checked.
+
+    Raises:
+        UsageError: there is none.
+        JournalCorrupt, JournalVersion: as `JournalReader`.
+    """
+    path = run / JOURNAL
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{run}: no run in this folder ({path.name}: {error.strerror})") from None
+    return JournalReader(data, str(path))
+
+
+def read_manifest(journal: JournalReader, run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(identity, environment) as the journal holds them: checksummed, unlike manifest.json.
+
+    Raises:
+        JournalCorrupt: the first two frames are something else.
+    """
+    kinds = [frame.kind for frame in journal.frames[:2]]
+    if kinds != [journal_format.IDENTITY, journal_format.ENVIRONMENT]:
+        raise JournalCorrupt(f"{run}: the journal does not begin with identity and environment")
+    values = [loads(decode_at(frame.body, 0)[0].payload) for frame in journal.frames[:2]]
+    return values[0], values[1]
+
+
+def check_identity(run: Path, identity: dict[str, Any]) -> None:
+    """Refuse to execute something else than the run that is to be verified.
+
+    Raises:
+        ModelRejected: a model's files changed since; both hashes are shown.
+        Diverged: anything else of the identity differs; the first keys are named.
+    """
+    expected, _ = read_manifest(read_journal(run), run)
+    found = [line for line in differences(expected, identity) if line]
+    if not found:
+        return
+    models = [line for line in found if line.startswith("fleet.models")]
+    if models:
+        raise ModelRejected(
+            f"{run}: a model on disk is not the one the run used: {'; '.join(models[:3])}"
+        )
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    raise Diverged(
+        f"{run}: what is in the folder is not what was run (recorded -> found): "
+        f"{'; '.join(found[:3])}{more}"
+    )
+
+
+def differences(left: Any, right: Any, path: str = "") -> list[str]:
+    """``key: left -> right`` for each leaf that differs, in key order."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        keys = sorted({**left, **right})
+        return [
+            line
+            for key in keys
+            for line in differences(left.get(key), right.get(key), f"{path}.{key}" if path else key)
+        ]
+    if isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
+        return [
+            line
+            for n, (a, b) in enumerate(zip(left, right, strict=True))
+            for line in differences(a, b, f"{path}[{n}]")
+        ]
+    return [] if left == right else [f"{path}: {_short(left)} -> {_short(right)}"]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 70 else f"{text[:34]}...{text[-33:]}"

@@ -1,0 +1,263 @@
+"""The decoder: executes step plans on one ONNX Runtime session, without a choice of its own.
+
+One fixed slab of KV slots. A chunk of prefill runs alone on a view of its slot; all decoding rows
+run together over the contiguous range of slots from the first to the last of them. The
+composition of every run is a function of the plan, so the same plans give the same bits even where
+kernels are not batch-invariant.
+
+The mask. Graphs of onnxruntime-genai's builder use two things of ``attention_mask``: the sum of a
+row (tokens that count, the new ones included) and its width (room in the buffer). So it is bound
+once, ``tokens_max`` wide, zero but for column 0, which holds the sum.
+
+Idle rows in the range compute too. Such a row is given its own length as past, so what it writes
+lies just behind what it keeps: nothing that is kept is touched, and the next token that is really
+fed there overwrites it. A full row has no place behind its content. A legal plan never has one
+(the last token of an answer is never fed, so a slot keeps at most ``tokens_max - 1``); if one
+comes, the range is split around it into two runs. Saving and restoring its last position instead
+would not survive being killed in between: the slab outlives this process.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lockstep.engine.errors import LockstepBug, UsageError
+from lockstep.engine.plan import Chunk, Decode, ModelPlan
+from lockstep.workers.inference.feed import Feed
+from lockstep.workers.inference.kv import KvSlab
+from lockstep.workers.inference.model import ModelFolder
+from lockstep.workers.inference.provider import open_session
+from lockstep.workers.inference.signature import at
+
+# One binding holds two OrtValues for each key and value tensor, and making one costs about 0.5 ms
+# for 30 layers; a run of ranges that grow and shrink by a row fits in here.
+BINDINGS_MAX = 128
+ROWS_LIMIT = 4096
+THREADS_LIMIT = 1024
+
+Logits = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class _Binding:
+    """A slot range bound to a session, and the length of ids it is bound for."""
+
+    __slots__ = ("io", "length")
+
+    def __init__(self, io: Any) -> None:
+        self.io = io
+        self.length = 0
+
+
+class Decoder:
+    """One model, its KV slots and its session. Created after the fork, never before.
+
+    Attributes:
+        facts: Of the model.
+        report: Which providers were asked for and got.
+        slab: The KV slots.
+        session: ONNX Runtime's session.
+    """
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        rows_max: int,
+        tokens_max: int,
+        intra_op_threads: int,
+        providers: Sequence[str] = ("cpu",),
+        require: str | None = None,
+        *,
+        kv_buffer: memoryview | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        """Create the session and the slab.
+
+        Args:
+            folder: Checked model; may be closed afterwards.
+            rows_max: KV slots.
+            tokens_max: Tokens of a slot, at most the model's context.
+            intra_op_threads: Threads of an operator.
+            providers: In order of preference.
+            require: Refuse to run without this provider.
+            kv_buffer: Shared memory for the slab (CPU only), used as it is.
+            cache: Folder for kernel choices of GPU providers.
+
+        Raises:
+            UsageError: a size is out of range, a provider's name is unknown.
+            ProviderMissing: ``require`` was not got.
+            ModelRejected: ONNX Runtime refuses the model.
+        """
+        facts = folder.facts
+        _in_range("rows_max", rows_max, 1, ROWS_LIMIT)
+        _in_range("tokens_max", tokens_max, 2, facts.context)
+        _in_range("intra_op_threads", intra_op_threads, 1, THREADS_LIMIT)
+        self.facts, self.rows_max, self.tokens_max = facts, rows_max, tokens_max
+        self.session, self.report = open_session(
+            folder, providers, require, intra_op_threads, cache
+        )
+        _assert_denormals()
+        devices = self._devices()
+        self.slab = KvSlab(facts, rows_max, tokens_max, devices[at(facts.past_key, 0)], kv_buffer)
+        self._ids = Feed(max(rows_max, tokens_max), 1, devices[facts.input_ids])
+        self._mask = Feed(rows_max, tokens_max, devices[facts.attention_mask])
+        self._logits_dtype = np.dtype(
+            {port.name: port.dtype for port in folder.graph.outputs}[facts.logits]
+        )
+        self._logits = np.zeros(rows_max * facts.vocab, self._logits_dtype)
+        self._bindings: OrderedDict[tuple[int, int], _Binding] = OrderedDict()
+
+    def run(self, plan: ModelPlan) -> list[tuple[int, Logits]]:
+        """Execute the chunks of a plan, each alone, then its decodes in one run.
+
+        Args:
+            plan: ``lengths`` has the tokens of every slot after the chunks.
+
+        Returns:
+            (ticket, float32 logits of shape (vocab,)) for each chunk with ``last``, in order, then
+            for each decode in slot order. The logits of decodes are views: valid until the next
+            call. They are not checked: NaN and Inf come out as they are.
+
+        Raises:
+            LockstepBug: the plan is not one that a planner may make; nothing was run.
+        """
+        self._check(plan)
+        results: list[tuple[int, Logits]] = []
+        for chunk in plan.chunks:
+            logits = self._prefill(chunk)
+            if chunk.last:
+                results.append((chunk.ticket, logits.astype(np.float32)))
+        if plan.decodes:
+            rows = self._decode(plan)
+            results.extend((row.ticket, rows[row.slot]) for row in plan.decodes)
+        return results
+
+    def close(self) -> None:
+        """Destroy the session and let go of the slab. The decoder cannot be used afterwards."""
+        self._bindings.clear()
+        self.session = None
+        self.slab.close()
+
+    def _prefill(self, chunk: Chunk) -> Any:
+        count = len(chunk.tokens)
+        self._ids.array[:count, 0] = chunk.tokens
+        self._mask.array[0, 0] = chunk.start + count
+        self._run(chunk.slot, 1, count)
+        vocab = self.facts.vocab
+        return self._logits[(count - 1) * vocab : count * vocab]
+
+    def _decode(self, plan: ModelPlan) -> dict[int, Logits]:
+        """Logits of each active slot, views into the output buffer where its type is float32."""
+        active = {row.slot: row for row in plan.decodes}
+        rows: dict[int, Logits] = {}
+        for first, count in self._ranges(plan):
+            if rows:  # The next run writes over the buffer.
+                rows = {slot: logits.copy() for slot, logits in rows.items()}
+            slots = range(first, first + count)
+            self._ids.array[:count, 0] = [active[s].token if s in active else 0 for s in slots]
+            lengths = np.asarray(plan.lengths[first : first + count], np.int64)
+            np.add(lengths, 1, out=self._mask.array[:count, 0])
+            self._run(first, count, 1)
+            logits = self._logits[: count * self.facts.vocab].reshape(count, -1)
+            logits = logits.astype(np.float32, copy=False)
+            rows.update((slot, logits[slot - first]) for slot in slots if slot in active)
+        return rows
+
+    def _ranges(self, plan: ModelPlan) -> Iterator[tuple[int, int]]:
+        """(first slot, slots) of each run: one, or more where a full idle row is in the way."""
+        slots = [row.slot for row in plan.decodes]
+        first = last = slots[0]
+        for slot in slots[1:]:
+            if self.tokens_max in plan.lengths[last + 1 : slot]:
+                yield first, last - first + 1
+                first = slot
+            last = slot
+        yield first, last - first + 1
+
+    def _run(self, first: int, count: int, length: int) -> None:
+        io = self._binding(first, count, length)
+        self._ids.publish()
+        self._mask.publish()
+        self.session.run_with_iobinding(io)
+
+    def _binding(self, first: int, count: int, length: int) -> Any:
+        """The binding of a slot range for ids of shape (count, length)."""
+        key = first, count
+        binding = self._bindings.get(key)
+        if binding is None:
+            binding = _Binding(self.session.io_binding())
+            self.slab.bind(binding.io, first, count)
+            self._mask.bind(binding.io, self.facts.attention_mask, count, self.tokens_max)
+            self._bindings[key] = binding
+            if len(self._bindings) > BINDINGS_MAX:
+                self._bindings.popitem(last=False)
+        else:
+            self._bindings.move_to_end(key)
+        if binding.length != length:
+            self._bind_length(binding, count, length)
+        return binding.io
+
+    def _bind_length(self, binding: _Binding, count: int, length: int) -> None:
+        size = count * length * self.facts.vocab
+        if size > self._logits.size:  # A longer chunk than any before.
+            self._logits = np.zeros(size, self._logits_dtype)
+            for other in self._bindings.values():
+                other.length = 0  # Bound to the old buffer, which is gone.
+        self._ids.bind(binding.io, self.facts.input_ids, count, length)
+        shape = [count, length, self.facts.vocab]
+        address = self._logits.ctypes.data
+        # On the CPU whatever the device: ONNX Runtime copies the result out by itself.
+        kind = self._logits_dtype.type
+        binding.io.bind_output(self.facts.logits, "cpu", 0, kind, shape, address)
+        binding.length = length
+
+    def _devices(self) -> dict[str, str]:
+        """Input name to the device on which the session wants it."""
+        inputs, infos = self.session.get_inputs(), self.session.get_input_memory_infos()
+        return {
+            port.name: "cpu" if info.name.lower().startswith("cpu") else "cuda"
+            for port, info in zip(inputs, infos, strict=True)
+        }
+
+    def _check(self, plan: ModelPlan) -> None:
+        """Refuse what would write outside a slot or read a token that is not there."""
+        lengths, vocab, full = plan.lengths, self.facts.vocab, self.tokens_max
+        fits = not lengths or 0 <= min(lengths) <= max(lengths) <= full
+        if len(lengths) > self.rows_max or not fits:
+            raise LockstepBug(f"plan: lengths {lengths}, expected 0 to {full} for each row")
+        for chunk in plan.chunks:
+            room = full - chunk.start
+            if not (0 <= chunk.slot < self.rows_max and 0 < len(chunk.tokens) <= room <= full):
+                raise LockstepBug(f"plan: chunk {chunk}, slots of {full} tokens")
+            if not 0 <= min(chunk.tokens) <= max(chunk.tokens) < vocab:
+                raise LockstepBug(f"plan: chunk {chunk}, token ids are 0 to {vocab - 1}")
+            if chunk.start and len(chunk.tokens) == 1:
+                raise LockstepBug(f"plan: chunk {chunk} is a later chunk of 1 token (rule 1)")
+        previous = -1
+        for row in plan.decodes:
+            _check_decode(row, previous, lengths, full, vocab)
+            previous = row.slot
+
+
+def _check_decode(
+    row: Decode, previous: int, lengths: tuple[int, ...], full: int, vocab: int
+) -> None:
+    known = previous < row.slot < len(lengths)
+    if not known or row.past != lengths[row.slot] or row.past >= full or not 0 <= row.token < vocab:
+        raise LockstepBug(f"plan: {row} after slot {previous}, lengths {lengths}, room {full}")
+
+
+def _in_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"{name} = {value}, expected {low} to {high} for this model")
+
+
+def _assert_denormals() -> None:
+    """A library linked with -ffast-math turns denormal numbers off for the whole process."""
+    if float(np.float64(5e-324) * np.float64(1.0)) == 0.0:
+        raise UsageError(
+            "denormal numbers are off: a loaded library was linked with -ffast-math, and the "
+            "bits of a run would depend on it"
+        )

@@ -1,0 +1,194 @@
+"""What an ONNX file says about itself, read without the `onnx` package.
+
+A protobuf walker that knows just the fields in which a tensor, a graph or a name can hide. It
+finds *every* file that the graph names, so that all of them are checked and hashed before ONNX
+Runtime opens any. It trusts no length: each is compared with what is left, depth is bounded and
+nothing is allocated by a number from the file.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lockstep.engine.errors import ModelRejected
+
+DEPTH_MAX = 64  # Messages inside messages; a subgraph costs three of them.
+VARINT_BYTES_MAX = 10
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+
+# Which field of which message holds a message that can lead to a tensor (onnx.proto). "main" is
+# the top graph and "weight" an initialiser of it: only their names and ports matter to us.
+CHILDREN: dict[str, dict[int, str]] = {
+    "model": {7: "main", 20: "training", 25: "function"},
+    "main": {1: "node", 5: "weight", 11: "input", 12: "output", 15: "sparse"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "weight": {13: "entry"},
+    "tensor": {13: "entry"},
+}
+ELEMENT_TYPES = {1: "float32", 6: "int32", 7: "int64", 10: "float16", 16: "bfloat16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of the graph. A dimension is a number, or a name where it is free."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Ports of the top graph, files named anywhere in it, operators used anywhere in it."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    files: tuple[str, ...]
+    operators: tuple[str, ...]
+
+
+Field = tuple[int, int, int, int]  # number, wire type, start and stop (or value and 0) of it
+
+
+class _Walker:
+    def __init__(self, data: bytes, name: str) -> None:
+        self.data = data
+        self.name = name
+        self.ports: dict[str, list[Port]] = {"input": [], "output": []}
+        self.weights: set[str] = set()
+        self.files: set[str] = set()
+        self.operators: set[str] = set()
+
+    def refuse(self, at: int, why: str) -> ModelRejected:
+        return ModelRejected(f"{self.name}: byte {at} of {len(self.data)}: {why}")
+
+    def varint(self, at: int, stop: int) -> tuple[int, int]:
+        value = shift = 0
+        for index in range(at, min(stop, at + VARINT_BYTES_MAX)):
+            byte = self.data[index]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value & 0xFFFF_FFFF_FFFF_FFFF, index + 1
+            shift += 7
+        raise self.refuse(at, "a number does not end: the file is cut or not ONNX")
+
+    def fields(self, at: int, stop: int) -> Iterator[Field]:
+        while at < stop:
+            here = at
+            key, at = self.varint(at, stop)
+            number, wire = key >> 3, key & 7
+            if not number or key >> 32:  # Protobuf would drop the high bits and see another field.
+                raise self.refuse(here, f"key {key} is not one of a field")
+            if wire == VARINT:
+                value, at = self.varint(at, stop)
+                yield number, wire, value, 0
+                continue
+            if wire == BYTES:
+                size, at = self.varint(at, stop)
+            elif wire in (FIXED64, FIXED32):
+                size = 8 if wire == FIXED64 else 4
+            else:
+                raise self.refuse(here, f"wire type {wire} does not occur in ONNX")
+            if size > stop - at:
+                raise self.refuse(here, f"field {number} of {size} bytes, {stop - at} are left")
+            yield number, wire, at, at + size
+            at += size
+
+    def text(self, at: int, stop: int) -> str:
+        try:
+            return self.data[at:stop].decode()
+        except UnicodeDecodeError:
+            raise self.refuse(at, "a name is not UTF-8") from None
+
+    def walk(self) -> None:
+        stack = [("model", 0, len(self.data), 0)]
+        while stack:
+            kind, start, stop, depth = stack.pop()
+            if depth > DEPTH_MAX:
+                raise self.refuse(start, f"nested more than {DEPTH_MAX} deep")
+            if kind == "entry":
+                self.entry(start, stop)
+            elif kind in self.ports:
+                self.ports[kind].append(self.port(start, stop))
+            else:
+                self.message(kind, start, stop, depth, stack)
+
+    def message(
+        self, kind: str, start: int, stop: int, depth: int, stack: list[tuple[str, int, int, int]]
+    ) -> None:
+        children = CHILDREN[kind]
+        below = []
+        for number, wire, at, end in self.fields(start, stop):
+            if wire != BYTES:
+                continue  # Protobuf takes a known field of another wire type for an unknown one.
+            if number in children:
+                below.append((children[number], at, end, depth + 1))
+            elif kind == "node" and number == 4:
+                self.operators.add(self.text(at, end))
+            elif kind == "weight" and number == 8:
+                self.weights.add(self.text(at, end))
+        stack.extend(reversed(below))  # So that ports come out in file order.
+
+    def entry(self, start: int, stop: int) -> None:
+        """A key and value of `external_data`; the key "location" names a file."""
+        key = value = ""
+        for number, wire, at, end in self.fields(start, stop):
+            if wire == BYTES and number == 1:
+                key = self.text(at, end)
+            elif wire == BYTES and number == 2:
+                value = self.text(at, end)
+        if key == "location":
+            self.files.add(value)
+
+    def inner(self, start: int, stop: int, number: int) -> Iterator[tuple[int, int]]:
+        for found, wire, at, end in self.fields(start, stop):
+            if found == number and wire == BYTES:
+                yield at, end
+
+    def port(self, start: int, stop: int) -> Port:
+        name, dtype = "", "unknown"
+        shape: list[int | str] = []
+        for at, end in self.inner(start, stop, 1):
+            name = self.text(at, end)
+        for type_at, type_end in self.inner(start, stop, 2):
+            for at, end in self.inner(type_at, type_end, 1):
+                for number, wire, value, _ in self.fields(at, end):
+                    if number == 1 and wire == VARINT:
+                        dtype = ELEMENT_TYPES.get(value, f"type {value}")
+                for shape_at, shape_end in self.inner(at, end, 2):
+                    dims = self.inner(shape_at, shape_end, 1)
+                    shape.extend(self.dimension(*dim) for dim in dims)
+        return Port(name, dtype, tuple(shape))
+
+    def dimension(self, start: int, stop: int) -> int | str:
+        result: int | str = "?"
+        for number, wire, at, end in self.fields(start, stop):
+            if number == 1 and wire == VARINT:
+                result = at
+            elif number == 2 and wire == BYTES:
+                result = self.text(at, end)
+        return result
+
+
+def read_graph(data: bytes, name: str) -> Graph:
+    """The graph of an ONNX file.
+
+    Args:
+        data: The whole file.
+        name: What to call it in messages.
+
+    Raises:
+        ModelRejected: not ONNX, cut, or nested too deep; the byte is named.
+    """
+    walker = _Walker(data, name)
+    walker.walk()
+    inputs = tuple(port for port in walker.ports["input"] if port.name not in walker.weights)
+    files = tuple(sorted(walker.files))
+    return Graph(inputs, tuple(walker.ports["output"]), files, tuple(sorted(walker.operators)))

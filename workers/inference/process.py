@@ -1,0 +1,300 @@
+"""Body of the inference process: drain tickets, run the step that may run, report it.
+
+It decides nothing: the stepper and planner of engine/ say which step runs and what is in it, the
+decoder executes, the sampler draws by name. Sessions are created here, after the fork.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lockstep.engine import keyed
+from lockstep.engine.errors import EXIT_OK, LockstepError, RequestRejected
+from lockstep.engine.fleet import Model
+from lockstep.engine.plan import FINISH_STATUS, GOOD_FINISHES, Ended, Request, StepPlan
+from lockstep.engine.planner import ModelLimits, Planner
+from lockstep.engine.record import (
+    FLAG_ERROR,
+    FLAG_RAW,
+    HEADER_BYTES,
+    Kind,
+    Record,
+    aligned,
+    decode_at,
+    encode,
+)
+from lockstep.engine.settings import nearest
+from lockstep.engine.stepper import Stepper
+from lockstep.engine.wire import RESULT_SLOT, FromEngine, ToEngine
+from lockstep.shm import BoardSlot
+from lockstep.workers.inference.decoder import Decoder
+from lockstep.workers.inference.model import ModelFolder
+from lockstep.workers.inference.request import InferRequest, parse_infer, tokens_out
+from lockstep.workers.inference.result import encode_failure, encode_result
+from lockstep.workers.inference.sampler import choose, finite
+from lockstep.workers.inference.spec import InferenceSpec
+from lockstep.workers.inference.text import Text
+from lockstep.workers.links import EngineEnd
+
+_Row = tuple[int, int, int, int, int, int]  # Fields of RESULT_SLOT.
+
+
+@dataclass(slots=True)
+class _Open:
+    """A ticket that is not answered yet."""
+
+    agent: int
+    ordinal: int
+    record: Record
+    request: InferRequest
+    model: int
+    prompt_tokens: int
+    cached: int = 0
+    tokens: list[int] = field(default_factory=list)
+
+
+class LoadedModel:
+    """One model, ready to decode."""
+
+    def __init__(self, model: Model, frozen_date: str) -> None:
+        folder = ModelFolder.open(model.path)
+        self.identity = folder.identity()
+        self.text = Text(folder, frozen_date)
+        self.decoder = Decoder(
+            folder,
+            model.rows_max,
+            model.tokens_max,
+            model.intra_op_threads,
+            model.providers,
+            model.require or None,
+        )
+        self.stop = frozenset(folder.facts.eos)
+        self.tokens_max = model.tokens_max
+        folder.close()
+
+
+def inference_main(
+    spec: InferenceSpec, end: EngineEnd, ready: int, board: BoardSlot | None = None
+) -> int:
+    """Load the models, say so on ``ready`` (one JSON object, then closed), and serve.
+
+    Returns:
+        Exit status: 0 after STOP, or when a model was refused (the object has ``error``).
+    """
+    try:
+        models = [LoadedModel(model, spec.frozen_date) for model in spec.models]
+    except LockstepError as error:
+        _say(ready, {"error": str(error), "exit_code": error.exit_code})
+        return EXIT_OK
+    _say(
+        ready,
+        {
+            "models": [
+                {"files": m.identity, "provider": m.decoder.report.to_json()} for m in models
+            ],
+            "notes": [line for m in models for line in m.decoder.report.lines()],
+        },
+    )
+    Server(spec, models, end, board).serve()
+    return EXIT_OK
+
+
+def _say(descriptor: int, value: dict[str, Any]) -> None:
+    with os.fdopen(descriptor, "wb") as pipe:
+        pipe.write(json.dumps(value).encode())
+
+
+def sampling_key(seed: int, agent: str) -> bytes:
+    """Key of an agent's draws: its name, never a ticket or a row (rule 14)."""
+    return keyed.key(seed, "sampling", agent)
+
+
+class Server:
+    """Tickets in, step reports out."""
+
+    def __init__(
+        self,
+        spec: InferenceSpec,
+        models: Sequence[LoadedModel],
+        end: EngineEnd,
+        board: BoardSlot | None,
+    ) -> None:
+        limits = [ModelLimits(m.rows_max, m.prefill_tokens_per_step, m.period) for m in spec.models]
+        self._spec = spec
+        self._models = models
+        self._end = end
+        self._board = board
+        self._planner = Planner(limits, spec.priority_steps)
+        self._stepper = Stepper(self._planner, spec.lookahead)
+        self._names = [model.name for model in spec.models]
+        self._keys = [sampling_key(spec.seed, name) for name in spec.agent_names]
+        self._open: dict[int, _Open] = {}
+        self._records = b""
+        self._tokens = 0
+        self._stopped = False
+
+    def serve(self) -> None:
+        """Until STOP."""
+        while True:
+            self._drain()
+            if self._stopped:
+                return
+            step = self._stepper.runnable()
+            if step is None:
+                self._end.wait()
+                continue
+            plan = self._stepper.plan(step)
+            rows, sampled = self._execute(plan)
+            answers = self._finish(plan.step, self._stepper.commit(sampled), rows)
+            rows.append((FromEngine.STEP, 0, 0, 0, plan.step, 0))
+            self._end.report(np.array(rows, dtype=RESULT_SLOT), answers)
+            self._show(step)
+
+    def _drain(self) -> None:
+        slots, records = self._end.drain()
+        self._records += records
+        for op, agent, ticket, a, b in slots.tolist():
+            if op == ToEngine.TICKET:
+                self._offer(ticket, agent, a, b)
+            elif op == ToEngine.CANCEL:
+                self._stepper.cancel(ticket, a)
+            elif op == ToEngine.GRANT:
+                self._stepper.grant(a, b)
+            else:
+                self._stopped = True
+
+    def _offer(self, ticket: int, agent: int, due: int, ordinal: int) -> None:
+        record, size = decode_at(self._records, 0)
+        self._records = self._records[size:]
+        refusal, prompt, model = "", [], record.peer
+        request = InferRequest(raw=bool(record.flags & FLAG_RAW))
+        wanted = 1
+        try:
+            request = parse_infer(record.payload, request.raw)
+            model = self._model(request, record)
+            loaded = self._models[model]
+            prompt = loaded.text.prompt_ids(request)
+            wanted = tokens_out(request, len(prompt), loaded.tokens_max)
+        except RequestRejected as error:
+            refusal = str(error)
+        self._open[ticket] = _Open(agent, ordinal, record, request, model, len(prompt))
+        conversation = request.conversation
+        self._stepper.offer(
+            Request(
+                ticket=ticket,
+                due=due,
+                model=model,
+                conversation=(agent, f"item {record.item}" if conversation is None
+                              else f"named {conversation}"),
+                prompt=tuple(prompt),
+                tokens_out_max=wanted,
+                stop=self._models[model].stop,
+                priority=request.priority,
+                timeout_steps=request.timeout_steps,
+                refusal=refusal,
+            )
+        )  # fmt: skip
+
+    def _model(self, request: InferRequest, record: Record) -> int:
+        if request.model is None:
+            return record.peer
+        if request.model not in self._names:
+            hint = nearest(request.model, self._names)
+            raise RequestRejected(f"model: {request.model!r} is not in the fleet{hint}")
+        return self._names.index(request.model)
+
+    def _execute(self, plan: StepPlan) -> tuple[list[_Row], dict[int, int | None]]:
+        """Run a plan: the step's slots, and ticket -> token (None: not finite)."""
+        rows: list[_Row] = []
+        sampled: dict[int, int | None] = {}
+        for part in plan.models:
+            m = part.model
+            rows += [(FromEngine.EVICT, m, slot, 0, 0, 0) for slot in part.evicted]
+            for admission in part.admitted:
+                self._open[admission.ticket].cached = admission.hit
+                rows.append((FromEngine.ADMIT, m, admission.slot, admission.ticket,
+                             admission.hit, 0))  # fmt: skip
+            where: dict[int, tuple[int, int]] = {}
+            for chunk in part.chunks:
+                size = len(chunk.tokens)
+                rows.append((FromEngine.CHUNK, m, chunk.slot, chunk.ticket, chunk.start, size))
+                where[chunk.ticket] = (chunk.slot, chunk.start + size)
+            for decode in part.decodes:
+                where[decode.ticket] = (decode.slot, decode.past + 1)
+            if not part.chunks and not part.decodes:
+                continue
+            for ticket, logits in self._models[m].decoder.run(part):
+                token = self._sample(ticket, logits)
+                sampled[ticket] = token
+                slot, position = where[ticket]
+                if token is not None:
+                    rows.append((FromEngine.TOKEN, m, slot, ticket, token, position))
+        return rows, sampled
+
+    def _sample(self, ticket: int, logits: Any) -> int | None:
+        if not finite(logits):
+            return None
+        open_ = self._open[ticket]
+        request = open_.request
+        uniform = 0.0
+        if request.temperature > 0:
+            key = self._keys[open_.agent]
+            if request.seed is not None:
+                key = sampling_key(request.seed, self._spec.agent_names[open_.agent])
+            # Attempt and sample are 0 until retries and n > 1 exist (rule 14).
+            uniform = keyed.uniform(key, open_.ordinal, 0, 0, len(open_.tokens))
+        token = choose(logits, request.temperature, uniform)
+        open_.tokens.append(token)
+        self._tokens += 1
+        return token
+
+    def _finish(self, step: int, ended: Sequence[Ended], rows: list[_Row]) -> bytes:
+        """END slots and the records of the answers."""
+        records = []
+        for end in ended:
+            open_ = self._open.pop(end.ticket)
+            status = FINISH_STATUS[end.reason]
+            rows.append((FromEngine.END, 0, 0, end.ticket, status, open_.prompt_tokens))
+            records.append(self._answer(step, end, open_))
+        return b"".join(records)
+
+    def _answer(self, step: int, end: Ended, open_: _Open) -> bytes:
+        raw = open_.request.raw
+        kind = Kind.CANCELLED if end.reason == "cancelled" else Kind.RESULT
+        good = end.reason in GOOD_FINISHES
+        if good:
+            spoken = open_.tokens[:-1] if end.reason == "stop" else open_.tokens
+            payload = encode_result(
+                raw,
+                text=self._models[open_.model].text.decode(spoken),
+                token_ids=open_.tokens,
+                finish_reason=end.reason,
+                tokens_in=open_.prompt_tokens,
+                tokens_cached=open_.cached,
+                ticket=end.ticket,
+                step=step,
+            )
+            if aligned(HEADER_BYTES + len(payload)) > self._spec.record_bytes_max:
+                good = False
+                end = Ended(
+                    end.ticket,
+                    "refused",
+                    f"the answer has {len(payload)} bytes, [fleet] record_bytes_max allows "
+                    f"{self._spec.record_bytes_max - HEADER_BYTES}",
+                )
+        if not good:
+            payload = encode_failure(
+                raw, finish_reason=end.reason, error=end.text, ticket=end.ticket, step=step
+            )
+        flags = (FLAG_RAW if raw else 0) | (0 if good else FLAG_ERROR)
+        record = open_.record
+        return encode(kind, payload, flags=flags, id=record.id, item=record.item, peer=open_.model)
+
+    def _show(self, step: int) -> None:
+        if self._board is not None:
+            rows, waiting = self._planner.load()
+            self._board.update(step=step, rows=rows, tickets_waiting=waiting, tokens=self._tokens)

@@ -1,0 +1,235 @@
+"""Execution providers: which were asked for, which were got, and why not.
+
+ONNX Runtime falls back silently: a session that was asked for CUDA and cannot load a library runs
+on the CPU and says so in a log line only, and the lists of available providers name the GPU on
+machines without one. `session.get_providers()` is the only truth; this compares it with the wish.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lockstep.engine.errors import ModelRejected, ProviderMissing, UsageError
+from lockstep.workers.inference.model import ModelFolder
+from lockstep.workers.inference.ort import ort
+from lockstep.workers.inference.stderr import CapturedStderr
+
+SUFFIX = "ExecutionProvider"
+NAMES = {
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+SHORT = {name: short for short, name in NAMES.items()}
+CURES = {
+    "tensorrt": "put the TensorRT libraries for CUDA 13 on the library path, "
+    "after what CUDA needs: pip install 'lockstep-runtime[cuda]'",
+    "cuda": "install NVIDIA's driver and the CUDA 13 and cuDNN 9 libraries: "
+    "pip install 'lockstep-runtime[cuda]'",
+    "rocm": "put AMD's build of onnxruntime in place of this one; newer ROCm has migraphx instead",
+    "migraphx": "put AMD's build of onnxruntime with MIGraphX in place of this one",
+}
+NOT_BUILT = "not in this build of onnxruntime"
+MISSING_LIBRARY = re.compile(r"with error: (\S+): cannot open shared object")
+DETAIL_CHARS_MAX = 300
+LOG_ERRORS = 3  # ONNX Runtime's log severity: errors and worse.
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A provider that was asked for and not got."""
+
+    provider: str
+    cause: str
+    cure: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderReport:
+    """What was asked for and what runs, by short names, in order."""
+
+    asked: tuple[str, ...]
+    got: tuple[str, ...]
+    missing: tuple[Missing, ...]
+
+    @property
+    def running(self) -> str:
+        """The provider that nodes go to first."""
+        return self.got[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """For the manifest."""
+        missing = [asdict(item) for item in self.missing]
+        return {"asked": list(self.asked), "got": list(self.got), "missing": missing}
+
+    def lines(self) -> list[str]:
+        """For a person: one line for each provider that is missing."""
+        return [
+            f"{item.provider}: {item.cause}; running on {self.running}. To get it, {item.cure}"
+            for item in self.missing
+        ]
+
+
+def full_names(asked: Sequence[str]) -> list[str]:
+    """Providers as ONNX Runtime names them, in order.
+
+    Raises:
+        UsageError: none, one twice, or a name that is neither short nor ends as theirs do.
+    """
+    names = [NAMES.get(name, name) for name in asked]
+    for short, name in zip(asked, names, strict=True):
+        if not name.endswith(SUFFIX):
+            near = difflib.get_close_matches(short, NAMES, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UsageError(f"provider {short!r} is unknown, expected {', '.join(NAMES)}{hint}")
+    if not names or len(set(names)) != len(names):
+        raise UsageError(f"providers = {list(asked)}: expected at least one, each once")
+    return names
+
+
+def open_session(
+    folder: ModelFolder,
+    asked: Sequence[str],
+    require: str | None,
+    intra_op_threads: int,
+    cache: Path | None = None,
+) -> tuple[Any, ProviderReport]:
+    """A session on the first providers that work, made of the bytes that the folder hashed.
+
+    Args:
+        folder: Checked model.
+        asked: Providers in order of preference.
+        require: Refuse to run without this one.
+        intra_op_threads: Threads of an operator; part of the run's identity.
+        cache: Folder for the kernel choices that GPU builds make by timing, so that they are made
+            once and then kept.
+
+    Raises:
+        UsageError: a provider's name is unknown, or ``require`` is not among those asked for.
+        ProviderMissing: ``require`` was not got.
+        ModelRejected: ONNX Runtime refuses the model on every provider.
+    """
+    names = full_names(asked)
+    needed = NAMES.get(require, require) if require else None
+    if needed is not None and needed not in names:
+        raise UsageError(f"require = {require!r}, but providers = {list(asked)} do not ask for it")
+    session, found = _create(folder, names, _options(intra_op_threads, cache), cache)
+    got = session.get_providers()
+    missing = []
+    for name in names:
+        if name not in got:
+            cause = found.get(name) or "onnxruntime took it out of the session"
+            missing.append(_missing(name, cause))
+    report = ProviderReport(
+        tuple(SHORT.get(name, name) for name in names),
+        tuple(SHORT.get(name, name) for name in got),
+        tuple(missing),
+    )
+    if needed is not None and needed not in got:
+        line = next(item for item in missing if NAMES.get(item.provider, item.provider) == needed)
+        raise ProviderMissing(f"require = {require!r}: {line.cause}. To get it, {line.cure}")
+    return session, report
+
+
+def _missing(name: str, cause: str) -> Missing:
+    short = SHORT.get(name, name)
+    default = f"use a build of onnxruntime that has {name}"
+    return Missing(short, cause, CURES.get(short, default))
+
+
+def _create(
+    folder: ModelFolder, names: list[str], options: Any, cache: Path | None
+) -> tuple[Any, dict[str, str]]:
+    """The session, and the cause for each provider that is known to fail."""
+    built = ort.get_available_providers()
+    causes = {name: NOT_BUILT for name in names if name not in built}
+    usable = [name for name in names if name in built]
+    graph, files, mapped, sizes = folder.weights()
+    if files:
+        options.add_external_initializers_from_files_in_memory(files, mapped, sizes)
+    while True:
+        providers = [(name, provider_options(name, cache)) for name in usable]
+        with CapturedStderr() as log:
+            if any(SHORT.get(name) in ("cuda", "tensorrt") for name in usable):
+                ort.preload_dlls()  # Libraries that came as wheels; prints what it lacks.
+            session, error = _try(graph, options, providers or [(NAMES["cpu"], {})])
+        for name in usable:
+            cause = _cause(name, log.text, error)
+            if cause:
+                causes[name] = cause
+        if session is not None:
+            folder.unchanged()
+            return session, causes
+        dropped = next((name for name in usable if name != NAMES["cpu"]), None)
+        if dropped is None:
+            raise ModelRejected(f"{folder.path}: onnxruntime refuses the model: {error}")
+        # TensorRT raises where CUDA only logs. Go on without the most preferred one.
+        usable.remove(dropped)
+
+
+def _try(graph: bytes, options: Any, providers: list[Any]) -> tuple[Any, str]:
+    try:
+        return ort.InferenceSession(graph, options, providers, enable_fallback=0), ""
+    except Exception as error:  # Its exceptions have no common base below Exception.
+        return None, str(error).strip()[:2000]
+
+
+def _cause(name: str, log: str, error: str) -> str:
+    """What ONNX Runtime said about a provider, shortened to what a person can act on."""
+    stem = name.removesuffix(SUFFIX).lower()
+    lines = [line for line in (*log.splitlines(), *error.splitlines()) if stem in line.lower()]
+    for line in lines:
+        library = MISSING_LIBRARY.search(line)
+        if library and f"providers_{stem}" in line:
+            return f"the library {library[1]} is missing"
+    return lines[-1][:DETAIL_CHARS_MAX] if lines else ""
+
+
+def _options(intra_op_threads: int, cache: Path | None) -> Any:
+    """Session options under which the order of every sum is fixed."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = intra_op_threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = LOG_ERRORS
+    options.use_deterministic_compute = True
+    # Agents share the cores: a pool that spins between steps takes them from turns.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.add_session_config_entry("session.set_denormal_as_zero", "0")
+    # Kernels that are chosen by timing them would differ from process to process.
+    options.add_session_config_entry("ep.cuda.fpa_intb_gemm", "0")
+    options.add_session_config_entry("ep.cuda.enable_gemm_auto_tune", "0")
+    if cache is not None:
+        prefix = str(cache / "gemm")
+        options.add_session_config_entry("ep.cuda.gemm_tactic_cache_prefix", prefix)
+    return options
+
+
+def provider_options(name: str, cache: Path | None) -> dict[str, str]:
+    """Options of a provider: choices by timing off, or kept in ``cache``."""
+    if SHORT.get(name) == "cuda":
+        return {
+            "use_tf32": "0",
+            "cudnn_conv_algo_search": "HEURISTIC",
+            "tunable_op_enable": "0",
+            "tunable_op_tuning_enable": "0",
+            "arena_extend_strategy": "kSameAsRequested",
+        }
+    if SHORT.get(name) == "rocm":
+        return {"tunable_op_enable": "0", "tunable_op_tuning_enable": "0"}
+    if SHORT.get(name) == "tensorrt" and cache is not None:
+        # TensorRT always chooses by timing; the engine cache makes the first choice the last one.
+        return {
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": str(cache),
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": str(cache),
+            "trt_force_timing_cache": "1",
+        }
+    return {}

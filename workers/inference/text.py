@@ -1,0 +1,176 @@
+"""Text to token ids and back, by the model folder's own tokenizer and chat template.
+
+tokenizer.json is the truth; nothing is added to a prompt and nothing is cut from it. The template
+is a program that came with the model: it runs in jinja2's immutable sandbox, sees no clock (dates
+come from the fleet's frozen date) and its output is bounded.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+# Before the import: the library starts a thread pool for batches unless it is told not to. One
+# prompt at a time never uses it (tests/workers/inference/test_text.py looks at the threads).
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from lockstep.engine.errors import ModelRejected, RequestRejected
+from lockstep.workers.inference.model import TEMPLATE, TOKENIZER, ModelFolder
+from lockstep.workers.inference.request import InferRequest, Message
+
+FROZEN_DATE = "2000-01-01T00:00:00Z"
+CHAT_CHARS_MAX = 8 << 20
+PRODUCT_MAX = 1 << 20  # Largest result of * and ** in a template; longest of text * number.
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, with the operators bounded by which a template could ask for gigabytes."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        numbers = isinstance(left, int) and isinstance(right, int)
+        if operator == "**" and not (numbers and abs(left) <= 1024 and 0 <= right <= 64):
+            raise jinja2.TemplateRuntimeError(f"{left!r:.40} ** {right!r:.40} is out of bounds")
+        if operator == "*" and not numbers:
+            sizes = [len(v) if isinstance(v, (str, list, tuple)) else v for v in (left, right)]
+            if not all(isinstance(v, (int, float)) for v in sizes):
+                raise jinja2.TemplateRuntimeError("* of something else than numbers and text")
+            if abs(sizes[0] * sizes[1]) > PRODUCT_MAX:
+                raise jinja2.TemplateRuntimeError(f"* gives more than {PRODUCT_MAX}")
+        return super().call_binop(context, operator, left, right)
+
+
+class Text:
+    """Tokenizer and template of one model. Cheap to ask, holds no session."""
+
+    def __init__(self, folder: ModelFolder, frozen_date: str = FROZEN_DATE) -> None:
+        """Load both.
+
+        Args:
+            folder: Checked model; may be closed afterwards.
+            frozen_date: ISO 8601; what `strftime_now` shows templates.
+
+        Raises:
+            ModelRejected: the tokenizer or the template is malformed, or the tokenizer is random.
+        """
+        self._vocab = folder.facts.vocab
+        self._tokenizer = _load_tokenizer(folder)
+        self._date = datetime.fromisoformat(frozen_date)
+        self._special = {
+            name: _token_text(folder.tokenizer_config.get(name)) for name in SPECIAL_TOKENS
+        }
+        self._template = self._compile(folder.template)
+
+    def encode(self, prompt: str) -> list[int]:
+        """Token ids of a text, no special ones added.
+
+        Raises:
+            RequestRejected: an id is beyond the model's vocabulary.
+        """
+        ids: list[int] = self._tokenizer.encode(prompt, add_special_tokens=False).ids
+        if ids and max(ids) >= self._vocab:
+            raise RequestRejected(
+                f"prompt: token id {max(ids)}, the model has ids of 0 to {self._vocab - 1}"
+            )
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens left out; what is not UTF-8 becomes U+FFFD."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def chat(self, messages: Sequence[Message]) -> str:
+        """A conversation as the prompt that the model was trained on.
+
+        Raises:
+            RequestRejected: there is no template, it raised, or its output is too long.
+        """
+        if self._template is None:
+            raise RequestRejected(
+                "messages: the model has no chat template, it takes only a prompt"
+            )
+        variables = {name: text for name, text in self._special.items() if text is not None}
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        parts, size = [], 0
+        try:
+            for part in self._template.generate(
+                messages=turns, add_generation_prompt=True, tools=None, **variables
+            ):
+                parts.append(part)
+                size += len(part)
+                if size > CHAT_CHARS_MAX:
+                    raise RequestRejected(
+                        f"messages: the chat template writes more than {CHAT_CHARS_MAX} characters"
+                    )
+        except RequestRejected:
+            raise
+        except Exception as error:  # A template can raise anything that Python can.
+            raise RequestRejected(f"messages: the chat template refuses: {error}") from None
+        return "".join(parts)
+
+    def prompt_ids(self, request: InferRequest) -> list[int]:
+        """Token ids of a request, at least one.
+
+        Raises:
+            RequestRejected: as `chat` and `encode`, or there is nothing to begin with.
+        """
+        text = request.prompt
+        if request.messages is not None:
+            text = self.chat(request.messages)
+        ids = self.encode(text or "")
+        if not ids:
+            raise RequestRejected("prompt: 0 tokens, at least 1 is needed")
+        return ids
+
+    def _compile(self, source: str | None) -> jinja2.Template | None:
+        if source is None:
+            return None
+        environment = _Environment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = self._date.strftime
+        try:
+            return environment.from_string(source)
+        except (jinja2.TemplateError, RecursionError) as error:
+            raise ModelRejected(f"{TEMPLATE}: {error}") from None
+
+
+def _load_tokenizer(folder: ModelFolder) -> Any:
+    source = folder.tokenizer
+    try:
+        tokenizer = Tokenizer.from_str(source)
+        dropout = (json.loads(source).get("model") or {}).get("dropout")
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # A panic in Rust is not an Exception.
+        raise ModelRejected(f"{folder.path / TOKENIZER}: {error!s:.300}") from None
+    if dropout:
+        raise ModelRejected(
+            f"{folder.path / TOKENIZER}: dropout is {dropout}, so it gives other ids every time"
+        )
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _token_text(value: Any) -> str | None:
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    """As templates expect it: jinja2's own would escape for HTML."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateRuntimeError(message)

@@ -1,0 +1,50 @@
+"""A job: what the supervisor process is asked to do, as JSON over its standard input."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run. Paths are absolute.
+
+    Attributes:
+        fleet: Fleet file.
+        input: Input file; empty: none.
+        output: Copy of the output file; empty: only in the run folder.
+        seed: In place of the fleet's; None: the fleet's.
+        run_dir: Folder of the run; empty: ``runs/<fleet>-<n>`` under ``base``.
+        base: Working folder of the person.
+        durability: "memory", "async" or "sync".
+        modules_at: Folder of modules by group; empty: as the fleet says.
+        models_at: Model folders by name, in place of the fleet's.
+        verify_of: Run folder whose identity this run must have; empty: none.
+    """
+
+    fleet: str
+    base: str
+    input: str = ""
+    output: str = ""
+    seed: int | None = None
+    run_dir: str = ""
+    durability: str = "async"
+    modules_at: str = ""
+    models_at: dict[str, str] | None = None
+    verify_of: str = ""
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Job":
+        """What `to_json` made."""
+        values: dict[str, Any] = json.loads(text)
+        return cls(**values)
+
+    @property
+    def input_path(self) -> Path | None:
+        """The input file, if any."""
+        return Path(self.input) if self.input else None

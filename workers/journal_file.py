@@ -1,0 +1,89 @@
+"""Where the journal's bytes go, and what a durability level promises.
+
+``memory``  written when a mebibyte has gathered and at the end: a crash of the process loses it.
+``async``   written before anything is revealed, synced at the end: a crash of the machine may
+            lose the tail.
+``sync``    written and synced before anything is revealed.
+"""
+
+import os
+from pathlib import Path
+
+from lockstep.engine.errors import JournalError
+
+LEVELS = ("memory", "async", "sync")
+_GATHERED_BYTES = 1 << 20
+
+
+class JournalFile:
+    """An append-only file behind `engine.journal.JournalWriter`."""
+
+    def __init__(self, path: Path, level: str) -> None:
+        self._path = path
+        self._level = level
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        self._descriptor = os.open(path, flags, 0o600)
+        self.bytes_written = 0
+        sync_folder(path.parent)
+
+    def write(self, data: bytes) -> None:
+        """Take bytes; they are promised by `reveal`."""
+        self._kept.append(data)
+        self._kept_bytes += len(data)
+
+    def reveal(self) -> None:
+        """Make good what the level promises, before anything becomes visible outside.
+
+        Raises:
+            JournalError: no space, or an error of the disk; what was acknowledged stands.
+        """
+        if self._level == "memory" and self._kept_bytes < _GATHERED_BYTES:
+            return
+        if self._kept:
+            self._flush()
+            if self._level == "sync":
+                self._sync()
+
+    def close(self) -> None:
+        """Write and sync what is left."""
+        try:
+            if self._kept:
+                self._flush()
+            self._sync()
+        finally:
+            os.close(self._descriptor)
+
+    def _flush(self) -> None:
+        data = b"".join(self._kept)
+        self._kept, self._kept_bytes = [], 0
+        sent = 0
+        try:
+            while sent < len(data):
+                sent += os.write(self._descriptor, memoryview(data)[sent:])
+        except OSError as error:
+            raise self._error("write", error) from None
+        self.bytes_written += len(data)
+
+    def _sync(self) -> None:
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            # Never retried: the kernel may have dropped the pages and say "good" next time.
+            raise self._error("sync", error) from None
+
+    def _error(self, what: str, error: OSError) -> JournalError:
+        return JournalError(
+            f"{self._path}: cannot {what}: {error.strerror}; the run stops, what was "
+            f"acknowledged ({self.bytes_written} bytes) stands"
+        )
+
+
+def sync_folder(path: Path) -> None:
+    """Make names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

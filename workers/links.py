@@ -1,0 +1,227 @@
+"""Links: the two ends of what the supervisor shares with an agent or the inference process.
+
+The supervisor never blocks on a ring: what an in-ring cannot take waits in its heap, and the
+other side rings when it has drained. The other side may block, since this one always drains.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from lockstep import shm
+from lockstep.engine.wire import RESULT_SLOT, TICKET_SLOT, Slots, ToEngine
+
+SLOTS_CAPACITY = 4096
+
+
+def ring_slice_bytes(record_bytes_max: int) -> int:
+    """Bytes of one byte ring that fits the largest legal record."""
+    return shm.ring_bytes(shm.capacity_for(record_bytes_max))
+
+
+@dataclass(slots=True)
+class RingPair:
+    """Two byte rings and two doorbells between the supervisor and an agent.
+
+    Attributes:
+        down: Memory of the ring to the agent.
+        up: Memory of the ring from it.
+        agent_bell: The agent waits for it: events or room.
+        supervisor_bell: The supervisor waits for it: records or room.
+    """
+
+    down: memoryview
+    up: memoryview
+    agent_bell: shm.Doorbell
+    supervisor_bell: shm.Doorbell
+
+    @classmethod
+    def create(cls, memory: memoryview) -> "RingPair":
+        """Lay both rings over a slice; half of it each."""
+        half = len(memory) // 2
+        down, up = memory[:half], memory[half:]
+        shm.create_ring(down)
+        shm.create_ring(up)
+        return cls(down, up, shm.Doorbell.create(), shm.Doorbell.create())
+
+    def descriptors(self) -> list[int]:
+        """What the agent process keeps open."""
+        return [*self.agent_bell.descriptors(), *self.supervisor_bell.descriptors()]
+
+    def close(self) -> None:
+        """Close both bells."""
+        self.agent_bell.close()
+        self.supervisor_bell.close()
+
+
+class AgentLink:
+    """The supervisor's end of a `RingPair`."""
+
+    def __init__(self, pair: RingPair, name: str) -> None:
+        self.pair = pair
+        self._writer = shm.RingWriter(pair.down, f"ring to agent {name}")
+        self._reader = shm.RingReader(pair.up, f"ring from agent {name}")
+        self._queue: deque[bytes] = deque()
+        self._sent = 0  # Of the first of the queue.
+
+    def send(self, records: bytes) -> None:
+        """Hand over records, now or when there is room."""
+        self._queue.append(records)
+        self.flush()
+
+    def flush(self) -> None:
+        """Push what fits; ring once if anything was pushed."""
+        pushed = False
+        while self._queue:
+            reached = self._writer.push_many(self._queue[0], self._sent)
+            pushed = pushed or reached > self._sent
+            if reached < len(self._queue[0]):
+                self._sent = reached
+                break
+            self._queue.popleft()
+            self._sent = 0
+        if pushed:
+            self.pair.agent_bell.ring()
+
+    def drain(self) -> bytes:
+        """Everything that arrived. Clears the bell first, so that no ring is lost."""
+        self.pair.supervisor_bell.clear()
+        data = self._reader.drain()
+        if data:
+            self.pair.agent_bell.ring()  # It may wait for the room just made.
+        if self._queue:
+            self.flush()
+        return data
+
+
+@dataclass(slots=True)
+class EngineMemory:
+    """Slot rings and byte rings between the supervisor and the inference process."""
+
+    ticket_slots: memoryview
+    ticket_records: memoryview
+    result_slots: memoryview
+    result_records: memoryview
+    engine_bell: shm.Doorbell
+    supervisor_bell: shm.Doorbell
+
+    @staticmethod
+    def slice_bytes(record_bytes_max: int) -> int:
+        """Bytes of the arena slice that `create` needs."""
+        slots = shm.slots_bytes(SLOTS_CAPACITY, TICKET_SLOT)
+        ring = ring_slice_bytes(record_bytes_max)
+        return 2 * shm.page_aligned(slots) + 2 * shm.page_aligned(ring)
+
+    @classmethod
+    def create(cls, memory: memoryview, record_bytes_max: int) -> "EngineMemory":
+        """Lay all four rings over a slice."""
+        sizes = (shm.slots_bytes(SLOTS_CAPACITY, TICKET_SLOT), ring_slice_bytes(record_bytes_max))
+        parts, start = [], 0
+        for size in (sizes[0], sizes[0], sizes[1], sizes[1]):
+            parts.append(memory[start : start + size])
+            start += shm.page_aligned(size)
+        shm.create_slots(parts[0], TICKET_SLOT)
+        shm.create_slots(parts[1], RESULT_SLOT)
+        shm.create_ring(parts[2])
+        shm.create_ring(parts[3])
+        bells = shm.Doorbell.create(), shm.Doorbell.create()
+        return cls(parts[0], parts[2], parts[1], parts[3], *bells)
+
+    def descriptors(self) -> list[int]:
+        """What the inference process keeps open."""
+        return [*self.engine_bell.descriptors(), *self.supervisor_bell.descriptors()]
+
+    def close(self) -> None:
+        """Close both bells."""
+        self.engine_bell.close()
+        self.supervisor_bell.close()
+
+
+class EngineLink:
+    """The supervisor's end: tickets, cancels and grants down, step reports up."""
+
+    def __init__(self, memory: EngineMemory) -> None:
+        self.memory = memory
+        self._slots = shm.SlotWriter(memory.ticket_slots, TICKET_SLOT, "ticket ring")
+        self._records = shm.RingWriter(memory.ticket_records, "ring to inference")
+        self._results = shm.SlotReader(memory.result_slots, RESULT_SLOT, "result ring")
+        self._answers = shm.RingReader(memory.result_records, "ring from inference")
+        self._waiting: deque[tuple[int, int, int, int, int]] = deque()
+        self._unsent: deque[bytes] = deque()  # Records of the waiting slots, oldest first.
+
+    def send(self, slot: tuple[int, int, int, int, int], record: bytes = b"") -> None:
+        """Queue one slot (fields of TICKET_SLOT), of a ticket with its record; `flush` sends."""
+        self._waiting.append(slot)
+        if record:
+            self._unsent.append(record)
+
+    def flush(self) -> None:
+        """Push what fits, records before the slots that announce them; ring once."""
+        while self._unsent and self._records.push_many(self._unsent[0]):
+            self._unsent.popleft()
+        rows = list(self._waiting)
+        if self._unsent:
+            # Only up to the ticket whose record had no room.
+            tickets = [n for n, row in enumerate(rows) if row[0] == ToEngine.TICKET]
+            rows = rows[: tickets[-len(self._unsent)]]
+        if rows and (taken := self._slots.push(np.array(rows, dtype=TICKET_SLOT))):
+            for _ in range(taken):
+                self._waiting.popleft()
+            self.memory.engine_bell.ring()
+
+    def drain(self) -> tuple[Slots, bytes]:
+        """Slots and answers that arrived. The slots are read first: their answers are there."""
+        self.memory.supervisor_bell.clear()
+        slots = self._results.drain()
+        records = self._answers.drain()
+        if len(slots) or records:
+            self.memory.engine_bell.ring()
+        if self._waiting:
+            self.flush()
+        return slots, records
+
+
+class EngineEnd:
+    """The inference process's end: it may block, for tickets and for room."""
+
+    def __init__(self, memory: EngineMemory) -> None:
+        self._memory = memory
+        self._slots = shm.SlotReader(memory.ticket_slots, TICKET_SLOT, "ticket ring")
+        self._records = shm.RingReader(memory.ticket_records, "ring to inference")
+        self._results = shm.SlotWriter(memory.result_slots, RESULT_SLOT, "result ring")
+        self._answers = shm.RingWriter(memory.result_records, "ring from inference")
+
+    def drain(self) -> tuple[Slots, bytes]:
+        """Slots and records that arrived; does not block."""
+        self._memory.engine_bell.clear()
+        slots = self._slots.drain()
+        records = self._records.drain()
+        if len(slots) or records:
+            self._memory.supervisor_bell.ring()
+        return slots, records
+
+    def wait(self) -> None:
+        """Block until something arrived (or there is room)."""
+        self._memory.engine_bell.wait()
+
+    def report(self, slots: Slots, records: bytes) -> None:
+        """Publish a step: its answers, then its slots, then the bell. Blocks for room."""
+        sent = 0
+        while sent < len(records):
+            reached = self._answers.push_many(records, sent)
+            self._pushed(reached > sent)
+            sent = reached
+        start = 0
+        while start < len(slots):
+            taken = self._results.push(slots[start:])
+            self._pushed(taken > 0)
+            start += taken
+        # A ring that meant tickets may have been taken by a wait for room: look again.
+        self._memory.engine_bell.ring()
+
+    def _pushed(self, any_pushed: bool) -> None:
+        if any_pushed:
+            self._memory.supervisor_bell.ring()
+        else:
+            self._memory.engine_bell.wait()

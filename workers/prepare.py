@@ -1,0 +1,175 @@
+"""Preparing a run: everything is read, checked and hashed before anything is made or started."""
+
+import hashlib
+import os
+import platform
+import sys
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lockstep.engine.errors import UsageError
+from lockstep.engine.fleet import Fleet, parse
+from lockstep.engine.items import InputItem, parse_input
+from lockstep.engine.record import HEADER_BYTES
+from lockstep.engine.strict_json import dumps, loads
+from lockstep.engine.version import JOURNAL_FORMAT, LOGIC_FLAGS, VERSION
+from lockstep.workers.agent.engine_config import code_generation
+
+FLEET_BYTES_MAX = 16 << 20
+PACKAGES = ("numpy", "onnxruntime-gpu", "onnxruntime", "wasmtime", "tokenizers", "jinja2")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A fleet with its bytes.
+
+    Attributes:
+        fleet: Parsed, with the run's seed; model paths are absolute.
+        fleet_bytes: The file as it is.
+        input_bytes: The input as it is; None without input.
+        items: Parsed input.
+        modules: Module bytes by group index.
+    """
+
+    fleet: Fleet
+    fleet_bytes: bytes
+    input_bytes: bytes | None
+    items: list[InputItem]
+    modules: tuple[bytes, ...]
+
+
+def read_fleet(path: Path, seed: int | None) -> tuple[Fleet, bytes]:
+    """Read and check a fleet file; ``seed`` takes the place of the file's.
+
+    Raises:
+        UsageError: it cannot be read, or as `engine.fleet.parse`.
+    """
+    data = read_file(path, "fleet file", FLEET_BYTES_MAX)
+    fleet = parse(data, str(path))
+    return (fleet if seed is None else replace(fleet, seed=seed)), data
+
+
+def prepare(
+    fleet_path: Path,
+    input_path: Path | None,
+    seed: int | None,
+    modules_at: Path | None = None,
+    models_at: dict[str, str] | None = None,
+) -> Prepared:
+    """Read everything a run is made from.
+
+    Args:
+        fleet_path: The fleet file.
+        input_path: The input; None: there is none.
+        seed: In place of the file's.
+        modules_at: Folder of a run: modules are its ``<group>.wasm``.
+        models_at: Model folders by name, in place of the file's paths.
+
+    Raises:
+        UsageError: something is missing, unreadable, malformed or too large.
+    """
+    fleet, data = read_fleet(fleet_path, seed)
+    base = fleet_path.resolve().parent
+    models_at = models_at or {}
+    unknown = [name for name in models_at if name not in {m.name for m in fleet.models}]
+    if unknown:
+        known = ", ".join(m.name for m in fleet.models)
+        raise UsageError(f"model {unknown[0]!r} is not in the fleet, only: {known}")
+    models = tuple(
+        replace(m, path=models_at.get(m.name, str(base / m.path))) for m in fleet.models
+    )
+    fleet = replace(fleet, models=models)
+    input_bytes, items = None, []
+    if input_path is not None:
+        input_bytes = read_file(input_path, "input", 2**31)
+        items = parse_input(input_bytes, str(input_path), fleet.record_bytes_max - HEADER_BYTES)
+    modules = []
+    for group in fleet.groups:
+        path = base / group.module if modules_at is None else modules_at / f"{group.name}.wasm"
+        modules.append(
+            read_file(path, f"module of [agents.{group.name}]", fleet.module_bytes_max)
+        )
+    return Prepared(fleet, data, input_bytes, items, tuple(modules))
+
+
+def read_file(path: Path, what: str, bytes_max: int) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        UsageError: it cannot be read, or is too large (checked before it is read).
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > bytes_max:
+                raise UsageError(f"{path}: {what} has {size} bytes, at most {bytes_max}")
+            return file.read()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the {what}: {error.strerror}") from None
+
+
+def identity(prepared: Prepared, model_files: list[dict[str, str]]) -> dict[str, Any]:
+    """What decides every bit of the run, JSON-able; hashed first into the digest (rule 7).
+
+    Args:
+        prepared: The fleet and its bytes.
+        model_files: File name -> sha256 of each model, as the inference process loaded them.
+    """
+    settings = prepared.fleet.settings()
+    hashes = {
+        group.name: sha256(module)
+        for group, module in zip(prepared.fleet.groups, prepared.modules, strict=True)
+    }
+    for group in settings["groups"]:
+        group["module"] = hashes[group["name"]]
+    for model, files in zip(settings["models"], model_files, strict=True):
+        model["path"] = files  # What is there counts, not where.
+    value = {
+        "format": JOURNAL_FORMAT,
+        "logic_flags": LOGIC_FLAGS,
+        "order": "strict",
+        "fleet": settings,
+        "input": None if prepared.input_bytes is None else sha256(prepared.input_bytes),
+        "code_generation": code_generation(),
+    }
+    # As a reader of the journal will see it: lists for tuples.
+    as_read: dict[str, Any] = loads(dumps(value))
+    return as_read
+
+
+def environment(providers: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the run ran on: compared by `verify` beforehand, never hashed into the digest."""
+    versions = {"lockstep": VERSION, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "platform": f"{sys.platform} {platform.machine()}",
+        "cpu": _cpu(),
+        "versions": versions,
+        "providers": providers,
+    }
+
+
+def sha256(data: bytes) -> str:
+    """Hex SHA-256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _cpu() -> dict[str, str]:
+    wanted = {"model name": "model", "flags": "features", "Features": "features"}
+    found: dict[str, str] = {}
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return {"model": platform.processor()}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        name = wanted.get(key.strip())
+        if name and name not in found:
+            found[name] = " ".join(sorted(value.split())) if name == "features" else value.strip()
+    return found

@@ -1,0 +1,55 @@
+"""What the supervisor tells its parent: JSON lines on standard output, one object each.
+
+    {"run": FOLDER}  {"note": TEXT}  {"progress": {...}}  {"summary": {...}}  {"error": {...}}
+"""
+
+import json
+import os
+import select
+import time
+from typing import Any
+
+PROGRESS_S = 0.1
+
+
+class Reporter:
+    """Writes lines. A parent that does not read misses progress, and slows nothing."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        os.set_blocking(descriptor, False)
+        self._next_s = 0.0
+        self._started_s = time.monotonic()
+
+    def say(self, what: str, value: Any) -> None:
+        """A line that has to arrive: waits for a slow parent, gives up on a dead one."""
+        data = json.dumps({what: value}, ensure_ascii=False).encode() + b"\n"
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        while data:
+            poll.poll()
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:
+                continue
+            except OSError:
+                return
+
+    def progress(self, value: dict[str, Any]) -> None:
+        """A line that may be dropped. Shorter than PIPE_BUF, so it is written whole or not."""
+        try:
+            os.write(self._descriptor, json.dumps({"progress": value}).encode() + b"\n")
+        except OSError:
+            pass
+
+    def progress_due(self) -> bool:
+        """Whether it is time for the next progress line. For display only."""
+        now = time.monotonic()
+        if now < self._next_s:
+            return False
+        self._next_s = now + PROGRESS_S
+        return True
+
+    def elapsed_s(self) -> float:
+        """Seconds since the process began."""
+        return time.monotonic() - self._started_s

@@ -1,0 +1,168 @@
+"""Forking children, by the discipline that keeps a fork safe.
+
+The supervisor forks all run long, so it stays single-threaded all run long. A child resets
+signals, dies with its parent, closes every descriptor that is not its own, and leaves by
+``os._exit``: it never returns into its parent's code.
+"""
+
+import ctypes
+import gc
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lockstep.engine.errors import EXIT_BUG, LockstepBug, LockstepError, UsageError
+
+PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_OUR_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD, signal.SIGUSR1)
+
+
+@dataclass(slots=True)
+class Child:
+    """A forked process. ``pidfd`` names it for as long as it is open, whatever pids do."""
+
+    name: str
+    pid: int
+    pidfd: int
+
+    def kill(self) -> None:
+        """SIGKILL, to this very process; harmless if it has ended."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    def reap(self) -> int:
+        """Wait for its end; its exit status as `os.waitstatus_to_exitcode` gives it."""
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self.pidfd)
+        return os.waitstatus_to_exitcode(status)
+
+
+def fork(name: str, body: Callable[[], int], keep: Sequence[int]) -> Child:
+    """Fork a child that runs ``body`` and leaves with what it returns.
+
+    Args:
+        name: For messages.
+        body: Runs in the child, with standard input and output on /dev/null.
+        keep: Descriptors that the child keeps, besides standard error.
+
+    Raises:
+        LockstepBug: this process has more than one thread.
+    """
+    threads = os.listdir("/proc/self/task")
+    if len(threads) != 1:
+        names = sorted(Path(f"/proc/self/task/{t}/comm").read_text().strip() for t in threads)
+        raise LockstepBug(f"fork of {name}: {len(threads)} threads ({', '.join(names)}), expected 1")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _be_child(name, parent, body, keep)
+    return Child(name, pid, os.pidfd_open(pid))
+
+
+def settle_memory() -> None:
+    """Before forking many: what is here now is never collected, so children share its pages."""
+    gc.collect()
+    gc.freeze()
+
+
+def _be_child(name: str, parent: int, body: Callable[[], int], keep: Sequence[int]) -> None:
+    code = EXIT_BUG
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in _OUR_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        # Ctrl-C goes to the whole group; the supervisor decides what it means.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _LIBC.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(EXIT_BUG)  # The parent died before the death signal was armed.
+        _close_others(keep)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        code = body()
+    except BaseException as error:
+        sys.stderr.write(f"lockstep: {name}: {type(error).__name__}: {error}\n")
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _close_others(keep: Sequence[int]) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    first = 3
+    for descriptor in sorted(keep):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+
+
+def call(name: str, body: Callable[[], bytes], deadline_s: float, data_bytes_max: int) -> bytes:
+    """Run ``body`` in a child and return its bytes. For work on untrusted input.
+
+    Args:
+        name: For messages.
+        body: Raises a `LockstepError` to refuse; its text comes back as a `UsageError`.
+        deadline_s: Wall and CPU time after which the child is killed.
+        data_bytes_max: Memory that it may allocate.
+
+    Raises:
+        UsageError: the child refused, or was ended by one of the limits (which is named).
+    """
+    reading, writing = os.pipe()
+
+    def run() -> int:
+        resource.setrlimit(resource.RLIMIT_DATA, (data_bytes_max, data_bytes_max))
+        try:
+            answer = b"+" + body()
+        except LockstepError as error:
+            answer = b"-" + str(error).encode()
+        except MemoryError:
+            answer = f"-{name}: more than {data_bytes_max >> 20} MiB of memory".encode()
+        with open(writing, "wb") as pipe:
+            pipe.write(answer)
+        return 0
+
+    child = fork(name, run, [writing])
+    os.close(writing)
+    try:
+        answer = _read_all(reading, deadline_s)
+    finally:
+        os.close(reading)
+        child.kill()  # It has answered, or is not waited for any more.
+        status = child.reap()
+    if answer is None:
+        raise UsageError(f"{name}: took longer than {deadline_s:g} s and was ended")
+    if not answer:
+        raise UsageError(f"{name}: its process ended with status {status} "
+                         f"(limit: {data_bytes_max >> 20} MiB)")  # fmt: skip
+    if answer[:1] == b"-":
+        raise UsageError(answer[1:].decode("utf-8", "replace"))
+    return answer[1:]
+
+
+def _read_all(descriptor: int, deadline_s: float) -> bytes | None:
+    """Everything until end of file; None when the deadline came first."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    end = time.monotonic() + deadline_s
+    parts: list[bytes] = []
+    while True:
+        left = end - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            return None
+        part = os.read(descriptor, 1 << 20)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)

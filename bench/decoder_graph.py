@@ -52,7 +52,7 @@ class DecoderShape:
     hidden: int  # Width of the residual stream.
     heads: int  # Query heads.
     kv_heads: int  # Key and value heads; divides heads.
-    head_dim: int  # Even: rotary turns pairs.
+    head_dim: int  # A multiple of 16, which is what the attention kernel takes.
     intermediate: int  # Width of the gated MLP.
     vocab: int
     context_tokens: int  # Rows of the rotary tables: prompt and answer together.
@@ -64,15 +64,15 @@ class DecoderShape:
         """Refuse sizes that no kernel could run.
 
         Raises:
-            ValueError: a size below 1, kv_heads that do not divide heads, an odd head_dim.
+            ValueError: a size below 1, kv_heads that do not divide heads, a bad head_dim.
         """
         for name, value in vars(self).items():
             if name not in ("rope_base", "rms_eps", "tied_embeddings") and value < 1:
                 raise ValueError(f"{name} is {value}, expected at least 1")
         if self.heads % self.kv_heads:
             raise ValueError(f"kv_heads {self.kv_heads} does not divide heads {self.heads}")
-        if self.head_dim % 2:
-            raise ValueError(f"head_dim is {self.head_dim}, expected an even number")
+        if self.head_dim % 16:
+            raise ValueError(f"head_dim is {self.head_dim}, expected a multiple of 16")
 
 
 class SpecialTokens(NamedTuple):
@@ -95,8 +95,7 @@ def build(shape: DecoderShape, weights: Weights) -> onnx.ModelProto:
     Inputs: ``input_ids`` int64 (batch, length); ``attention_mask`` int64 (batch, width), of which
     only the row sums (tokens after this run) and the width count; ``past_key_values.N.key`` and
     ``.value`` float32 (batch, kv_heads, past, head_dim). Outputs: ``logits`` float32 (batch,
-    length, vocab); ``present.N.key`` and ``.value``. Past and present may be one buffer of
-    fixed size.
+    length, vocab); ``present.N.key`` and ``.value``. Past and present may share one buffer.
 
     Args:
         shape: The sizes.

@@ -79,13 +79,8 @@ class Arena:
         Raises:
             BufferError: a ring or an array still holds a view of a slice: close that first.
         """
-        try:
-            for view in self._slices:
-                view.release()
-        except BufferError as error:
-            raise BufferError(
-                "arena: an array over a slice is still alive; drop it first. It stays mapped."
-            ) from error
+        for view in self._slices:
+            view.release()
         self._segment.close()
 
     def _advise(self, indices: Sequence[int], advice: int) -> None:

@@ -71,9 +71,9 @@ class Cursor:
     __slots__ = ("_word",)
 
     def __init__(self, memory: Memory, offset: int) -> None:
-        if offset < 0 or offset + WORD_BYTES > len(memory):
-            raise ValueError(f"cursor at byte {offset}: the memory has {len(memory)} bytes")
         with byte_view(memory) as whole:
+            if offset < 0 or offset + WORD_BYTES > len(whole):
+                raise ValueError(f"cursor at byte {offset}: the memory has {len(whole)} bytes")
             address = np.frombuffer(whole, np.uint8).__array_interface__["data"][0] + offset
             if address % WORD_BYTES:
                 raise ValueError(f"cursor at byte {offset}: address {address:#x} is not 8-aligned")

@@ -140,7 +140,7 @@ def verify(
     holder = folders.holder_of(path)
     if holder is not None:
         raise UsageError(f"{path}: process {holder} is still running it")
-    identity, environment = read_manifest(journal, path)
+    _, environment = read_manifest(journal, path)
     moved = {name: _absolute(folder) for name, folder in (models or {}).items()}
     scratch = Path(tempfile.mkdtemp(prefix="lockstep-verify-"))
     try:
@@ -178,11 +178,7 @@ def _compare(
 
 def _notes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     keys = ("platform", "cpu", "versions", "providers")
-    return [
-        line
-        for key in keys
-        for line in differences(then.get(key), now.get(key), key)
-    ]
+    return [line for key in keys for line in differences(then.get(key), now.get(key), key)]
 
 
 def _absolute(path: str | Path | None) -> str:

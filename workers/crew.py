@@ -6,8 +6,10 @@ and holds its own descriptors, nothing else. Everybody dies with the supervisor.
 
 import json
 import os
+import random
 import resource
 import select
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +18,8 @@ from lockstep import shm
 from lockstep.engine.errors import LockstepError, ModelError, UsageError
 from lockstep.engine.fleet import Fleet
 from lockstep.workers import spawn
-from lockstep.workers.agent.process import AgentSpec, agent_main
 from lockstep.workers.agent.channel import RingChannel
+from lockstep.workers.agent.process import AgentSpec, agent_main
 from lockstep.workers.links import (
     AgentLink,
     EngineEnd,
@@ -31,6 +33,7 @@ from lockstep.workers.prepare import Prepared, sha256
 COMPILE_S_MAX = 120.0
 COMPILE_BYTES_MAX = 4 << 30
 READY_BYTES_MAX = 16 << 20
+PERTURB_S_MAX = 0.3
 
 
 @dataclass(slots=True)
@@ -65,8 +68,10 @@ class Crew:
             self._arena = shm.Arena.create([engine] + [pair] * len(fleet.agents))
             self.board = shm.Board.create(shm.next_name(), len(fleet.agents))
         except shm.SegmentFull as error:
-            raise UsageError(f"{error}. A fleet of {len(fleet.agents)} agents with record_bytes_max "
-                             f"= {fleet.record_bytes_max} needs that much") from None  # fmt: skip
+            agents, bound = len(fleet.agents), fleet.record_bytes_max
+            raise UsageError(
+                f"{error}. A fleet of {agents} agents with record_bytes_max = {bound} needs it"
+            ) from None
         self._arena.seal()
         self.board.seal()
         memory = EngineMemory.create(self._arena.slice(0), fleet.record_bytes_max)
@@ -132,16 +137,27 @@ class Crew:
             raise error
         return said
 
-    def start_agents(self, specs: list[AgentSpec]) -> None:
-        """Fork every agent. They begin turn 0 as soon as they are loaded."""
-        spawn.settle_memory()
-        for process, spec in zip(self.agents, specs, strict=True):
-            self._start_agent(process, spec)
+    def start_agents(self, specs: list[AgentSpec], perturb: int = 0) -> None:
+        """Fork every agent. They begin turn 0 as soon as they are loaded.
 
-    def _start_agent(self, process: AgentProcess, spec: AgentSpec) -> None:
+        Args:
+            specs: By index.
+            perturb: As in `Job`.
+        """
+        spawn.settle_memory()
+        chance = random.Random(perturb)
+        order = list(range(len(specs)))
+        if perturb:
+            chance.shuffle(order)
+        for index in order:
+            delay_s = chance.random() * PERTURB_S_MAX if perturb else 0.0
+            self._start_agent(self.agents[index], specs[index], delay_s)
+
+    def _start_agent(self, process: AgentProcess, spec: AgentSpec, delay_s: float) -> None:
         pair = process.link.pair
 
         def body() -> int:
+            time.sleep(delay_s)
             channel = RingChannel(
                 shm.RingReader(pair.down),
                 shm.RingWriter(pair.up),
@@ -210,8 +226,7 @@ def _raise_descriptor_limit(agents: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise UsageError(
-            f"{agents} agents need {needed} descriptors, this process may open {hard} "
-            "(ulimit -Hn)"
+            f"{agents} agents need {needed} descriptors, this process may open {hard} (ulimit -Hn)"
         )
     if soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -1,14 +1,14 @@
 """Run folders: a run is one folder, whole, that can be moved, kept and repeated.
 
-    manifest.json   what the run is and what it ran on, for people
-    fleet.toml      the fleet file as it was
-    input.jsonl     the input as it was
-    modules/        the agents' modules, one file per [agents.NAME]
-    journal/        what happened
-    output.jsonl    the output, in item order
-    logs/           one file per agent that logged
-    summary.json    figures at the end
-    run.lock        held (flock) by the supervisor while the run is alive
+manifest.json   what the run is and what it ran on, for people
+fleet.toml      the fleet file as it was
+input.jsonl     the input as it was
+modules/        the agents' modules, one file per [agents.NAME]
+journal/        what happened
+output.jsonl    the output, in item order
+logs/           one file per agent that logged
+summary.json    figures at the end
+run.lock        held (flock) by the supervisor while the run is alive
 """
 
 import fcntl

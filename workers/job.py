@@ -21,6 +21,8 @@ class Job:
         modules_at: Folder of modules by group; empty: as the fleet says.
         models_at: Model folders by name, in place of the fleet's.
         verify_of: Run folder whose identity this run must have; empty: none.
+        perturb: Seed of physical disorder (agents start in another order, each after a delay);
+            0: none. No digest may depend on it; tests show that none does.
     """
 
     fleet: str
@@ -33,6 +35,7 @@ class Job:
     modules_at: str = ""
     models_at: dict[str, str] | None = None
     verify_of: str = ""
+    perturb: int = 0
 
     def to_json(self) -> str:
         """One line."""

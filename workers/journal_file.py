@@ -58,10 +58,8 @@ class JournalFile:
     def _flush(self) -> None:
         data = b"".join(self._kept)
         self._kept, self._kept_bytes = [], 0
-        sent = 0
         try:
-            while sent < len(data):
-                sent += os.write(self._descriptor, memoryview(data)[sent:])
+            write_all(self._descriptor, data)
         except OSError as error:
             raise self._error("write", error) from None
         self.bytes_written += len(data)
@@ -78,6 +76,13 @@ class JournalFile:
             f"{self._path}: cannot {what}: {error.strerror}; the run stops, what was "
             f"acknowledged ({self.bytes_written} bytes) stands"
         )
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write every byte; a short write goes on where it stopped."""
+    sent = 0
+    while sent < len(data):
+        sent += os.write(descriptor, memoryview(data)[sent:])
 
 
 def sync_folder(path: Path) -> None:

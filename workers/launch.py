@@ -73,33 +73,35 @@ def launch(job: Job, listen: Listener | None = None) -> dict[str, Any]:
     run = ""
     interrupts = 0
     final: dict[str, Any] = {}
-    with process.stdin, process.stdout:
-        process.stdin.write(job.to_json().encode() + b"\n")
-        process.stdin.flush()
-        while True:
-            try:
-                line = process.stdout.readline()
-                if not line:
-                    process.wait()
-                    break
-                ((what, value),) = json.loads(line).items()
-                if what in ("summary", "error"):
-                    final = {what: value}
-                elif listen is not None:
-                    run = value if what == "run" else run
-                    listen(what, value)
-            except KeyboardInterrupt:
-                interrupts += 1
-                process.send_signal(signal.SIGINT if interrupts == 1 else signal.SIGKILL)
+    try:
+        with process.stdin, process.stdout:
+            process.stdin.write(job.to_json().encode() + b"\n")
+            process.stdin.flush()
+            while True:
+                try:
+                    line = process.stdout.readline()
+                    if not line:
+                        break
+                    ((what, value),) = json.loads(line).items()
+                    if what in ("summary", "error"):
+                        final = {what: value}
+                    else:
+                        run = value if what == "run" else run
+                        if listen is not None:
+                            listen(what, value)
+                except KeyboardInterrupt:
+                    interrupts += 1
+                    process.send_signal(signal.SIGINT if interrupts == 1 else signal.SIGKILL)
+    finally:
+        # Its standard input is closed now, which stops it, should we leave by an error.
+        process.wait()
     if "summary" in final:
         summary: dict[str, Any] = final["summary"]
         return summary
     raise _failure(final.get("error"), process.returncode, run, interrupts)
 
 
-def _failure(
-    error: dict[str, Any] | None, status: int, run: str, interrupts: int
-) -> LockstepError:
+def _failure(error: dict[str, Any] | None, status: int, run: str, interrupts: int) -> LockstepError:
     if error is not None:
         code, message = int(error["exit_code"]), str(error["message"])
         if code == EXIT_INTERRUPTED:

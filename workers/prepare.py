@@ -77,9 +77,7 @@ def prepare(
     if unknown:
         known = ", ".join(m.name for m in fleet.models)
         raise UsageError(f"model {unknown[0]!r} is not in the fleet, only: {known}")
-    models = tuple(
-        replace(m, path=models_at.get(m.name, str(base / m.path))) for m in fleet.models
-    )
+    models = tuple(replace(m, path=models_at.get(m.name, str(base / m.path))) for m in fleet.models)
     fleet = replace(fleet, models=models)
     input_bytes, items = None, []
     if input_path is not None:
@@ -88,9 +86,7 @@ def prepare(
     modules = []
     for group in fleet.groups:
         path = base / group.module if modules_at is None else modules_at / f"{group.name}.wasm"
-        modules.append(
-            read_file(path, f"module of [agents.{group.name}]", fleet.module_bytes_max)
-        )
+        modules.append(read_file(path, f"module of [agents.{group.name}]", fleet.module_bytes_max))
     return Prepared(fleet, data, input_bytes, items, tuple(modules))
 
 

@@ -1,6 +1,6 @@
 """What the supervisor tells its parent: JSON lines on standard output, one object each.
 
-    {"run": FOLDER}  {"note": TEXT}  {"progress": {...}}  {"summary": {...}}  {"error": {...}}
+{"run": FOLDER}  {"note": TEXT}  {"progress": {...}}  {"summary": {...}}  {"error": {...}}
 """
 
 import json

@@ -57,10 +57,12 @@ def fork(name: str, body: Callable[[], int], keep: Sequence[int]) -> Child:
     Raises:
         LockstepBug: this process has more than one thread.
     """
-    threads = os.listdir("/proc/self/task")
+    threads = list(Path("/proc/self/task").iterdir())
     if len(threads) != 1:
-        names = sorted(Path(f"/proc/self/task/{t}/comm").read_text().strip() for t in threads)
-        raise LockstepBug(f"fork of {name}: {len(threads)} threads ({', '.join(names)}), expected 1")
+        names = sorted((thread / "comm").read_text().strip() for thread in threads)
+        raise LockstepBug(
+            f"fork of {name}: {len(threads)} threads ({', '.join(names)}), expected 1"
+        )
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()

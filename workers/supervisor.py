@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lockstep.engine import actions, tag as tags
+from lockstep.engine import actions
+from lockstep.engine import tag as tags
 from lockstep.engine.digest import Digest, identity_record
 from lockstep.engine.effects import LOG_LEVELS, Turn
 from lockstep.engine.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_UNFINISHED,
-    JournalError,
     LockstepBug,
     LockstepError,
     RunStopped,
@@ -50,7 +50,7 @@ from lockstep.workers.folder import RunFolder
 from lockstep.workers.identity import check_identity
 from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.job import Job
-from lockstep.workers.journal_file import JournalFile
+from lockstep.workers.journal_file import JournalFile, write_all
 from lockstep.workers.report import Reporter
 
 BOARD_S = 0.02  # An observer sees the board at most this late.
@@ -123,7 +123,8 @@ class Supervisor:
             self._folder = RunFolder.create(wanted, Path(job.base), fleet.name)
             self._reporter.say("run", str(self._folder.path))
             self._open_run(prepared, identity, prepare.environment(providers))
-            crew.start_agents([self._agent_spec(n, codes) for n in range(len(fleet.agents))])
+            specs = [self._agent_spec(n, codes) for n in range(len(fleet.agents))]
+            crew.start_agents(specs, job.perturb)
             return self._live()
         finally:
             crew.end()
@@ -174,7 +175,8 @@ class Supervisor:
              "durability": job.durability},
         )  # fmt: skip
         folder.write_json(folders.BOARD, {"name": self._crew.board.name})
-        self._output = open(folder.path / folders.OUTPUT, "wb", buffering=0)  # noqa: SIM115
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._output = os.open(folder.path / folders.OUTPUT, flags, 0o600)
 
     def _agent_spec(self, index: int, codes: list[bytes]) -> AgentSpec:
         fleet = self._fleet
@@ -221,7 +223,9 @@ class Supervisor:
                 self._perform()
         except KeyboardInterrupt:
             stopped, code = "interrupted", EXIT_INTERRUPTED
-        except (RunStopped, JournalError, RingError, OSError) as error:
+        except LockstepBug as error:
+            stopped, code = f"a bug in Lockstep: {error}", error.exit_code
+        except (LockstepError, RingError, OSError) as error:
             stopped, code = str(error), EXIT_UNFINISHED
         return self._close(stopped, code)
 
@@ -358,7 +362,7 @@ class Supervisor:
             engine.flush()
         self._file.reveal()
         if lines:
-            self._output.write(b"".join(lines))
+            write_all(self._output, b"".join(lines))
         self._folder.flush_logs()
 
     def _log(self, log: actions.Log) -> None:
@@ -386,10 +390,6 @@ class Supervisor:
 
     def _show_supervisor(self) -> None:
         self._crew.board.supervisor.update(pid=os.getpid(), state=RUNNING)
-        if self._crew.engine is not None:
-            # Once, before the inference process writes its slot for the first time: no ticket
-            # has been sent yet.
-            self._crew.board.engine.update(pid=self._crew.engine.pid, state=RUNNING)
 
     def _update_board(self) -> None:
         now = time.monotonic()
@@ -432,9 +432,9 @@ class Supervisor:
         try:
             self._file.close()
             self._folder.flush_logs()
-        except (JournalError, OSError) as error:
+        except (LockstepError, OSError) as error:
             stopped, code = stopped or str(error), code or EXIT_UNFINISHED
-        self._output.close()
+        os.close(self._output)
         summary = self._summary(stopped, code)
         if self._job.output:
             _copy_output(self._folder.path / folders.OUTPUT, Path(self._job.output))

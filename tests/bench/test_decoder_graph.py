@@ -31,7 +31,7 @@ TINY = DecoderShape(
     hidden=24,
     heads=6,
     kv_heads=2,
-    head_dim=8,  # Six heads of 8 are wider than hidden: no size stands in for another.
+    head_dim=16,  # Six heads of 16 are wider than hidden: no size stands in for another.
     intermediate=40,
     vocab=37,
     context_tokens=32,
@@ -95,9 +95,9 @@ def reference_logits(
             for pair in range(half):
                 angle = position * shape.rope_base ** (-2 * pair / shape.head_dim)
                 turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-                for part in (q, k):
-                    columns = [pair, pair + half]
-                    part[position][:, columns] = part[position][:, columns] @ turn.T
+                columns = [pair, pair + half]
+                for turned in (q, k):
+                    turned[position][:, columns] = turned[position][:, columns] @ turn.T
         for position in range(length):
             for head in range(shape.heads):
                 group = head // (shape.heads // shape.kv_heads)
@@ -109,8 +109,8 @@ def reference_logits(
         gate = h @ w[f"{stem}.mlp.gate_proj.weight"].T
         up = h @ w[f"{stem}.mlp.up_proj.weight"].T
         x = x + (gate / (1 + np.exp(-gate)) * up) @ w[f"{stem}.mlp.down_proj.weight"].T
-    head = "model.embed_tokens.weight" if shape.tied_embeddings else "lm_head.weight"
-    return np.asarray(_rms_norm(x, w["model.norm.weight"], shape.rms_eps) @ w[head].T)
+    table = "model.embed_tokens.weight" if shape.tied_embeddings else "lm_head.weight"
+    return np.asarray(_rms_norm(x, w["model.norm.weight"], shape.rms_eps) @ w[table].T)
 
 
 def _rms_norm(x: Any, scale: Any, eps: float) -> Any:
@@ -127,7 +127,7 @@ def _built(shape: DecoderShape, seed: int = 0) -> bytes:
 def test_prefill_and_decode_on_one_buffer_equal_the_reference(
     shape: DecoderShape, prompt: list[int]
 ) -> None:
-    expected = reference_logits(shape, decoder_graph.random_weights(shape, 0), prompt + [7, 36, 0])
+    expected = reference_logits(shape, decoder_graph.random_weights(shape, 0), [*prompt, 7, 36, 0])
     slab = Slab(shape, _built(shape), rows=1)
     parts = [slab.run(0, [prompt])[0]] + [slab.run(0, [[token]])[0] for token in (7, 36, 0)]
     np.testing.assert_allclose(np.concatenate(parts), expected, rtol=0, atol=1e-4)
@@ -191,7 +191,7 @@ def test_genai_config_names_the_shape_and_the_special_tokens() -> None:
     assert ids == (0, 2, 1)
     assert (model["vocab_size"], model["context_length"], model["type"]) == (37, 32, "llama")
     sizes = ("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_size")
-    assert [decoder[size] for size in sizes] == [2, 6, 2, 8]
+    assert [decoder[size] for size in sizes] == [2, 6, 2, 16]
     assert decoder["inputs"]["past_key_names"] % 1 == "past_key_values.1.key"
     assert decoder["outputs"]["present_value_names"] % 0 == "present.0.value"
     assert config["search"]["past_present_share_buffer"] is True
@@ -201,7 +201,7 @@ def test_genai_config_names_the_shape_and_the_special_tokens() -> None:
     ("change", "message"),
     [
         ({"kv_heads": 4}, "kv_heads 4 does not divide heads 6"),
-        ({"head_dim": 7}, "head_dim is 7, expected an even number"),
+        ({"head_dim": 8}, "head_dim is 8, expected a multiple of 16"),
         ({"layers": 0}, "layers is 0, expected at least 1"),
     ],
 )

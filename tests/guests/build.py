@@ -27,6 +27,7 @@ FLAGS = {
     "echo_reactor": BARE,
     "hello_wasi": WASI,
     "looper": BARE,
+    "probe": BARE,
     "talker": BARE,
     "trapper": BARE,
 }

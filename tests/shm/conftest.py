@@ -6,6 +6,7 @@ import signal
 import struct
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 # Before numpy is imported: a forking process has one thread (docs of `lockstep.shm`).
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -85,7 +86,7 @@ def watchdog() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    before = {name for name in os.listdir("/dev/shm") if f"-{os.getpid()}-" in name}
+    mine = f"*-{os.getpid()}-*"
+    before = set(Path("/dev/shm").glob(mine))
     yield
-    after = {name for name in os.listdir("/dev/shm") if f"-{os.getpid()}-" in name}
-    assert after == before
+    assert set(Path("/dev/shm").glob(mine)) == before

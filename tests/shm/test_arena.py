@@ -130,11 +130,11 @@ def test_child_can_close_the_descriptors_and_keep_its_slice(fork) -> None:  # ty
     def check() -> None:
         for descriptor in arena.descriptors():
             os.close(descriptor)
-        targets = []
         for entry in Path("/proc/self/fd").iterdir():
-            if entry.is_symlink():
-                targets.append(os.readlink(entry) if entry.exists() else "")
-        assert not [target for target in targets if "lockstep" in target]
+            try:
+                assert "lockstep" not in str(entry.readlink())
+            except FileNotFoundError:
+                pass  # The descriptor that lists the folder.
         arena.slice(0)[:2] = b"ok"
 
     with arena.lend(0):
@@ -167,7 +167,7 @@ def test_views_alive_at_close_are_named_and_closing_works_afterwards() -> None:
     arena.close()
     arena = Arena.create([PAGE])
     array = np.frombuffer(arena.slice(0), np.uint8)
-    with pytest.raises(BufferError, match="an array over a slice"):
+    with pytest.raises(BufferError, match="still alive"):
         arena.close()
     assert array[0] == 0
     del array

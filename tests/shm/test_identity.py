@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import signal
 import threading
 from collections.abc import Iterator
@@ -145,30 +146,29 @@ def test_sweep_removes_what_a_killed_process_left_and_says_so(fork, litter: list
 
 
 def test_sweep_leaves_what_a_child_of_the_dead_still_maps(fork, litter: list[Path]) -> None:  # type: ignore[no-untyped-def]
-    ready, end, ended = Doorbell.create(), Doorbell.create(), os.pipe()
+    end, (told, tell) = Doorbell.create(), os.pipe()
 
     def make_fork_and_stay() -> None:
-        create(segment_name(0), 4096)
+        kept = create(segment_name(0), 4096)
         if os.fork() == 0:
             signal.alarm(60)  # No orphan outlives a failed test for long.
-            ready.ring()
+            os.write(tell, str(os.getpid()).encode())
             end.wait()
-            os._exit(0)
+            os._exit(len(kept.memory) != 4096)
         signal.pause()
 
     parent = fork(make_fork_and_stay)
-    ready.wait()
+    orphan = os.pidfd_open(int(os.read(told, 20)))
     name = name_of(identity_of(parent.pid), 0)
     litter.append(SHM / name)
     parent.kill()
     assert f"/{name}" not in sweep()
     assert (SHM / name).exists()
     end.ring()
-    os.close(ended[1])
-    os.read(ended[0], 1)  # End of file: the last process that held the pipe is gone.
-    os.close(ended[0])
+    select.select([orphan], [], [])  # Readable when it has ended and given all back.
     assert f"/{name}" in sweep()
-    ready.close()
+    for descriptor in (orphan, told, tell):
+        os.close(descriptor)
     end.close()
 
 

@@ -139,11 +139,16 @@ def test_forked_child_does_not_remove_the_name_of_its_parent(fork) -> None:  # t
 
 
 def small_shared_memory(size_bytes: int) -> bool:
-    """Put a small tmpfs over /dev/shm in a mount namespace of this process; False if not allowed."""
+    """Put a small tmpfs over this process's /dev/shm; False if that is not allowed here."""
     libc = ctypes.CDLL(None, use_errno=True)
     user, mounts, private_recursive = 0x10000000, 0x00020000, 0x44000
-    if libc.unshare(mounts if os.geteuid() == 0 else mounts | user):
+    uid, gid = os.geteuid(), os.getegid()
+    if libc.unshare(mounts if uid == 0 else mounts | user):
         return False
+    if uid:  # Files need an owner that the new user namespace knows.
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
     if libc.mount(b"none", b"/", None, private_recursive, None):
         return False
     options = f"size={size_bytes}".encode()

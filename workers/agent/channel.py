@@ -123,10 +123,12 @@ class Inbox:
 
     def _record(self) -> Record:
         self._fill(HEADER_BYTES)
-        size = HEADER.unpack_from(self._kept)[0]
-        data = self._take(aligned(max(size, HEADER_BYTES)))
+        size = aligned(HEADER.unpack_from(self._kept)[0])
+        # Checked first, so that a wrong size is not waited for.
+        if not HEADER_BYTES <= size <= HEADER_BYTES + WAKE_PAYLOAD.size:
+            raise LockstepBug(f"record of {size} bytes sent to an agent, expected WAKE or SHUTDOWN")
         try:
-            return decode_at(data, 0)[0]
+            return decode_at(self._take(size), 0)[0]
         except ProtocolError as error:
             # Never let this pass as an error of the guest in whose call it is met.
             raise LockstepBug(f"the supervisor sent a malformed record: {error}") from error

@@ -15,6 +15,8 @@ from typing import Any
 
 from wasmtime import _ffi as ffi
 
+from lockstep.engine.errors import LockstepBug
+
 PAGE_BYTES = 65536
 
 _PROT_NONE = 0
@@ -57,6 +59,9 @@ class LinearMemory:
         Raises:
             OSError: the kernel has no memory for them.
         """
+        # Never past the reservation: mprotect would go on into whatever is mapped behind it.
+        if size > self.capacity:
+            raise LockstepBug(f"guest memory of {size} bytes in {self.capacity} reserved ones")
         if size > self.size and _libc.mprotect(self.base, size, _PROT_READ_WRITE):
             raise _os_error(f"growing guest memory from {self.size} to {size} bytes")
         self.size = max(self.size, size)

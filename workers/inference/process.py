@@ -85,6 +85,8 @@ def inference_main(
     Returns:
         Exit status: 0 after STOP, or when a model was refused (the object has ``error``).
     """
+    if board is not None:
+        board.update(pid=os.getpid(), state=1)
     try:
         models = [LoadedModel(model, spec.frozen_date) for model in spec.models]
     except LockstepError as error:

@@ -4,6 +4,7 @@ import pytest
 
 from lockstep.engine.errors import LockstepBug
 from lockstep.engine.record import Kind, aligned, encode, encode_wake
+from lockstep.shm import ring
 from lockstep.workers.agent.channel import Inbox, RingChannel, Wake
 
 EVENTS = encode(Kind.ITEM, b"abcde", item=1) + encode(Kind.CLOSE)
@@ -101,3 +102,39 @@ def test_receiver_looks_before_it_waits_and_rings_after_each_drain() -> None:
     peer.log.clear()
     assert channel.receive() == EVENTS
     assert peer.log == ["drain", "ring"]
+
+
+class Supervisor:
+    """The other ends of two real rings; it moves whenever the agent waits."""
+
+    def __init__(self, capacity: int) -> None:
+        self.memories = [memoryview(bytearray(ring.ring_bytes(capacity))) for _ in range(2)]
+        for memory in self.memories:
+            ring.create(memory)
+        self._reader = ring.RingReader(self.memories[0])
+        self._writer = ring.RingWriter(self.memories[1])
+        self.sending = b""
+        self.sent = 0
+        self.received = b""
+
+    def ring(self) -> None:
+        pass
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        self.received += self._reader.drain()
+        self.sent = self._writer.push_many(self.sending, self.sent)
+        return True
+
+
+def test_streams_larger_than_the_rings_go_through_whole() -> None:
+    supervisor = Supervisor(capacity=1024)
+    to, back = supervisor.memories
+    channel = RingChannel(ring.RingReader(back), ring.RingWriter(to), supervisor, supervisor)
+    records = b"".join(encode(Kind.EMIT, bytes(n), item=n) for n in range(400))
+    channel.send(records)
+    supervisor.wait()
+    assert supervisor.received == records
+    supervisor.sending = encode_wake(1, 2, 3, records, 400) + encode(Kind.SHUTDOWN)
+    inbox = Inbox(channel)
+    assert inbox.next() == Wake(1, 2, 3, records)
+    assert inbox.next() is None

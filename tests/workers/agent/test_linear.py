@@ -1,9 +1,12 @@
 """The machine's free memory must not be something a guest can see."""
 
+import subprocess
+import sys
 from types import ModuleType
 
 import pytest
 
+from lockstep.engine.errors import LockstepBug
 from lockstep.workers.agent.linear import LinearMemory
 
 GROW = """(module
@@ -57,14 +60,33 @@ def test_first_pages_that_the_kernel_refuses_are_an_accident(
     assert (played.turns, played.status) == ([], 75)
 
 
-def test_kernel_refusal_is_noticed_for_real(h: ModuleType) -> None:
-    """mprotect beyond what any machine has: 2^46 bytes."""
-    memory = LinearMemory(65536, 1 << 20, 0)
+def test_reservation_is_a_bound(h: ModuleType) -> None:
+    memory = LinearMemory(65536, 1 << 20, 1 << 20)
     try:
-        with pytest.raises(OSError, match="growing guest memory from 65536 to"):
-            memory.grow(1 << 46)
+        with pytest.raises(LockstepBug):
+            memory.grow((1 << 20) + 1)
         assert memory.size == 65536
     finally:
         memory.free()
     with pytest.raises(OSError, match="reserving"):
         LinearMemory(0, 1 << 50, 0)
+
+
+IN_CHILD = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import harness
+code = harness.compiled(sys.argv[2])
+fields = dict(line.split(":", 1) for line in open("/proc/self/status"))
+bound = int(fields["VmData"].split()[0]) * 1024 + (32 << 20)
+resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
+played = harness.play(sys.argv[2], memory_bytes_max=1 << 30)
+print(played.status, len(played.turns), played.accident)
+"""
+
+
+def test_agent_that_meets_a_full_machine_leaves_by_an_accident(h: ModuleType) -> None:
+    wat = GROW.replace("i32.const 10)", "i32.const 4000)")
+    command = [sys.executable, "-c", IN_CHILD, str(h.GUESTS), wat]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("75 0 OSError: [Errno 12] growing guest memory from 65536 to 26")

@@ -1,0 +1,118 @@
+"""Entry point of ``lockstep``: streams, signals, one line for whatever goes wrong.
+
+A verb returns its exit code or raises; nothing but this file turns an exception into text, and no
+traceback ever reaches a terminal.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from lockstep.cli import screen
+from lockstep.cli.verbs import Verbs
+from lockstep.engine.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USAGE, LockstepError
+from lockstep.engine.version import VERSION
+
+MODULES = {
+    name: f"lockstep.cli.{name}" for name in ("run", "verify", "top", "doctor", "model", "agent")
+}
+
+
+@click.command(cls=Verbs, modules=MODULES)
+@click.version_option(VERSION, prog_name="lockstep", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Run fleets of agents on a model of yours, reproducible bit for bit.
+
+    \b
+    Examples:
+        lockstep doctor
+        lockstep run fleet.toml --input items.jsonl
+        lockstep verify runs/vote-1
+
+    Exit codes: 0 done, 2 usage, 3 finished with failures or stopped, 4 two executions differ,
+    70 a bug in Lockstep, 130 interrupted.
+    """
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        args: Without the program's name; None: those of the process.
+
+    Returns:
+        The exit code.
+    """
+    screen.open_streams()
+    listen_to_signals()
+    code = _guarded(list(sys.argv[1:] if args is None else args))
+    problem = screen.close_streams()
+    if problem:
+        screen.tell("error", f"standard output: {os.strerror(problem)}", "red")
+        return code or EXIT_USAGE
+    return code
+
+
+def listen_to_signals() -> None:
+    """Let SIGTERM and SIGHUP do what Ctrl-C does. One that is ignored (nohup) stays ignored."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _guarded(args: list[str]) -> int:
+    try:
+        # Not `cli.main`: it would catch Ctrl-C and closed pipes in ways of its own.
+        with cli.make_context("lockstep", args) as context:
+            return int(cli.invoke(context) or 0)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        screen.tell("error", _usage(error), "red")
+        return EXIT_USAGE
+    except LockstepError as error:
+        screen.tell("error", error, "red")
+        return error.exit_code
+    except KeyboardInterrupt:
+        screen.tell("error", "interrupted", "red")
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        screen.tell("error", f"{where}{error.strerror or error}", "red")
+        return EXIT_USAGE
+    except Exception as error:
+        return _bug(error)
+
+
+def _usage(error: click.ClickException) -> str:
+    text = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    return f"{text} ({context.command_path} --help)" if context is not None else text
+
+
+def _bug(error: Exception) -> int:
+    # A child that failed brings its own traceback.
+    details = getattr(error, "details", "") or traceback.format_exc()
+    cause = "".join(traceback.format_exception_only(error)).strip()
+    try:
+        descriptor, path = tempfile.mkstemp(prefix="lockstep-bug-", suffix=".txt")
+        with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"lockstep {VERSION}, Python {sys.version}\n{details}")
+        where = f"please report it with {path}"
+    except OSError as problem:
+        where = f"its traceback could not be kept: {problem.strerror}"
+    screen.tell("bug", f"{cause}; {where}", "red")
+    return EXIT_BUG
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Score a run of the vote fleet: one sample, greedy and majority vote, each measured.
+
+    python examples/vote/score.py RUN
+
+Reads the run's own input and output, nothing else.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON Lines file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def score(run: Path) -> dict[str, float]:
+    """Shares of right answers, 0 to 1.
+
+    Args:
+        run: Folder of a finished run.
+
+    Returns:
+        ``sample`` (mean over all samples), ``greedy``, ``vote`` and ``questions`` (their number).
+    """
+    answers = {item["id"]: item["answer"] for item in lines(run / "input.jsonl")}
+    right = dict.fromkeys(("sample", "greedy", "vote"), 0.0)
+    for line in lines(run / "output.jsonl"):
+        if "error" in line:
+            continue  # A failed item counts as wrong.
+        answer, said = answers[line["id"]], line["payload"]
+        votes = said["votes"]
+        right["sample"] += sum(vote == answer for vote in votes) / len(votes)
+        right["greedy"] += said["greedy"] == answer
+        right["vote"] += said["answer"] == answer
+    count = len(answers)
+    return {name: value / count for name, value in right.items()} | {"questions": count}
+
+
+def main(arguments: list[str]) -> int:
+    """Print the three accuracies, and whether voting was worth it."""
+    if len(arguments) != 1:
+        print("usage: score.py RUN", file=sys.stderr)
+        return 2
+    try:
+        result = score(Path(arguments[0]))
+    except (OSError, ValueError, KeyError) as error:
+        print(f"score.py: {arguments[0]}: no finished run of the vote fleet: {error}",
+              file=sys.stderr)  # fmt: skip
+        return 2
+    print(f"accuracy on {result['questions']:.0f} questions")
+    for name, what in (("sample", "one sample"), ("greedy", "greedy"), ("vote", "vote of five")):
+        print(f"  {what:<13}{result[name]:6.1%}")
+    gain = result["vote"] - result["sample"]
+    print(f"  voting gains {gain * 100:+.1f} points over one sample", end="")
+    if result["vote"] > result["greedy"]:
+        print(f" and beats greedy by {(result['vote'] - result['greedy']) * 100:.1f}")
+    else:
+        print("; it does not beat greedy, which asks once and takes the likeliest digits")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

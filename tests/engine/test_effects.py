@@ -1,0 +1,199 @@
+"""A turn's records: checked as a whole; each kind's shape; what survives a failed turn."""
+
+import struct
+from collections.abc import Callable, Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lockstep.engine import effects
+from lockstep.engine.effects import REQUESTS_OPEN_MAX, TIMER_STEPS_MAX, Limits, Turn
+from lockstep.engine.record import FLAG_RAW, GUEST_KINDS, PEER_NONE, Kind, Outcome, Record, encode
+
+LIMITS = Limits(agents=3, models=2, items=5)
+U32 = 2**32 - 1
+
+
+def record(kind: int, **fields: object) -> Record:
+    values = {"flags": 0, "id": 0, "item": 0, "peer": PEER_NONE, "payload": b"", **fields}
+    return Record(kind, **values)  # type: ignore[arg-type]
+
+
+def check(
+    records: list[Record],
+    in_use: Iterable[int] = (),
+    open_requests: int = 0,
+    may_emit: Callable[[int], str] = lambda item: "",
+    may_finish: Callable[[int], str] = lambda item: "",
+) -> str:
+    used = list(in_use)
+    return effects.check(
+        records, LIMITS, used.__contains__, open_requests, may_emit, may_finish
+    )  # fmt: skip
+
+
+GOOD = {
+    "send": record(Kind.SEND, peer=2, item=5, id=2**64 - 1, payload=b"x"),
+    "send without item": record(Kind.SEND, peer=0),
+    "emit": record(Kind.EMIT, item=1),
+    "infer": record(Kind.INFER, peer=1, item=0, id=7),
+    "raw infer": record(Kind.INFER, peer=0, item=5, flags=FLAG_RAW),
+    "cancel": record(Kind.CANCEL, id=7),
+    "timer": record(Kind.SET_TIMER, item=1, payload=struct.pack("<Q", 1)),
+    "longest timer": record(Kind.SET_TIMER, payload=struct.pack("<Q", TIMER_STEPS_MAX)),
+    "log": record(Kind.LOG, id=3, item=1, payload=b"x"),
+    "standard output": record(Kind.LOG, peer=1),
+    "standard error": record(Kind.LOG, peer=2),
+    "done": record(Kind.DONE),
+    "done for an item": record(Kind.DONE, item=5),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_well_formed_record_takes_effect(name: str) -> None:
+    assert check([GOOD[name]]) == ""
+
+
+NO_SUCH = "this version serves no such record from a guest"
+BAD = [
+    (record(0), f"record 0 (?, kind 0, item 0): {NO_SUCH}"),
+    (record(Kind.ITEM), f"record 0 (ITEM, kind 2, item 0): {NO_SUCH}"),
+    (record(Kind.SUBSCRIBE), f"record 0 (SUBSCRIBE, kind 37, item 0): {NO_SUCH}"),
+    (record(Kind.TOOL_CALL), f"record 0 (TOOL_CALL, kind 39, item 0): {NO_SUCH}"),
+    (record(Kind.END), f"record 0 (END, kind 64, item 0): {NO_SUCH}"),
+    (record(2**16 - 1), f"record 0 (?, kind 65535, item 0): {NO_SUCH}"),
+    (record(Kind.SEND, peer=3), "peer 3, expected an agent below 3"),
+    (record(Kind.SEND), f"peer {PEER_NONE}, expected an agent below 3"),
+    (record(Kind.SEND, peer=0, item=6), "item 6, expected 0 to 5"),
+    (record(Kind.SEND, peer=0, flags=1), "flags 1, expected 0"),
+    (record(Kind.EMIT), "item 0, expected 1 to 5"),
+    (record(Kind.EMIT, item=6), "item 6, expected 1 to 5"),
+    (record(Kind.EMIT, item=1, peer=0), f"peer 0, expected {PEER_NONE} (nobody)"),
+    (record(Kind.EMIT, item=1, flags=2), "flags 2, expected 0"),
+    (record(Kind.INFER, peer=2), "peer 2, expected a model below 2"),
+    (record(Kind.INFER, peer=0, item=2**64 - 1), "item 18446744073709551615, expected 0 to 5"),
+    (record(Kind.INFER, peer=0, flags=2), "flags 2, expected 0 or 1"),
+    (record(Kind.INFER, peer=0, flags=3), "flags 3, expected 0 or 1"),
+    (record(Kind.CANCEL, item=1), "item 1, expected 0"),
+    (record(Kind.CANCEL, peer=0), f"peer 0, expected {PEER_NONE} (nobody)"),
+    (record(Kind.SET_TIMER, payload=b"1234567"), "payload of 7 bytes, expected 8"),
+    (record(Kind.SET_TIMER, payload=bytes(9)), "payload of 9 bytes, expected 8"),
+    (record(Kind.SET_TIMER, payload=bytes(8)), f"0 steps, expected 1 to {TIMER_STEPS_MAX}"),
+    (
+        record(Kind.SET_TIMER, payload=b"\xff" * 8),
+        f"{2**64 - 1} steps, expected 1 to {TIMER_STEPS_MAX}",
+    ),
+    (record(Kind.SET_TIMER, peer=0, payload=struct.pack("<Q", 1)), "peer 0, expected"),
+    (record(Kind.LOG, id=4), "level 4, expected 0 to 3"),
+    (record(Kind.LOG, peer=0), f"peer 0, expected one of {(PEER_NONE, 1, 2)}"),
+    (record(Kind.LOG, peer=3), f"peer 3, expected one of {(PEER_NONE, 1, 2)}"),
+    (record(Kind.DONE, peer=1), f"peer 1, expected {PEER_NONE} (nobody)"),
+    (record(Kind.DONE, item=6), "item 6, expected 0 to 5"),
+    (record(Kind.DONE, flags=4), "flags 4, expected 0"),
+]
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD)
+def test_a_malformed_record_names_its_field_and_limit(bad: Record, message: str) -> None:
+    assert message in check([bad])
+
+
+def test_the_place_of_the_first_bad_record_is_named() -> None:
+    why = check([record(Kind.LOG), record(Kind.EMIT, item=9), record(0)])
+    assert why == "record 1 (EMIT, kind 34, item 9): item 9, expected 1 to 5"
+
+
+def test_a_request_number_must_not_wait_already() -> None:
+    ask = record(Kind.INFER, peer=0, id=7)
+    waits = "request number 7 waits for its answer already"
+    assert waits in check([ask], in_use=[7])
+    assert waits in check([ask, record(Kind.LOG), ask])
+    assert check([ask], in_use=[8]) == ""
+    # A number is free again only when its answer was seen: cancelling does not free it.
+    assert waits in check([record(Kind.CANCEL, id=7), ask], in_use=[7])
+
+
+def test_open_requests_are_bounded_over_turns() -> None:
+    asks = [record(Kind.INFER, peer=0, id=n) for n in range(3)]
+    assert check(asks, open_requests=REQUESTS_OPEN_MAX - 3) == ""
+    assert f"record 2 (INFER, kind 35, item 0): more than {REQUESTS_OPEN_MAX} requests" in check(
+        asks, open_requests=REQUESTS_OPEN_MAX - 2
+    )
+
+
+def test_one_emit_per_item_and_turn() -> None:
+    emit = record(Kind.EMIT, item=1)
+    assert check([emit, record(Kind.EMIT, item=2)]) == ""
+    assert "record 1 (EMIT, kind 34, item 1): a second EMIT in one turn" in check([emit, emit])
+
+
+def test_the_schedule_may_refuse_an_emit_or_a_done_for_an_item() -> None:
+    assert "item 2): not yours" in check(
+        [record(Kind.EMIT, item=2)], may_emit=lambda item: "not yours" if item == 2 else ""
+    )
+    refusing = {"may_finish": lambda item: "not its end"}
+    assert "item 2): not its end" in check([record(Kind.DONE, item=2)], **refusing)
+    assert check([record(Kind.DONE)], **refusing) == ""
+
+
+@given(
+    st.builds(
+        record,
+        st.sampled_from(sorted(GUEST_KINDS)) | st.integers(0, 2**16 - 1),
+        flags=st.integers(0, 3) | st.integers(0, 2**16 - 1),
+        id=st.integers(0, 5) | st.integers(0, 2**64 - 1),
+        item=st.integers(0, 7) | st.integers(0, 2**64 - 1),
+        peer=st.integers(0, 4) | st.integers(0, U32),
+        payload=st.binary(max_size=10),
+    )
+)
+def test_no_record_makes_the_check_raise(any_record: Record) -> None:
+    why = check([any_record])
+    assert why == "" or why.startswith("record 0 (")
+    if not why:
+        assert any_record.kind in GUEST_KINDS
+
+
+# -- whole turns ----------------------------------------------------------------------------------
+
+
+def turn(outcome: int, data: bytes) -> Turn:
+    return Turn(4, 100, outcome, "why", data)
+
+
+LOG_AND_SEND = encode(Kind.LOG, b"log", id=1) + encode(Kind.SEND, peer=0)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.BLOCKED, Outcome.RETURNED])
+def test_a_turn_that_ended_well_keeps_its_records(outcome: int) -> None:
+    settled, records = effects.settle(turn(outcome, LOG_AND_SEND))
+    assert settled.outcome == outcome
+    assert [r.kind for r in records] == [Kind.LOG, Kind.SEND]
+
+
+@pytest.mark.parametrize("outcome", [o for o in Outcome if o > Outcome.RETURNED])
+def test_a_failed_turn_keeps_its_logs_only(outcome: int) -> None:
+    settled, records = effects.settle(turn(outcome, LOG_AND_SEND))
+    assert (settled.outcome, settled.reason) == (outcome, "why")
+    assert [r.payload for r in records] == [b"log"]
+
+
+@pytest.mark.parametrize("cut", range(1, 8))
+def test_bytes_that_are_no_records_are_a_protocol_failure(cut: int) -> None:
+    settled, records = effects.settle(turn(Outcome.BLOCKED, LOG_AND_SEND[:-cut]))
+    assert settled.outcome == Outcome.PROTOCOL
+    assert "record at byte 40" in settled.reason
+    assert settled.fuel == 100
+    assert records == []
+
+
+def test_only_well_formed_logs_survive_a_failed_turn() -> None:
+    good = record(Kind.LOG, id=3, peer=2)
+    bad = [
+        record(Kind.LOG, id=4),
+        record(Kind.LOG, peer=7),
+        record(Kind.LOG, flags=1),
+        record(Kind.SEND),
+    ]
+    assert effects.logs_of([*bad, good]) == [good]

@@ -1,0 +1,364 @@
+"""Fleet files: what may be said, what is refused and how it is told."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lockstep.engine.errors import UsageError
+from lockstep.engine.fleet import AGENTS_MAX, parse
+
+MINIMAL = """
+[agents.a]
+module = "a.wasm"
+"""
+FULL = """
+[fleet]
+name = "vote"
+seed = 7
+frozen_date = "2024-02-29T12:00:00+02:00"
+step_us = 10
+[schedule]
+policy = "dag"
+lookahead = 0
+[models.small]
+path = "models/small"
+require = "cpu"
+[agents.solver]
+module = "solver.wasm"
+replicas = 3
+config = { temperature = 0.5, names = ["x"] }
+[agents.judge]
+module = "judge.wasm"
+after = ["solver"]
+input = "deal"
+"""
+
+
+def refused(text: str | bytes) -> str:
+    data = text.encode() if isinstance(text, str) else text
+    with pytest.raises(UsageError) as error:
+        parse(data, "f.toml")
+    return str(error.value)
+
+
+def with_keys(section: str, line: str) -> str:
+    """A fleet file with one more line in a section."""
+    sections = {
+        "fleet": "",
+        "schedule": "",
+        "models.m": 'path = "m"\n',
+        "agents.a": 'module = "a.wasm"\n',
+    }
+    return "".join(
+        f"[{name}]\n{lines}{line if name == section else ''}\n" for name, lines in sections.items()
+    )
+
+
+def test_a_minimal_fleet_gets_every_default() -> None:
+    settings = parse(MINIMAL.encode(), "f.toml").settings()
+    assert settings == {
+        "name": "fleet",
+        "seed": 0,
+        "frozen_date": "2000-01-01T00:00:00Z",
+        "step_us": 1000,
+        "turns_max": 2**62,
+        "messages_max": 2**62,
+        "steps_max": 2**48,
+        "record_bytes_max": 65_536,
+        "module_bytes_max": 2**26,
+        "schedule": {
+            "policy": "events",
+            "lookahead": 1,
+            "fuel_per_step": 10_000_000,
+            "items_in_flight_max": 64,
+            "items_reordered_max": 1024,
+            "rounds_max": 1,
+            "priority_steps": 8,
+            "credit": 4,
+        },
+        "models": (),
+        "groups": (
+            {
+                "name": "a",
+                "module": "a.wasm",
+                "replicas": 0,
+                "input": "",
+                "after": (),
+                "memory_bytes_max": 67_108_864,
+                "table_elements_max": 100_000,
+                "delay": 1,
+                "turn_fuel_max": 10**10,
+                "turn_out_bytes_max": 1_048_576,
+                "log_lines_max": 1000,
+                "log_bytes_max": 65_536,
+                "canonical_nans": True,
+                "config": {},
+            },
+        ),
+        "agents": ({"name": "a", "index": 0, "replica": 0, "group": 0},),
+    }
+
+
+def test_replicas_are_numbered_side_by_side_in_file_order() -> None:
+    fleet = parse(FULL.encode(), "f.toml")
+    assert [(a.name, a.index, a.replica, a.group) for a in fleet.agents] == [
+        ("solver.0", 0, 0, 0),
+        ("solver.1", 1, 1, 0),
+        ("solver.2", 2, 2, 0),
+        ("judge", 3, 0, 1),
+    ]
+    assert fleet.models[0].providers == ("cpu",)
+    assert fleet.groups[0].config == {"temperature": 0.5, "names": ["x"]}
+    assert json.loads(json.dumps(fleet.settings()))["groups"][1]["after"] == ["solver"]
+
+
+def test_one_replica_is_named_like_a_replica() -> None:
+    fleet = parse(f"{MINIMAL}replicas = 1".encode(), "f.toml")
+    assert [agent.name for agent in fleet.agents] == ["a.0"]
+
+
+@pytest.mark.parametrize(
+    ("date", "us"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("2000-01-01T00:00:00Z", 946_684_800_000_000),
+        ("2024-02-29T12:00:00+02:00", 1_709_200_800_000_000),
+        ("2000-01-01T00:00:00.000001+00:00", 946_684_800_000_001),
+    ],
+)
+def test_the_frozen_date_is_exact_microseconds(date: str, us: int) -> None:
+    fleet = parse(with_keys("fleet", f'frozen_date = "{date}"').encode(), "f.toml")
+    assert fleet.frozen_epoch_us == us
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "2000-01-01T00:00:00",  # No zone.
+        "1969-12-31T23:59:59Z",
+        "1970-01-01T00:00:00+14:00",  # Before 1970 in UTC.
+        "2201-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+        "2000-13-01T00:00:00Z",
+        "yesterday",
+        "2000-01-01T00:00:00ZZ",
+    ],
+)
+def test_a_date_that_no_clock_could_show_is_refused(date: str) -> None:
+    message = refused(with_keys("fleet", f'frozen_date = "{date}"'))
+    assert f"f.toml: [fleet]: frozen_date is {date!r}, expected a time with zone" in message
+
+
+def test_what_is_not_utf8_is_refused_with_its_place() -> None:
+    assert refused(b"[fleet]\nname = '\xff'") == "f.toml: not UTF-8 at byte 16"
+
+
+@pytest.mark.parametrize("text", ["[fleet", "a = ", "[a]\n[a]\n", "x = 1\nx = 2\n"])
+def test_what_is_not_toml_is_refused(text: str) -> None:
+    assert re.match(r"f\.toml: .*(line|document)", refused(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[fleets]", "f.toml: unknown key 'fleets'; did you mean 'fleet'?"),
+        (
+            with_keys("fleet", "seeds = 1"),
+            "f.toml: [fleet]: unknown key 'seeds'; did you mean 'seed'?",
+        ),
+        (
+            with_keys("schedule", "look_ahead = 1"),
+            "f.toml: [schedule]: unknown key 'look_ahead'; did you mean 'lookahead'?",
+        ),
+        (
+            with_keys("models.m", "row_max = 1"),
+            "f.toml: [models.m]: unknown key 'row_max'; did you mean 'rows_max'?",
+        ),
+        (
+            with_keys("agents.a", "replica = 1"),
+            "f.toml: [agents.a]: unknown key 'replica'; did you mean 'replicas'?",
+        ),
+    ],
+)
+def test_an_unknown_key_names_its_section_and_the_nearest_known_one(
+    text: str, message: str
+) -> None:
+    assert refused(text) == message
+
+
+INTEGERS = [
+    ("fleet", "seed", 0, 2**63 - 1),
+    ("fleet", "step_us", 1, 10**9),
+    ("fleet", "turns_max", 1, 2**62),
+    ("fleet", "messages_max", 1, 2**62),
+    ("fleet", "steps_max", 1, 2**48),
+    ("fleet", "record_bytes_max", 1024, 2**26),
+    ("fleet", "module_bytes_max", 8, 2**30),
+    ("schedule", "lookahead", 0, 1000),
+    ("schedule", "fuel_per_step", 1, 2**48),
+    ("schedule", "items_in_flight_max", 1, 2**20),
+    ("schedule", "items_reordered_max", 1, 2**24),
+    ("schedule", "rounds_max", 1, 2**20),
+    ("schedule", "priority_steps", 1, 2**20),
+    ("schedule", "credit", 1, 2**20),
+    ("models.m", "intra_op_threads", 1, 256),
+    ("models.m", "rows_max", 1, 1024),
+    ("models.m", "tokens_max", 4, 2**20),
+    ("models.m", "prefill_tokens_per_step", 3, 2**20),
+    ("models.m", "period", 1, 2**10),
+    ("agents.a", "replicas", 0, 10_000),
+    ("agents.a", "memory_bytes_max", 65_536, 2**32),
+    ("agents.a", "table_elements_max", 0, 10**7),
+    ("agents.a", "delay", 1, 10**6),
+    ("agents.a", "turn_fuel_max", 1, 2**62),
+    ("agents.a", "turn_out_bytes_max", 64, 2**30),
+    ("agents.a", "log_lines_max", 0, 10**7),
+    ("agents.a", "log_bytes_max", 0, 2**26),
+]
+
+
+@pytest.mark.parametrize(("section", "key", "low", "high"), INTEGERS)
+def test_every_number_has_its_bounds(section: str, key: str, low: int, high: int) -> None:
+    for value in (low, high):
+        parse(with_keys(section, f"{key} = {value}").encode(), "f.toml")
+    expected = f"f.toml: [{section}]: {key} is {{}}, expected a whole number from {low} to {high}"
+    for value, shown in [(low - 1, low - 1), (high + 1, high + 1), ('"1"', "'1'"), ("true", True)]:
+        assert refused(with_keys(section, f"{key} = {value}")) == expected.format(shown)
+
+
+def test_the_list_of_bounds_above_is_complete() -> None:
+    settings = parse(with_keys("", "").encode(), "f.toml").settings()
+    tables = {
+        "fleet": settings,
+        "schedule": settings["schedule"],
+        "models.m": settings["models"][0],
+        "agents.a": settings["groups"][0],
+    }
+    numbers = [
+        (section, key)
+        for section, table in tables.items()
+        for key, value in table.items()
+        if isinstance(value, int) and not isinstance(value, bool)
+    ]
+    assert sorted(numbers) == sorted((section, key) for section, key, _, _ in INTEGERS)
+
+
+@pytest.mark.parametrize(
+    ("section", "line", "message"),
+    [
+        ("fleet", "name = 1", "name is 1, expected a string that is not empty"),
+        ("fleet", 'name = "a b"', "name 'a b', expected 1 to 48 of A-Z a-z 0-9 _ -"),
+        ("schedule", 'policy = "x"', 'policy is \'x\', expected "events" or "round-robin" or'),
+        ("models.m", "providers = []", "providers is [], expected at least one provider"),
+        ("models.m", 'providers = ["cpu", "cpu"]', "expected no name twice"),
+        (
+            "models.m",
+            'providers = ["cpu"]\nrequire = "cuda"',
+            "require is 'cuda', expected one of providers ('cpu',)",
+        ),
+        ("agents.a", 'input = "all"', 'input is \'all\', expected "broadcast" or "deal"'),
+        ("agents.a", "canonical_nans = 1", "canonical_nans is 1, expected true or false"),
+        ("agents.a", "after = 1", "after is 1, expected a list of strings"),
+        ("agents.a", "config = 1", "config is 1, expected a table"),
+        ("agents.a", "config = { d = 1979-05-27 }", "expected values that JSON has"),
+        ("agents.a", "config = { x = [nan] }", "expected values that JSON has"),
+        ("agents.a", "config = { x = -inf }", "expected values that JSON has"),
+    ],
+)
+def test_a_value_of_a_wrong_kind_is_refused(section: str, line: str, message: str) -> None:
+    assert message in refused(with_keys(section, line))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "f.toml: no [agents.NAME] table, expected at least one agent"),
+        ("[agents.a]", "f.toml: [agents.a]: module is missing"),
+        ("[models.m]\n[agents.a]\nmodule = 'a'", "f.toml: [models.m]: path is missing"),
+        ("agents = 1", "f.toml: agents is 1, expected a table"),
+        ("fleet = 1\n[agents.a]\nmodule = 'a'", "f.toml: fleet is 1, expected a table"),
+        ("[agents]\na = 1", "f.toml: [agents.a]: found 1, expected a table"),
+        ("[models]\nm = 1\n[agents.a]\nmodule = 'a'", "f.toml: [models.m]: found 1, expected a"),
+        ("[agents.'a.0']\nmodule = 'a'", "f.toml: name 'a.0', expected 1 to 48 of"),
+        (f"[agents.{'x' * 49}]\nmodule = 'a'", "expected 1 to 48 of"),
+        ("[agents.a]\nmodule = ''", "module is '', expected a string that is not empty"),
+    ],
+)
+def test_a_missing_or_malformed_table_is_refused(text: str, message: str) -> None:
+    assert message in refused(text)
+
+
+def test_more_agents_than_possible_are_refused() -> None:
+    half = AGENTS_MAX // 2
+    text = "".join(f"[agents.{n}]\nmodule = 'a'\nreplicas = {half + 1}\n" for n in "ab")
+    assert refused(text) == f"f.toml: {AGENTS_MAX + 2} agents, at most {AGENTS_MAX} are possible"
+
+
+def dag(after: dict[str, list[str]], policy: str = "dag") -> str:
+    lines = [f"[schedule]\npolicy = '{policy}'"]
+    lines += [f"[agents.{name}]\nmodule = 'a'\nafter = {names}" for name, names in after.items()]
+    return "\n".join(lines)
+
+
+def test_after_needs_the_dag_policy() -> None:
+    for policy in ("events", "round-robin"):
+        assert refused(dag({"a": [], "b": ["a"]}, policy)) == (
+            'f.toml: [agents.b]: after needs [schedule] policy = "dag"'
+        )
+
+
+def test_an_unknown_predecessor_names_the_nearest_agent() -> None:
+    assert refused(dag({"solver": [], "judge": ["solvr"]})) == (
+        "f.toml: [agents.judge]: after names 'solvr', no such agent; did you mean 'solver'?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("after", "path"),
+    [
+        ({"a": ["a"]}, "a -> a"),
+        ({"a": ["b"], "b": ["a"]}, "a -> b -> a"),
+        ({"x": [], "a": ["x", "c"], "b": ["a"], "c": ["b"]}, "a -> b -> c -> a"),
+        ({"x": ["a"], "a": ["b"], "b": ["c"], "c": ["b"]}, "b -> c -> b"),
+    ],
+)
+def test_a_cycle_is_refused_with_its_path(after: dict[str, list[str]], path: str) -> None:
+    assert refused(dag(after)) == f"f.toml: after makes a cycle: {path}"
+
+
+def test_a_deep_and_wide_graph_is_walked_once() -> None:
+    # Once per path it would be 2^200 walks; by recursion it would end Python's stack.
+    layers = {f"{side}{n}": [f"a{n - 1}", f"b{n - 1}"] for n in range(1, 200) for side in "ab"}
+    parse(dag({"a0": [], "b0": [], **layers}).encode(), "f.toml")
+    chain = {f"c{n}": [f"c{n - 1}"] for n in range(3000, 0, -1)}
+    parse(dag({**chain, "c0": []}).encode(), "f.toml")
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), st.sets(st.sampled_from("abcdef"))))
+def test_a_graph_is_refused_exactly_when_it_has_a_cycle(after: dict[str, set[str]]) -> None:
+    graph = {name: sorted(after.get(name, ())) for name in "abcdef"}
+    left = dict(graph)
+    while ready := [n for n, before in left.items() if not any(b in left for b in before)]:
+        for name in ready:
+            del left[name]
+    if left:
+        assert "after makes a cycle" in refused(dag(graph))
+    else:
+        parse(dag(graph).encode(), "f.toml")
+
+
+def test_round_robin_gives_the_input_itself() -> None:
+    text = "[schedule]\npolicy = 'round-robin'\n[agents.a]\nmodule = 'a'\ninput = 'deal'"
+    assert "input is 'deal', but round-robin gives the input to the first agent" in refused(text)
+
+
+@given(st.binary(max_size=60))
+def test_arbitrary_bytes_are_a_fleet_or_a_usage_error(data: bytes) -> None:
+    try:
+        parse(data, "f.toml")
+    except UsageError:
+        pass

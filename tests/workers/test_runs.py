@@ -1,0 +1,348 @@
+"""Whole runs with real processes: one history whatever the machine does meanwhile."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fleets
+import pytest
+
+from lockstep.engine.compare import ended
+from lockstep.engine.errors import Diverged, UsageError
+from lockstep.engine.journal import format as journal_format
+from lockstep.workers import run, verify
+from lockstep.workers.identity import read_journal
+from lockstep.workers.job import Job
+from lockstep.workers.launch import launch
+
+
+def job(folder: Path, text: str, count: int, name: str, **more: Any) -> Job:
+    """A job over a fleet text and ``count`` items, in a run folder of its own."""
+    return Job(
+        fleet=str(fleets.fleet(folder, text)),
+        base=str(folder),
+        input=str(fleets.items(folder, count)),
+        run_dir=str(folder / name),
+        durability="memory",
+        **more,
+    )
+
+
+@contextmanager
+def hogs(count: int) -> Iterator[None]:
+    """Processes that burn a core each meanwhile."""
+    loop = [sys.executable, "-c", "while True: pass"]
+    running = [subprocess.Popen(loop) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """This process and what it starts on one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def hash_seed(seed: int) -> Iterator[None]:
+    """PYTHONHASHSEED of what is started meanwhile."""
+    before = os.environ.get("PYTHONHASHSEED")
+    os.environ["PYTHONHASHSEED"] = str(seed)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONHASHSEED"]
+        else:
+            os.environ["PYTHONHASHSEED"] = before
+
+
+def nice(listener_state: dict[str, int]) -> Callable[[str, Any], None]:
+    """Listener that lowers the priority of everybody once the run has begun."""
+
+    def listen(what: str, _value: Any) -> None:
+        if what == "run" and not listener_state:
+            for pid in fleets.children_of(os.getpid()):
+                listener_state[str(pid)] = pid
+                for process in (pid, *fleets.children_of(pid)):
+                    os.setpriority(os.PRIO_PROCESS, process, 19)
+
+    return listen
+
+
+def stopper(chance: random.Random) -> Callable[[str, Any], None]:
+    """Listener that stops and continues random processes of the run at each progress line."""
+    stopped: list[int] = []
+
+    def listen(what: str, _value: Any) -> None:
+        while stopped:
+            try:
+                os.kill(stopped.pop(), signal.SIGCONT)
+            except ProcessLookupError:
+                pass
+        for supervisor in fleets.children_of(os.getpid()):
+            workers = fleets.children_of(supervisor)
+            if what == "progress" and workers:
+                pid = chance.choice(sorted(workers))
+                os.kill(pid, signal.SIGSTOP)
+                stopped.append(pid)
+                # Nothing else would continue it: a stopped process makes no progress lines.
+                threading.Timer(0.15, lambda: _continue(pid)).start()
+
+    return listen
+
+
+def _continue(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGCONT)
+    except ProcessLookupError:
+        pass
+
+
+def test_twenty_perturbed_runs_give_one_digest(tmp_path: Path) -> None:
+    undisturbed = launch(job(tmp_path, fleets.CHAIN, 9, "plain"))
+    assert undisturbed["state"] == "finished" and undisturbed["items_out"] == 9
+    digests = {undisturbed["digest"]}
+    for number in range(1, 20):
+        perturbed = job(tmp_path, fleets.CHAIN, 9, f"run{number}", perturb=number)
+        with hash_seed(number):
+            match number % 5:
+                case 0:
+                    with hogs(2):
+                        summary = launch(perturbed)
+                case 1:
+                    with one_core():
+                        summary = launch(perturbed)
+                case 2:
+                    summary = launch(perturbed, nice({}))
+                case 3:
+                    summary = launch(perturbed, stopper(random.Random(number)))
+                case _:
+                    with one_core(), hogs(1):
+                        summary = launch(perturbed, nice({}))
+        assert summary["state"] == "finished", summary["reason"]
+        digests.add(summary["digest"])
+    assert len(digests) == 1
+
+
+def test_a_changed_seed_question_or_module_changes_the_digest(tmp_path: Path) -> None:
+    base = launch(job(tmp_path, fleets.CHAIN, 3, "base"))
+    seed = launch(job(tmp_path, fleets.CHAIN, 3, "seed", seed=6))
+    more = launch(job(tmp_path, fleets.CHAIN, 4, "more"))
+    other = fleets.CHAIN.replace("GUESTS/echo.wasm", "GUESTS/echo_reactor.wasm")
+    module = launch(job(tmp_path, other, 3, "module"))
+    digests = [s["digest"] for s in (base, seed, more, module)]
+    assert len(set(digests)) == 4
+    assert base["digest_text"] != seed["digest_text"]
+    assert base["digest_text"] == module["digest_text"]  # It says the same, by other code.
+
+
+def test_a_conversation_of_three_goes_round_and_verifies(tmp_path: Path) -> None:
+    fleet, input = fleets.fleet(tmp_path, fleets.CONVERSATION), fleets.items(tmp_path, 4)
+    done = run(fleet, input, run_dir=tmp_path / "run")
+    assert done.exit_code == 0
+    assert [line["agent"] for line in done.output] == ["cat"] * 4
+    assert done.summary["requests"] == 4 * 3 * 2
+    checked = verify(tmp_path / "run")
+    assert checked.equal and checked.whole
+    assert checked.recorded == done.digest == checked.again["digest"]
+
+
+def test_a_module_exchanged_in_the_run_folder_does_not_verify(tmp_path: Path) -> None:
+    fleet, input = fleets.fleet(tmp_path, fleets.ECHO), fleets.items(tmp_path, 2)
+    run(fleet, input, run_dir=tmp_path / "run")
+    assert verify(tmp_path / "run").equal
+    shutil.copy(fleets.GUESTS / "burner.wasm", tmp_path / "run/modules/echo.wasm")
+    with pytest.raises(Diverged, match=r"groups\[0\]\.module"):
+        verify(tmp_path / "run")
+
+
+def test_a_model_that_changed_since_is_refused_with_both_hashes(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(fleets.MODEL, model)
+    fleet = fleets.fleet(tmp_path, fleets.CONVERSATION.replace("MODEL", str(model)))
+    run(fleet, fleets.items(tmp_path, 1), run_dir=tmp_path / "run")
+    with open(model / "tokenizer.json", "a") as file:
+        file.write("\n")
+    with pytest.raises(UsageError, match=r"tokenizer\.json: [0-9a-f.]+ -> [0-9a-f.]+"):
+        verify(tmp_path / "run")
+
+
+def test_a_damaged_history_is_refused_and_a_changed_one_is_named(tmp_path: Path) -> None:
+    run(fleets.fleet(tmp_path, fleets.ECHO), fleets.items(tmp_path, 2), run_dir=tmp_path / "run")
+    (journal,) = (tmp_path / "run/journal").iterdir()
+    data = bytearray(journal.read_bytes())
+    data[len(data) // 2] ^= 1
+    journal.write_bytes(data)
+    with pytest.raises(Exception, match="damage, not a torn write"):
+        verify(tmp_path / "run")
+
+
+def test_an_agent_that_traps_fails_its_item_and_the_others_go_on(tmp_path: Path) -> None:
+    text = """
+    [schedule]
+    policy = "dag"
+    items_in_flight_max = 1
+    [agents.trapper]
+    module = "GUESTS/trapper.wasm"
+    config = { trap_item = 2 }
+    [agents.echo]
+    module = "GUESTS/echo.wasm"
+    """
+    done = run(
+        fleets.fleet(tmp_path, text), fleets.items(tmp_path, 3), run_dir=tmp_path / "run"
+    )
+    assert done.exit_code == 3
+    assert done.summary["agents_failed"] == ["trapper"]
+    first, *_, second, third = done.output
+    assert first["id"] == 0 and "trapper" in second["error"] and "trapper" in third["error"]
+    # The log of the turn that trapped was still in the guest's buffer.
+    assert (tmp_path / "run/logs/trapper.log").read_text().count("got an item") == 1
+    assert verify(tmp_path / "run").equal
+
+
+def test_an_endless_agent_runs_out_of_fuel_at_the_same_place(tmp_path: Path) -> None:
+    text = """
+    [schedule]
+    policy = "dag"
+    [agents.looper]
+    module = "GUESTS/looper.wasm"
+    turn_fuel_max = 3_000_000
+    [agents.echo]
+    module = "GUESTS/echo.wasm"
+    """
+    done = run(
+        fleets.fleet(tmp_path, text), fleets.items(tmp_path, 2), run_dir=tmp_path / "run"
+    )
+    assert done.exit_code == 3
+    assert done.summary["failures"][0].startswith("agent looper: out of fuel")
+    assert verify(tmp_path / "run").equal
+
+
+@pytest.mark.parametrize("who", ["agent", "inference"])
+def test_a_killed_process_stops_the_run_named_with_a_whole_journal(
+    tmp_path: Path, who: str
+) -> None:
+    text = fleets.CONVERSATION.replace("rounds_max = 2", "rounds_max = 500")
+    state: dict[str, Any] = {}
+
+    def listen(what: str, value: Any) -> None:
+        state[what] = value
+        if what != "progress" or "killed" in state or value["turns"] < 30:
+            return
+        board = fleets.board_of(state["run"])
+        pid = board.agents[1].pid if who == "agent" else board.engine.pid
+        assert pid > 0, "0 would be our own group"
+        os.kill(pid, signal.SIGKILL)
+        state["killed"] = pid
+
+    summary = launch(job(tmp_path, text, 4, "run"), listen)
+    assert state["killed"]
+    assert (summary["state"], summary["exit_code"]) == ("stopped", 3)
+    assert ("agent ben" if who == "agent" else "inference") in summary["reason"]
+    assert "SIGKILL" in summary["reason"]
+    assert not ended(list(read_journal(tmp_path / "run").bodies(journal_format.HISTORY)))
+
+
+def test_an_interrupted_run_verifies_as_far_as_it_came(tmp_path: Path) -> None:
+    def listen(what: str, value: Any) -> None:
+        if what == "progress" and value["turns"] > 8:
+            raise KeyboardInterrupt
+
+    # Too long to be over before the interrupt, short enough to be run again as a whole.
+    text = fleets.CONVERSATION.replace("rounds_max = 2", "rounds_max = 8")
+    summary = launch(job(tmp_path, text, 20, "run"), listen)
+    assert (summary["state"], summary["exit_code"]) == ("stopped", 130)
+    checked = verify(tmp_path / "run")
+    assert checked.equal and not checked.whole
+
+
+def test_a_killed_supervisor_takes_everybody_along_and_its_segment_is_swept(
+    tmp_path: Path,
+) -> None:
+    text = fleets.CONVERSATION.replace("rounds_max = 2", "rounds_max = 500")
+    seen: dict[str, Any] = {}
+
+    def listen(what: str, value: Any) -> None:
+        seen[what] = value
+        if what == "progress" and "pids" not in seen and value["turns"] > 10:
+            (supervisor,) = fleets.children_of(os.getpid())
+            seen["pids"] = [supervisor, *fleets.children_of(supervisor)]
+            os.kill(supervisor, signal.SIGKILL)
+
+    with pytest.raises(Exception, match="SIGKILL"):
+        launch(job(tmp_path, text, 4, "run"), listen)
+    assert len(seen["pids"]) == 5
+    while not all(fleets.gone(pid) for pid in seen["pids"]):
+        pass  # The parent-death signal is on its way; the test's own time-out ends a failure.
+    again = launch(job(tmp_path, fleets.ECHO, 1, "again"))
+    assert again["state"] == "finished"
+    assert fleets.segments_of(seen["pids"][0]) == []
+
+
+def test_a_run_leaves_no_process_and_no_segment(tmp_path: Path) -> None:
+    pids: list[int] = []
+    launch(
+        job(tmp_path, fleets.CHAIN, 2, "run"),
+        lambda _what, _value: pids.extend(fleets.children_of(os.getpid())),
+    )
+    assert fleets.children_of(os.getpid()) == []
+    assert pids and fleets.segments_of(pids[0]) == []
+    names = sorted(p.name for p in (tmp_path / "run").iterdir())
+    assert names == ["fleet.toml", "input.jsonl", "journal", "logs", "manifest.json", "modules",
+                     "output.jsonl", "run.lock", "summary.json"]  # fmt: skip
+
+
+def test_an_agent_process_maps_and_opens_its_own_only(tmp_path: Path) -> None:
+    text = fleets.CONVERSATION.replace("rounds_max = 2", "rounds_max = 300")
+    seen: dict[str, Any] = {}
+
+    def listen(what: str, value: Any) -> None:
+        seen[what] = value
+        if what != "progress" or "maps" in seen or value["turns"] < 10:
+            return
+        pids = [agent.pid for agent in fleets.board_of(seen["run"]).agents]
+        seen["maps"] = [Path(f"/proc/{p}/maps").read_text().splitlines() for p in pids]
+        seen["open"] = [
+            sorted(os.readlink(fd) for fd in Path(f"/proc/{p}/fd").iterdir()) for p in pids
+        ]
+        raise KeyboardInterrupt  # Enough seen.
+
+    summary = launch(job(tmp_path, text, 2, "run"), listen)
+    assert (summary["reason"], summary["exit_code"]) == ("interrupted", 130)
+    ranges = []
+    for lines in seen["maps"]:
+        ours = [line.split()[0] for line in lines if "lockstep" in line and "rw-s" in line]
+        assert len(ours) == 1, ours
+        ranges += ours
+    assert len(set(ranges)) == len(ranges)
+    for files in seen["open"]:
+        assert sum("eventfd" in name for name in files) == 2
+        assert not any("journal" in name or "output" in name for name in files)
+
+
+def test_a_run_folder_in_use_is_refused_and_untouched(tmp_path: Path) -> None:
+    launch(job(tmp_path, fleets.ECHO, 1, "run"))
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
+    with pytest.raises(UsageError, match="holds a run already; nothing was touched"):
+        launch(job(tmp_path, fleets.ECHO, 1, "run"))
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")} == before

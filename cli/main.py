@@ -15,7 +15,7 @@ import click
 
 from lockstep.cli import screen
 from lockstep.cli.verbs import Verbs
-from lockstep.engine.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_USAGE, LockstepError
+from lockstep.engine.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, LockstepError
 from lockstep.engine.version import VERSION
 
 MODULES = {
@@ -52,9 +52,9 @@ def main(args: Sequence[str] | None = None) -> int:
     listen_to_signals()
     code = _guarded(list(sys.argv[1:] if args is None else args))
     problem = screen.close_streams()
-    if problem:
+    if problem and code == EXIT_OK:
         screen.tell("error", f"standard output: {os.strerror(problem)}", "red")
-        return code or EXIT_USAGE
+        return EXIT_USAGE
     return code
 
 

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from lockstep.engine.errors import UsageError
+
 COLOURS = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
 
 
@@ -109,10 +111,17 @@ def paint(text: str, colour: str, stream: TextIO) -> str:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """One line (or several) of a result, already escaped; to standard error with ``err``."""
+    """One line (or several) of a result, already escaped; to standard error with ``err``.
+
+    Raises:
+        UsageError: standard output does not take it (a full disk; never a closed pipe).
+    """
     stream = sys.stderr if err else sys.stdout
-    stream.write(text + "\n")
-    stream.flush()
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except OSError as error:
+        raise UsageError(f"standard output: {error.strerror}") from None
 
 
 def tell(kind: str, text: object, colour: str = "") -> None:

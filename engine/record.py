@@ -135,6 +135,18 @@ def encode(
     return head + payload + bytes(aligned(size) - size)
 
 
+def encode_record(record: Record) -> bytes:
+    """The bytes that `decode` made the record of."""
+    return encode(
+        record.kind,
+        record.payload,
+        flags=record.flags,
+        id=record.id,
+        item=record.item,
+        peer=record.peer,
+    )
+
+
 def decode(data: bytes) -> Iterator[Record]:
     """Every record of ``data``, in order.
 

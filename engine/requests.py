@@ -34,6 +34,7 @@ class RequestBook:
         self.issued = 0
         self._ordinals = [0] * agents
         self._unanswered: dict[int, Ticket] = {}
+        self._undelivered: dict[int, Ticket] = {}
         self._dues: list[tuple[int, int]] = []  # Heap of (due, ticket); answered ones linger.
         self._open: list[dict[int, Ticket]] = [{} for _ in range(agents)]  # By request number.
 
@@ -42,7 +43,7 @@ class RequestBook:
         self.issued += 1
         ticket = Ticket(self.issued, due, agent, request, item, self._ordinals[agent])
         self._ordinals[agent] += 1
-        self._unanswered[ticket.number] = ticket
+        self._unanswered[ticket.number] = self._undelivered[ticket.number] = ticket
         heapq.heappush(self._dues, (due, ticket.number))
         self._open[agent][request] = ticket
         return ticket
@@ -68,10 +69,10 @@ class RequestBook:
             raise LockstepBug(f"ticket {number} was answered twice or never given")
         return ticket
 
-    def deliver(self, agent: int, number: int) -> None:
+    def deliver(self, number: int) -> None:
         """The answer reaches its guest now; its request number is free again."""
-        request = next(t.request for t in self._open[agent].values() if t.number == number)
-        del self._open[agent][request]
+        ticket = self._undelivered.pop(number)
+        del self._open[ticket.agent][ticket.request]
 
     def smallest_due(self) -> int | None:
         """Smallest due step of an unanswered ticket; None when every ticket is answered."""

@@ -50,6 +50,7 @@ class Sequencer:
         self._last: Tag = (-1, 0)  # Last processed tag.
         self._granted: actions.Grant | None = None
         self._closed = False
+        self.rows = 0  # Tokens of the last reported step: for display.
         self.finished = False
 
     # -- what comes in ------------------------------------------------------------------------
@@ -90,6 +91,7 @@ class Sequencer:
         if report.step <= self._reported:
             raise LockstepBug(f"step {report.step} was reported after step {self._reported}")
         self._reported = report.step
+        self.rows = len(report.tokens)
         self._reports.append(report)
         for ticket, token in report.tokens:
             self._tokens.setdefault(ticket, []).append(token)

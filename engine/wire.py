@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lockstep.engine.errors import ProtocolError
-from lockstep.engine.record import Kind, decode, encode
+from lockstep.engine.record import Kind, decode, encode_record
 
 # Sequencer -> engine, 32 bytes.
 #
@@ -113,10 +113,7 @@ def step_report(slots: Slots, records: bytes) -> StepReport:
     for end, part in zip(ends, parts, strict=True):
         if part.kind not in (Kind.RESULT, Kind.CANCELLED):
             raise ProtocolError(f"step report: kind {part.kind} in place of an answer")
-        record = encode(
-            part.kind, part.payload, flags=part.flags, id=part.id, item=part.item, peer=part.peer
-        )
-        answers.append(Answer(end[3], end[4], end[5], record))
+        answers.append(Answer(end[3], end[4], end[5], encode_record(part)))
     return StepReport(rows[-1][4], slots.tobytes() + records, tokens, tuple(answers))
 
 

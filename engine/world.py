@@ -11,11 +11,20 @@ from dataclasses import dataclass, field
 from lockstep.engine import actions, effects, keyed
 from lockstep.engine import tag as tags
 from lockstep.engine.effects import Turn
+from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.history import TICKET_PAYLOAD, Entry, TagEntry
 from lockstep.engine.items import InputItem, ItemBook
 from lockstep.engine.mailbox import Event, EventClass, Mailbox
-from lockstep.engine.record import PEER_NONE, Kind, Outcome, Record, decode_at, encode
+from lockstep.engine.record import (
+    PEER_NONE,
+    Kind,
+    Outcome,
+    Record,
+    decode_at,
+    encode,
+    encode_record,
+)
 from lockstep.engine.requests import RequestBook
 from lockstep.engine.schedule import make
 from lockstep.engine.strict_json import dumps
@@ -67,6 +76,7 @@ class World:
         self.actions: list[actions.Action] = []
         self.schedule = make(fleet, self, bool(inputs))
         self._names = names
+        self._starts = start_records(fleet)
         self._set_timer = set_timer
         self._order_key = keyed.key(fleet.seed, "order", "agents")
         self._tag: Tag = tags.ORIGIN
@@ -82,18 +92,9 @@ class World:
 
     def begin(self) -> None:
         """At (0, 0): every agent is in its turn 0, without events, and START waits for it."""
-        roster: dict[str, object] = {
-            "agents": self._names,
-            "models": [model.name for model in self.fleet.models],
-        }
-        for agent in self.fleet.agents:
-            config = self.fleet.groups[agent.group].config
-            payload = dumps({**roster, "agent": agent.name, "config": config})
-            record = encode(
-                Kind.START, payload, id=agent.replica, item=len(self._names), peer=agent.index
-            )
-            self._put(agent.index, EventClass.START, 0, record)
-            self._entry.add(encode(Kind.TURN, id=0, peer=agent.index))
+        for agent, record in enumerate(self._starts):
+            self._put(agent, EventClass.START, 0, record)
+            self._entry.add(encode(Kind.TURN, id=0, peer=agent))
             self.counts.turns += 1
 
     def effects(self, turns: dict[int, Turn]) -> None:
@@ -226,13 +227,12 @@ class World:
             limits,
             requests.__contains__,
             len(requests),
-            lambda item: self.schedule.may_emit(agent, item) if self._in_flight(item) else "",
-            lambda item: self.schedule.may_finish(agent, item) if self._in_flight(item) else "",
+            lambda item: self.schedule.may_emit(agent, item) if self.items.unfinished(item) else "",
+            lambda item: (
+                self.schedule.may_finish(agent, item) if self.items.unfinished(item) else ""
+            ),
         )
         return (effects.failed(turn, why), effects.logs_of(records)) if why else (turn, records)
-
-    def _in_flight(self, item: int) -> bool:
-        return self.items.unfinished(item)
 
     def _deal_tickets(self, settled: list[tuple[int, Turn, list[Record]]]) -> None:
         # One per agent in turn, so that an agent with many requests does not push back the rest.
@@ -248,15 +248,7 @@ class World:
         payload = TICKET_PAYLOAD.pack(due, ticket.ordinal, ticket.request)
         number, item = ticket.number, ticket.item
         self._entry.add(encode(Kind.TICKET, payload, id=number, item=item, peer=agent))
-        whole = encode(
-            Kind.INFER,
-            record.payload,
-            flags=record.flags,
-            id=record.id,
-            item=record.item,
-            peer=record.peer,
-        )
-        self.actions.append(actions.Issue(ticket, whole))
+        self.actions.append(actions.Issue(ticket, encode_record(record)))
 
     def _apply(self, agent: int, record: Record) -> None:
         match record.kind:
@@ -344,7 +336,7 @@ class World:
     def _seen(self, index: int, event: Event) -> None:
         """Book what an agent learns by being woken."""
         if event.event_class == EventClass.COMPLETION:
-            self.requests.deliver(index, event.key)
+            self.requests.deliver(event.key)
         elif event.kind == Kind.ITEM:
             self.schedule.delivered(index, event.item)
         elif event.kind == Kind.TIMER:
@@ -366,3 +358,25 @@ class World:
     def _number(self) -> int:
         self._applied += 1
         return self._applied
+
+
+def start_records(fleet: Fleet) -> list[bytes]:
+    """Every agent's START: who it is, who the others are, and its config as JSON.
+
+    Raises:
+        UsageError: one is larger than a record may be (a huge config or roster).
+    """
+    names = [agent.name for agent in fleet.agents]
+    models = [model.name for model in fleet.models]
+    records = []
+    for agent in fleet.agents:
+        config = fleet.groups[agent.group].config
+        payload = dumps({"agent": agent.name, "agents": names, "models": models, "config": config})
+        record = encode(Kind.START, payload, id=agent.replica, item=len(names), peer=agent.index)
+        if len(record) > fleet.record_bytes_max:
+            raise UsageError(
+                f"START of agent {agent.name} (its config and {len(names)} names) has "
+                f"{len(record)} bytes, [fleet] record_bytes_max is {fleet.record_bytes_max}"
+            )
+        records.append(record)
+    return records

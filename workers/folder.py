@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,11 @@ class RunFolder:
             with open(self.path / "logs" / f"{agent}.log", "a", encoding="utf-8") as file:
                 file.write("".join(lines))
         self._logs = {}
+
+    def remove(self) -> None:
+        """Undo `create`: the run never began."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.close()
 
     def close(self) -> None:
         """Let go of the lock."""

@@ -63,7 +63,8 @@ def launch(job: Job, listen: Listener | None = None) -> dict[str, Any]:
         RunStopped: the supervisor died.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "lockstep.workers.supervisor"],
+        # -P: what lies in the working folder must not shadow a module.
+        [sys.executable, "-P", "-m", "lockstep.workers.supervisor"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, **ENVIRONMENT},
@@ -72,6 +73,7 @@ def launch(job: Job, listen: Listener | None = None) -> dict[str, Any]:
     assert process.stdin is not None and process.stdout is not None
     run = ""
     interrupts = 0
+    started = False
     final: dict[str, Any] = {}
     try:
         with process.stdin, process.stdout:
@@ -85,13 +87,20 @@ def launch(job: Job, listen: Listener | None = None) -> dict[str, Any]:
                     ((what, value),) = json.loads(line).items()
                     if what in ("summary", "error"):
                         final = {what: value}
+                    elif what == "started":
+                        started = True
+                        if interrupts:
+                            process.send_signal(signal.SIGINT)
                     else:
                         run = value if what == "run" else run
                         if listen is not None:
                             listen(what, value)
                 except KeyboardInterrupt:
                     interrupts += 1
-                    process.send_signal(signal.SIGINT if interrupts == 1 else signal.SIGKILL)
+                    if interrupts > 1:
+                        process.kill()
+                    elif started:  # Before that the signal would meet a starting interpreter.
+                        process.send_signal(signal.SIGINT)
     finally:
         # Its standard input is closed now, which stops it, should we leave by an error.
         process.wait()

@@ -10,6 +10,7 @@ import select
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lockstep.engine.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_UNFINISHED,
+    JournalError,
     LockstepBug,
     LockstepError,
     RunStopped,
@@ -121,8 +123,14 @@ class Supervisor:
                 check_identity(Path(job.verify_of), identity)
             self._provider = ", ".join(dict.fromkeys(p["got"][0] for p in providers)) or "none"
             self._folder = RunFolder.create(wanted, Path(job.base), fleet.name)
+            try:
+                self._open_run(prepared, identity, prepare.environment(providers))
+            except (OSError, JournalError) as error:
+                self._folder.remove()
+                raise UsageError(
+                    f"{self._folder.path}: cannot fill the run folder: {error}; it was removed"
+                ) from None
             self._reporter.say("run", str(self._folder.path))
-            self._open_run(prepared, identity, prepare.environment(providers))
             specs = [self._agent_spec(n, codes) for n in range(len(fleet.agents))]
             crew.start_agents(specs, job.perturb)
             return self._live()
@@ -418,6 +426,7 @@ class Supervisor:
             "tokens": world.counts.tokens_out,
             "steps": world.counts.steps,
             "turns": world.counts.turns,
+            "rows": self._sequencer.rows,
             "requests_open": world.requests.open_count(),
             "waits_for": self._fleet.agents[waits[0]].name if waits else "",
             "elapsed_s": round(self._reporter.elapsed_s(), 3),
@@ -507,16 +516,19 @@ def main() -> int:
     """Entry of the supervisor process: one job on standard input, reports on standard output."""
     reporter = Reporter(os.dup(1))
     signals = Signals()
+    reporter.say("started", os.getpid())  # From now on a signal is counted, not fatal.
     job = Job.from_json(sys.stdin.buffer.readline().decode())
     try:
         return Supervisor(job, reporter, signals).run()
-    except LockstepBug as error:
-        reporter.say("error", {"message": f"a bug in Lockstep: {error}", "exit_code": 70})
     except LockstepError as error:
         code = EXIT_INTERRUPTED if signals.count else error.exit_code
-        reporter.say("error", {"message": str(error), "exit_code": code})
-        return code
-    return LockstepBug.exit_code
+        message = str(error)
+    except Exception as error:
+        code = LockstepBug.exit_code
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+    reporter.say("error", {"message": message, "exit_code": code})
+    return code
 
 
 if __name__ == "__main__":

@@ -220,7 +220,9 @@ def test_two_requests_of_one_conversation_have_a_slot_each() -> None:
 
 
 @given(st.lists(st.integers(0, 2), max_size=12), st.lists(st.integers(0, 2), max_size=12))
-def test_a_hit_is_a_common_prefix_that_leaves_two_tokens(kept: list[int], prompt: list[int]) -> None:
+def test_a_hit_is_a_common_prefix_that_leaves_two_tokens(
+    kept: list[int], prompt: list[int]
+) -> None:
     hit = _prefix_hit(kept, tuple(prompt))
     assert kept[:hit] == prompt[:hit]
     assert hit <= max(0, len(prompt) - 2)
@@ -329,7 +331,9 @@ def test_every_request_is_served_whole_within_budget_and_rows(
             assert chunk.start == prefilled[chunk.ticket]
             assert len(chunk.tokens) > 1 or chunk.start == 0
             prefilled[chunk.ticket] += len(chunk.tokens)
-        for ticket in [c.ticket for c in model.chunks if c.last] + [d.ticket for d in model.decodes]:
+        for ticket in [c.ticket for c in model.chunks if c.last] + [
+            d.ticket for d in model.decodes
+        ]:
             said[ticket] = said.get(ticket, 0) + 1
         ended += [end.ticket for end in ends]
     assert prefilled == {t: prompt for t, (prompt, _, _) in enumerate(wanted, 1)}

@@ -10,7 +10,8 @@ from lockstep.shm import BoardReader, Snapshot
 
 TESTS = Path(__file__).resolve().parent.parent
 GUESTS = TESTS / "guests"
-MODEL = TESTS / "data" / "genai-micro-fp32"
+DATA = TESTS / "data"
+MODEL = DATA / "genai-micro-fp32"
 
 
 def items(folder: Path, count: int, text: str = "say {}") -> Path:
@@ -22,9 +23,11 @@ def items(folder: Path, count: int, text: str = "say {}") -> Path:
 
 
 def fleet(folder: Path, text: str) -> Path:
-    """A fleet file; ``GUESTS`` and ``MODEL`` in the text become paths."""
+    """A fleet file; ``GUESTS``, ``DATA`` and ``MODEL`` in the text become paths."""
     path = folder / "fleet.toml"
-    path.write_text(text.replace("GUESTS", str(GUESTS)).replace("MODEL", str(MODEL)))
+    path.write_text(
+        text.replace("GUESTS", str(GUESTS)).replace("MODEL", str(MODEL)).replace("DATA", str(DATA))
+    )
     return path
 
 
@@ -76,6 +79,33 @@ module = "GUESTS/talker.wasm"
 [agents.cat]
 module = "GUESTS/talker.wasm"
 """
+
+LLAMA_ASKER = """
+[agents.llama]
+module = "GUESTS/asker.wasm"
+"""
+
+TWO_MODELS = (
+    """
+[fleet]
+name = "two"
+[schedule]
+policy = "dag"
+[models.llama]
+path = "DATA/genai-micro-fp32"
+providers = ["cpu"]
+tokens_max = 64
+[models.qwen]
+path = "DATA/genai-micro-qwen2-fp32"
+providers = ["cpu"]
+tokens_max = 64
+period = 3
+[agents.qwen]
+module = "GUESTS/asker.wasm"
+config = { model = 1 }
+"""
+    + LLAMA_ASKER
+)
 
 ECHO = """
 [fleet]

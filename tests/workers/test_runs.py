@@ -106,7 +106,7 @@ def stopper(chance: random.Random) -> Callable[[str, Any], None]:
                 os.kill(pid, signal.SIGSTOP)
                 stopped.append(pid)
                 # Nothing else would continue it: a stopped process makes no progress lines.
-                threading.Timer(0.15, lambda: _continue(pid)).start()
+                threading.Timer(0.15, _continue, (pid,)).start()
 
     return listen
 
@@ -142,6 +142,21 @@ def test_twenty_perturbed_runs_give_one_digest(tmp_path: Path) -> None:
         assert summary["state"] == "finished", summary["reason"]
         digests.add(summary["digest"])
     assert len(digests) == 1
+
+
+def test_two_models_share_one_step_counter_and_answer_as_they_do_alone(tmp_path: Path) -> None:
+    def outputs(text: str, name: str) -> dict[str, list[Any]]:
+        done = run(fleets.fleet(tmp_path, text), fleets.items(tmp_path, 4), run_dir=tmp_path / name)
+        assert done.exit_code == 0 and verify(done.folder).equal
+        said: dict[str, list[Any]] = {}
+        for line in done.output:
+            said.setdefault(line["agent"], []).append(line["payload"])
+        return said
+
+    both = outputs(fleets.TWO_MODELS, "both")
+    alone = outputs(fleets.TWO_MODELS.split("[models.qwen]")[0] + fleets.LLAMA_ASKER, "alone")
+    assert both["llama"] == alone["llama"]
+    assert both["llama"] != both["qwen"]
 
 
 def test_a_changed_seed_question_or_module_changes_the_digest(tmp_path: Path) -> None:
@@ -208,9 +223,7 @@ def test_an_agent_that_traps_fails_its_item_and_the_others_go_on(tmp_path: Path)
     [agents.echo]
     module = "GUESTS/echo.wasm"
     """
-    done = run(
-        fleets.fleet(tmp_path, text), fleets.items(tmp_path, 3), run_dir=tmp_path / "run"
-    )
+    done = run(fleets.fleet(tmp_path, text), fleets.items(tmp_path, 3), run_dir=tmp_path / "run")
     assert done.exit_code == 3
     assert done.summary["agents_failed"] == ["trapper"]
     first, *_, second, third = done.output
@@ -230,9 +243,7 @@ def test_an_endless_agent_runs_out_of_fuel_at_the_same_place(tmp_path: Path) -> 
     [agents.echo]
     module = "GUESTS/echo.wasm"
     """
-    done = run(
-        fleets.fleet(tmp_path, text), fleets.items(tmp_path, 2), run_dir=tmp_path / "run"
-    )
+    done = run(fleets.fleet(tmp_path, text), fleets.items(tmp_path, 2), run_dir=tmp_path / "run")
     assert done.exit_code == 3
     assert done.summary["failures"][0].startswith("agent looper: out of fuel")
     assert verify(tmp_path / "run").equal
@@ -264,8 +275,11 @@ def test_a_killed_process_stops_the_run_named_with_a_whole_journal(
 
 
 def test_an_interrupted_run_verifies_as_far_as_it_came(tmp_path: Path) -> None:
+    interrupted: list[int] = []
+
     def listen(what: str, value: Any) -> None:
-        if what == "progress" and value["turns"] > 8:
+        if what == "progress" and value["turns"] > 8 and not interrupted:
+            interrupted.append(value["turns"])
             raise KeyboardInterrupt
 
     # Too long to be over before the interrupt, short enough to be run again as a whole.
@@ -323,7 +337,7 @@ def test_an_agent_process_maps_and_opens_its_own_only(tmp_path: Path) -> None:
         pids = [agent.pid for agent in fleets.board_of(seen["run"]).agents]
         seen["maps"] = [Path(f"/proc/{p}/maps").read_text().splitlines() for p in pids]
         seen["open"] = [
-            sorted(os.readlink(fd) for fd in Path(f"/proc/{p}/fd").iterdir()) for p in pids
+            sorted(str(fd.readlink()) for fd in Path(f"/proc/{p}/fd").iterdir()) for p in pids
         ]
         raise KeyboardInterrupt  # Enough seen.
 

@@ -55,4 +55,7 @@ def test_the_bytes_of_a_journal_are_the_known_ones() -> None:
     header = fmt.encode_segment(fmt.SegmentHeader(1, 0, RUN_ID, 0, 0))
     frame, _ = fmt.encode_frame(fmt.IDENTITY, b"{}", fmt.first_link(RUN_ID))
     # Old journals are read for ever: a changed layout is a new format number.
-    assert hashlib.sha256(header + frame).hexdigest() == "f543325adbc2cfae4bacce285b52d1794f331ccbb204cc9a95c4bde7b9530415"
+    assert (
+        hashlib.sha256(header + frame).hexdigest()
+        == "f543325adbc2cfae4bacce285b52d1794f331ccbb204cc9a95c4bde7b9530415"
+    )

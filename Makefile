@@ -1,0 +1,66 @@
+# Two commands on a fresh machine (python3 >= 3.11 with venv, and make):
+#
+#   make vote    sets up .venv and runs the embedded example: real WASM agents, a real model
+#   make test    sets up .venv and passes the tests
+#
+# PYTHON=python3.12 chooses another interpreter, VENV=path another environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+VOTE := examples/vote
+
+.PHONY: vote verify test nightly lint types wheel check guests clean
+
+vote: $(VENV)/.run
+	$(BIN)/lockstep run $(VOTE)/fleet.toml --input $(VOTE)/questions.jsonl
+	@$(BIN)/python $(VOTE)/score.py
+
+verify: $(VENV)/.run
+	$(BIN)/lockstep verify "$$(ls -td runs/vote-* | head -n 1)"
+
+test: $(VENV)/.test
+	$(BIN)/pytest
+
+nightly: $(VENV)/.test
+	$(BIN)/pytest -m nightly
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+# The wheel, as a user gets it: built, installed alone, and asked to run the example.
+wheel: $(VENV)/.run
+	rm -rf build dist
+	$(BIN)/python -m pip -q wheel --no-deps -w dist .
+	rm -rf $(VENV)-wheel && $(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip -q install dist/*.whl
+	cd $(VOTE) && $(abspath $(VENV)-wheel)/bin/lockstep run fleet.toml --run-dir "$$(mktemp -d)/run" \
+	    --input questions.jsonl
+	rm -rf $(VENV)-wheel
+
+check: lint types test
+
+guests:
+	$(MAKE) -C $(VOTE) PYTHON=$(abspath $(BIN))/python
+	$(BIN)/python tests/guests/build.py
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Lockstep needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip -q install --upgrade pip
+
+$(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip -q install -e .
+	touch $@
+
+$(VENV)/.test: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip -q install -e '.[test]'
+	touch $@ $(VENV)/.run
+
+clean:
+	rm -rf $(VENV) $(VENV)-wheel build dist *.egg-info

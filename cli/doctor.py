@@ -1,0 +1,91 @@
+"""``lockstep doctor``."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+
+import click
+
+from lockstep.cli import checks, child, screen
+from lockstep.cli.checks import FAIL, OK, WARN, Check
+from lockstep.engine.errors import EXIT_OK, EXIT_USAGE, LockstepError
+
+LOOKS: tuple[Callable[[], Check | Iterable[Check]], ...] = (
+    checks.system,
+    checks.python,
+    checks.packages,
+    checks.machine,
+    checks.cpu,
+    checks.descriptors,
+    checks.folders,
+)
+PROBES = {
+    "kernel": "what the kernel offers",
+    "shared_memory": "shared memory",
+    "guests": "wasmtime",
+    "inference": "onnxruntime",
+}
+PROBE_S_MAX = 120.0
+SYMBOLS = {OK: ("✓", "ok", "green"), WARN: ("!", "warn", "yellow"), FAIL: ("✗", "FAIL", "red")}
+
+
+@click.command("doctor", short_help="Check what a run needs, with a cure for what is missing.")
+@click.option("--json", "as_json", is_flag=True,
+              help="The last line of standard output is one JSON object.")  # fmt: skip
+def command(as_json: bool) -> int:
+    """Check what a run needs on this machine, with a cure for what is missing.
+
+    \b
+    Examples:
+        lockstep doctor
+        lockstep doctor --json | jq '.checks[] | select(.state != "ok")'
+
+    A warning means that a run on the CPU is possible and something else is not.
+
+    Exit codes: 0 when a run on the CPU is possible, else 2.
+    """
+    found = []
+    for check in examine():
+        found.append(check)
+        screen.say(line(check), err=as_json)
+    bad = [check for check in found if check.state == FAIL]
+    warned = sum(check.state == WARN for check in found)
+    verdict = "a run on the CPU is possible" if not bad else "no run is possible yet"
+    screen.say(f"{verdict}: {len(found) - len(bad) - warned} ok, {warned} warn, {len(bad)} fail",
+               err=as_json)  # fmt: skip
+    if as_json:
+        screen.say_json({"ok": not bad, "checks": [asdict(check) for check in found]})
+    return EXIT_USAGE if bad else EXIT_OK
+
+
+def examine() -> Iterator[Check]:
+    """All checks, in order; one that cannot be made is a failure of its own."""
+    for look in LOOKS:
+        try:
+            found = look()
+        except (OSError, ImportError, ValueError) as error:
+            yield Check(look.__name__, FAIL, f"{type(error).__name__}: {error}", "")
+            continue
+        yield from [found] if isinstance(found, Check) else found
+    for name, what in PROBES.items():
+        yield from probe(what, f"lockstep.cli.probes:{name}")
+
+
+def probe(what: str, function: str) -> list[Check]:
+    """Checks that a child makes; its end is a check, too."""
+    cure = "reinstall: pip install --force-reinstall lockstep-runtime"
+    try:
+        answer = child.call(f"trying {what}", function, timeout_s=PROBE_S_MAX)
+    except (LockstepError, child.ChildFailed) as error:
+        return [Check(what, FAIL, str(error), cure)]
+    return [Check(**values) for values in answer]
+
+
+def line(check: Check) -> str:
+    """One check for people: symbol, name, what was found; the cure on a line of its own."""
+    symbol, word, colour = SYMBOLS[check.state]
+    # A symbol that the stream cannot encode would come out as an escape.
+    mark = symbol if (sys.stdout.encoding or "").lower().startswith("utf") else "*"
+    head = screen.paint(f"{mark} {word:4}", colour, sys.stdout)
+    text = f"{head}  {check.name:17}  {screen.one_line(check.found)}"
+    return f"{text}\n{'':27}cure: {screen.one_line(check.cure)}" if check.cure else text

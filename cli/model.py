@@ -1,0 +1,119 @@
+"""``lockstep model inspect`` and ``lockstep model check``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lockstep.cli import child, screen
+from lockstep.cli.verbs import Verbs
+from lockstep.engine.errors import EXIT_DIVERGED, EXIT_OK, EXIT_UNFINISHED
+
+
+@click.group("model", cls=Verbs, short_help="Inspect or check a model folder.")
+def command() -> None:
+    """Models are folders: an ONNX file, its tokenizer and its configuration.
+
+    \b
+    Examples:
+        lockstep model inspect models/small
+        lockstep model check models/small
+    """
+
+
+@command.command("inspect", short_help="Say what a model folder is, without running it.")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True,
+              help="The last line of standard output is one JSON object.")  # fmt: skip
+def inspect(folder: Path, as_json: bool) -> int:
+    """Say what a model folder is, without running it.
+
+    \b
+    Examples:
+        lockstep model inspect models/small
+        lockstep model inspect models/small --json | jq .sha256
+
+    Exit codes: 0, or 2 when the folder cannot be used.
+    """
+    found = child.call(f"inspecting {folder}", "lockstep.cli.model:inspect_folder", str(folder))
+    screen.say(screen.pairs(_rows(found)), err=as_json)
+    if as_json:
+        screen.say_json(found)
+    return EXIT_OK
+
+
+@command.command("check", short_help="Generate with a model and prove which equality holds.")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--require-class",
+    type=click.Choice(["run", "batch-invariant"]),
+    default="run",
+    show_default=True,
+    help="The weakest class that is good enough.",
+)
+@click.option("--json", "as_json", is_flag=True,
+              help="The last line of standard output is one JSON object.")  # fmt: skip
+def check(folder: Path, require_class: str, as_json: bool) -> int:
+    """Load a model, generate with it, and prove how far its bits can be relied upon.
+
+    \b
+    Examples:
+        lockstep model check models/small
+        lockstep model check models/small --require-class batch-invariant
+
+    The last line is the proven class: "run" (the same plans give the same bits), or
+    "batch-invariant" (and a row alone gives the bits that it gives in a batch). Tokens are
+    compared with the folder's expected.json where it has one.
+
+    Exit codes: 0 good, 2 the folder cannot be used, 3 other tokens than expected or a weaker
+    class than required, 4 two runs of the model differ.
+    """
+    found = child.call(
+        f"checking {folder}", "lockstep.cli.model:check_folder", str(folder), require_class
+    )
+    for line in found["lines"]:
+        screen.say(screen.one_line(line), err=as_json)
+    if as_json:
+        screen.say_json(found["facts"])
+    if found["facts"]["ok"]:
+        return EXIT_OK
+    return EXIT_DIVERGED if found["facts"]["class"] == "none" else EXIT_UNFINISHED
+
+
+def inspect_folder(path: str) -> dict[str, Any]:
+    """In the child: `workers.inference.check.inspect`."""
+    from lockstep.workers.inference import check as checks
+
+    return checks.inspect(path)
+
+
+def check_folder(path: str, require_class: str) -> dict[str, Any]:
+    """In the child: `workers.inference.check.check`."""
+    from lockstep.workers.inference import check as checks
+
+    report = checks.check(path, require_class)
+    return {"lines": list(report.lines), "facts": report.facts}
+
+
+def _rows(found: dict[str, Any]) -> list[tuple[str, object]]:
+    expected = found["expected_cases"]
+    return [
+        ("folder", found["path"]),
+        ("kind", found["kind"]),
+        ("layers", found["layers"]),
+        ("heads", f"{found['kv_heads']} of keys and values, {found['head_dim']} wide"),
+        ("vocabulary", f"{found['vocab']}, begins {found['bos']}, ends {found['eos']}"),
+        ("context", f"{found['context']} tokens"),
+        ("keys, values", found["dtype"]),
+        ("weights", "int4 blocks" if found["int4"] else "as in the graph"),
+        ("chat template", "yes" if found["chat_template"] else "no"),
+        ("expected.json", f"{expected} cases" if expected else "none"),
+        *_list("inputs", found["inputs"]),
+        *_list("outputs", found["outputs"]),
+        ("operators", ", ".join(found["operators"])),
+        *_list("sha256", [f"{digest}  {name}" for name, digest in found["sha256"].items()]),
+    ]
+
+
+def _list(label: str, lines: list[str]) -> list[tuple[str, object]]:
+    return [(label if n == 0 else "", line) for n, line in enumerate(lines)]

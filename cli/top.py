@@ -1,0 +1,179 @@
+"""``lockstep top``: one look at a run, from outside and without a lock."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lockstep.cli import screen
+from lockstep.engine.errors import UsageError
+
+if TYPE_CHECKING:
+    from lockstep.shm import Snapshot
+
+STATES = ("starting", "running", "idle", "gone")  # By number, as on the board.
+BOARD_NAME = "/lockstep-"
+FILE_BYTES_MAX = 64 << 20
+
+Table = dict[str, Any]
+
+
+@click.command("top", short_help="Show the agents of a run and what they do.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True,
+              help="The last line of standard output is one JSON object.")  # fmt: skip
+def command(run: Path, as_json: bool) -> int:
+    """Show the agents of a run and what they do, once. The run does not notice.
+
+    \b
+    Examples:
+        lockstep top runs/vote-1
+        lockstep top runs/vote-1 --json | jq '.agents[] | select(.state == "running")'
+
+    A run that has ended is shown as it ended, without processes.
+
+    Exit codes: 0, or 2 when there is no run.
+    """
+    found = look(run)
+    screen.say(_text(found), err=as_json)
+    if as_json:
+        screen.say_json(found)
+    return 0
+
+
+def look(run: Path) -> Table:
+    """A run as it is now.
+
+    Raises:
+        UsageError: there is no run in the folder.
+    """
+    from lockstep.workers import folder as folders
+
+    if not (run / folders.LOCK).is_file():
+        raise UsageError(f"{run}: no run in this folder")
+    holder = folders.holder_of(run)
+    # The board first: at the end of a run the summary is there before the board's name is gone.
+    return _from_board(run / folders.BOARD, holder) or _from_files(run, holder)
+
+
+def _from_board(path: Path, holder: int | None) -> Table | None:
+    name = (_read_json(path) or {}).get("name")
+    if not isinstance(name, str) or not name.startswith(BOARD_NAME) or "\0" in name:
+        return None
+    from lockstep.workers.launch import ENVIRONMENT
+
+    os.environ.update(ENVIRONMENT)
+    from lockstep import shm
+
+    try:
+        board = shm.BoardReader.attach(name)
+    except (OSError, ValueError, shm.BoardRefused):
+        return None
+    try:
+        snapshot = board.snapshot()
+    finally:
+        board.close()
+    return _live(snapshot, holder)
+
+
+def _live(snapshot: "Snapshot", holder: int | None) -> Table:
+    # The board of a supervisor that was killed still shows its processes; the lock knows better.
+    supervisor = snapshot.supervisor.pid if holder is not None else 0
+    engine = snapshot.engine
+    return {
+        "agents": [
+            {
+                "name": agent.name,
+                "index": agent.index,
+                "pid": _pid(agent.pid, supervisor),
+                "state": _state(agent.state) if supervisor else "gone",
+                "step": agent.step,
+                "turns": agent.turns,
+            }
+            for agent in snapshot.agents
+        ],
+        "inference": {
+            "pid": _pid(engine.pid, supervisor),
+            "step": engine.step,
+            "rows": engine.rows if supervisor else 0,
+            "tickets_waiting": engine.tickets_waiting if supervisor else 0,
+        },
+        "supervisor": {"pid": supervisor or None},
+    }
+
+
+def _pid(pid: int, supervisor: int) -> int | None:
+    """The pid, if that process lives and is the supervisor's child: numbers are used again."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid) if pid and supervisor else None
+        if process is None or process.ppid() != supervisor:
+            return None
+        return None if process.status() == psutil.STATUS_ZOMBIE else pid
+    except psutil.Error:
+        return None
+
+
+def _from_files(run: Path, holder: int | None) -> Table:
+    """A run without a board: it has ended, was killed, or is still loading."""
+    from lockstep.workers import folder as folders
+
+    summary = _read_json(run / folders.SUMMARY) or {}
+    agents = _ended(summary.get("agents"))
+    if not agents:
+        agents = _named(run / folders.FLEET, "starting" if holder is not None else "gone")
+    engine = {"pid": None, "step": summary.get("steps", 0), "rows": 0, "tickets_waiting": 0}
+    return {"agents": agents, "inference": engine, "supervisor": {"pid": holder or None}}
+
+
+def _ended(agents: object) -> list[Table]:
+    """The agents of a summary, as far as it is one: a person may have edited it."""
+    rows = agents if isinstance(agents, list) else []
+    keys = ("name", "index", "pid", "state", "step", "turns")
+    return [{key: row.get(key) for key in keys} for row in rows if isinstance(row, dict)]
+
+
+def _named(fleet: Path, state: str) -> list[Table]:
+    from lockstep.engine.fleet import parse
+
+    try:
+        agents = parse(fleet.read_bytes(), str(fleet)).agents
+    except (OSError, UsageError):
+        return []
+    return [
+        {"name": a.name, "index": a.index, "pid": None, "state": state, "step": 0, "turns": 0}
+        for a in agents
+    ]
+
+
+def _read_json(path: Path) -> Table | None:
+    """A small JSON object; None if there is none, or it is something else."""
+    try:
+        with open(path, "rb") as file:
+            value = json.loads(file.read(FILE_BYTES_MAX))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _state(number: int) -> str:
+    return STATES[number] if number < len(STATES) else str(number)
+
+
+def _text(found: Table) -> str:
+    engine, supervisor = found["inference"], found["supervisor"]["pid"]
+    head = ("agent", "index", "pid", "state", "step", "turns")
+    keys = ("name", *head[1:])
+    rows = [[agent.get(key) for key in keys] for agent in found["agents"]]
+    return "\n".join(
+        (
+            f"supervisor  {f'pid {supervisor}' if supervisor else 'no process'}",
+            f"inference   {'pid {pid}'.format(**engine) if engine['pid'] else 'no process'}, "
+            "step {step}, {rows} rows, {tickets_waiting} tickets waiting".format(**engine),
+            "",
+            screen.table(head, rows),
+        )
+    )

@@ -22,6 +22,8 @@ MODULES = {
     name: f"lockstep.cli.{name}" for name in ("run", "verify", "top", "doctor", "model", "agent")
 }
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @click.command(cls=Verbs, modules=MODULES)
 @click.version_option(VERSION, prog_name="lockstep", message="%(prog)s %(version)s")
@@ -50,7 +52,13 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     screen.open_streams()
     listen_to_signals()
-    code = _guarded(list(sys.argv[1:] if args is None else args))
+    try:
+        code = _guarded(list(sys.argv[1:] if args is None else args))
+    except KeyboardInterrupt:  # One more, while the first was being told.
+        code = EXIT_INTERRUPTED
+    finally:
+        # All is decided: a signal that comes now must not turn the end into a traceback.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     problem = screen.close_streams()
     if problem and code == EXIT_OK:
         screen.tell("error", f"standard output: {os.strerror(problem)}", "red")

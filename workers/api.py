@@ -13,7 +13,7 @@ from lockstep.engine.errors import EXIT_DIVERGED, EXIT_OK, UsageError
 from lockstep.engine.journal import JournalReader
 from lockstep.engine.journal import format as journal_format
 from lockstep.workers import folder as folders
-from lockstep.workers.identity import differences, read_journal, read_manifest
+from lockstep.workers.identity import environment_differences, read_journal, read_manifest
 from lockstep.workers.job import Job
 from lockstep.workers.journal_file import LEVELS
 from lockstep.workers.launch import Listener, launch
@@ -160,7 +160,8 @@ def verify(
         )
         second = read_journal(scratch / "run")
         _, now = read_manifest(second, scratch)
-        return _compare(journal, second, again, tuple(_notes(environment, now)))
+        notes = tuple(environment_differences(environment, now))
+        return _compare(journal, second, again, notes)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -174,11 +175,6 @@ def _compare(
     difference = first_difference(recorded, found, prefix=not whole)
     digest = hashlib.sha256(b"".join([first.frames[0].body, *recorded])).hexdigest()
     return Verification(difference is None, whole, digest, again, difference, notes)
-
-
-def _notes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    keys = ("platform", "cpu", "versions", "providers")
-    return [line for key in keys for line in differences(then.get(key), now.get(key), key)]
 
 
 def _absolute(path: str | Path | None) -> str:

@@ -164,7 +164,7 @@ class Crew:
                 pair.agent_bell,
                 pair.supervisor_bell,
             )
-            return agent_main(spec, channel)
+            return agent_main(spec, channel, spawn.confine)
 
         with self._arena.lend(spec.index + 1):
             process.child = spawn.fork(f"agent {spec.name}", body, pair.descriptors())

@@ -39,17 +39,20 @@ def read_manifest(journal: JournalReader, run: Path) -> tuple[dict[str, Any], di
     return values[0], values[1]
 
 
-def check_identity(run: Path, identity: dict[str, Any]) -> None:
+def check_identity(run: Path, identity: dict[str, Any], environment: dict[str, Any]) -> list[str]:
     """Refuse to execute something else than the run that is to be verified.
+
+    Returns:
+        What differs of the machine and the versions since: equal bits are not to be expected then.
 
     Raises:
         ModelRejected: a model's files changed since; both hashes are shown.
         Diverged: anything else of the identity differs; the first keys are named.
     """
-    expected, _ = read_manifest(read_journal(run), run)
-    found = [line for line in differences(expected, identity) if line]
+    expected, then = read_manifest(read_journal(run), run)
+    found = differences(expected, identity)
     if not found:
-        return
+        return environment_differences(then, environment)
     models = [line for line in found if line.startswith("fleet.models")]
     if models:
         raise ModelRejected(
@@ -60,6 +63,12 @@ def check_identity(run: Path, identity: dict[str, Any]) -> None:
         f"{run}: what is in the folder is not what was run (recorded -> found): "
         f"{'; '.join(found[:3])}{more}"
     )
+
+
+def environment_differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What of platform, CPU, versions and providers differs."""
+    keys = ("platform", "cpu", "versions", "providers")
+    return [line for key in keys for line in differences(then.get(key), now.get(key), key)]
 
 
 def differences(left: Any, right: Any, path: str = "") -> list[str]:

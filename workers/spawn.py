@@ -20,6 +20,7 @@ from pathlib import Path
 from lockstep.engine.errors import EXIT_BUG, LockstepBug, LockstepError, UsageError
 
 PR_SET_PDEATHSIG = 1
+PR_SET_NO_NEW_PRIVS = 38
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _OUR_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD, signal.SIGUSR1)
 
@@ -76,6 +77,12 @@ def settle_memory() -> None:
     """Before forking many: what is here now is never collected, so children share its pages."""
     gc.collect()
     gc.freeze()
+
+
+def confine() -> None:
+    """For an agent, once its module is loaded: no new privileges, no processes of its own."""
+    _LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 
 
 def _be_child(name: str, parent: int, body: Callable[[], int], keep: Sequence[int]) -> None:

@@ -119,12 +119,14 @@ class Supervisor:
             said = self._load_models()
             identity = prepare.identity(prepared, [m["files"] for m in said["models"]])
             providers = [m["provider"] for m in said["models"]]
+            environment = prepare.environment(providers)
             if job.verify_of:
-                check_identity(Path(job.verify_of), identity)
+                for line in check_identity(Path(job.verify_of), identity, environment):
+                    self._reporter.say("note", f"since the run: {line}")
             self._provider = ", ".join(dict.fromkeys(p["got"][0] for p in providers)) or "none"
             self._folder = RunFolder.create(wanted, Path(job.base), fleet.name)
             try:
-                self._open_run(prepared, identity, prepare.environment(providers))
+                self._open_run(prepared, identity, environment)
             except (OSError, JournalError) as error:
                 self._folder.remove()
                 raise UsageError(

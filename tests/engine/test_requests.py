@@ -25,7 +25,7 @@ def test_a_ticket_lives_from_its_number_to_its_delivery() -> None:
     assert book.smallest_due() == 7
     assert not book.unanswered(second)
     assert book.open(0) == {40: second}  # Answered, not seen yet: the number is still in use.
-    book.deliver(0, 2)
+    book.deliver(2)
     assert book.open(0) == {}
     assert book.issue(0, request=40, item=0, due=9).ordinal == 1
 

@@ -8,7 +8,7 @@ import pytest
 
 from lockstep.engine import actions
 from lockstep.engine.effects import Turn
-from lockstep.engine.errors import LockstepBug
+from lockstep.engine.errors import LockstepBug, UsageError
 from lockstep.engine.fleet import parse
 from lockstep.engine.items import InputItem
 from lockstep.engine.record import Kind, Outcome, decode, encode
@@ -164,6 +164,13 @@ def test_start_tells_the_roster_and_the_config() -> None:
         "models": ["m"],
         "config": {"k": 1},
     }
+
+
+def test_a_start_record_larger_than_a_record_may_be_is_refused_before_the_run() -> None:
+    with pytest.raises(
+        UsageError, match=r"START of agent a \(its config and 1 names\) has 1\d{3} "
+    ):
+        Script(f"a config = {{ k = '{'x' * 1000}' }}", fleet="record_bytes_max = 1024")
 
 
 def test_the_fuel_before_the_first_turn_call_delays_start() -> None:

@@ -9,7 +9,6 @@ come from outside.
 
 import platform
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from wasmtime import Config, Engine
 
@@ -113,10 +112,12 @@ def guest_engine(*, canonical_nans: bool = True) -> GuestEngine:
 
 
 def code_generation(*, canonical_nans: bool = True) -> dict[str, object]:
-    """What decides the code of a guest, for the run's identity: plain JSON values."""
+    """What decides the code of a guest, for the run's identity: plain JSON values.
+
+    The version of wasmtime is not in it: versions are the run's environment (rule 7).
+    """
     triple, cpu_features = _target()
     return {
-        "wasmtime": version("wasmtime"),
         "target": triple,
         "cpu_features": list(cpu_features),
         "opt_level": OPT_LEVEL,

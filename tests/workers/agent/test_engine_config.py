@@ -52,7 +52,7 @@ def test_identity_is_plain_json_and_names_what_decides_the_code() -> None:
     assert identity["register_allocator"] == "backtracking"
     assert identity["canonical_nans"] is True
     assert code_generation(canonical_nans=False)["canonical_nans"] is False
-    assert str(identity["wasmtime"]).startswith("50.")
+    assert "wasmtime" not in identity  # Versions are environment, not identity.
 
 
 def test_unknown_machine_type_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,78 @@
+"""`lockstep doctor`: a cure for whatever is missing."""
+
+import configparser
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lockstep.cli import checks, doctor, probes
+from lockstep.cli.checks import FAIL, OK, WARN
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_machine_that_runs_these_tests_is_good_enough(place: Any) -> None:
+    result = place.lockstep("doctor", "--json")
+    assert result.code == 0, result.err
+    assert result.json["ok"] is True
+    names = {check["name"] for check in result.json["checks"]}
+    assert names >= {"python", "system", "kernel", "/dev/shm", "descriptors", "machine", "cpu",
+                     "guests", "inference", "provider cpu", "provider cuda", "denormals",
+                     "stale segments", "working folder"}  # fmt: skip
+    assert all(check["cure"] for check in result.json["checks"] if check["state"] != OK)
+    assert len(result.err.splitlines()) >= len(names)
+
+
+def test_package_ranges_are_those_of_the_distribution() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    required = config["options"]["install_requires"]
+    found = set(re.findall(r"^([\w-]+)>=([\d.]+),<([\d.]+)", required, re.MULTILINE))
+    ours = {*checks.PACKAGES, *((name, *checks.RUNTIME_RANGE) for name in checks.RUNTIMES)}
+    assert found == ours
+
+
+def test_the_probe_model_is_what_its_comment_says() -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(probes.ONNX)
+    onnx.checker.check_model(model)
+    assert [(node.op_type, *node.input, *node.output) for node in model.graph.node] == [
+        ("Add", "x", "x", "y")
+    ]
+
+
+def test_a_package_that_is_missing_or_of_another_version_has_a_cure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checks, "PACKAGES", (("no-such-package", "1", "2"), ("click", "9", "10")))
+    missing, other = list(checks.packages())[:2]
+    assert (missing.state, missing.cure) == (FAIL, "pip install 'no-such-package>=1,<2'")
+    assert (other.state, other.cure) == (WARN, "pip install 'click>=9,<10'")
+
+
+def test_a_cpu_without_what_guests_need_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks.platform, "machine", lambda: "x86_64")
+    old = checks.cpu("model name\t: Old\nflags\t\t: fpu sse2\n\nmodel name : Two\n")
+    assert old.state == FAIL and old.found == "Old, without ssse3 sse4_1 sse4_2 popcnt cx16"
+    slow = checks.cpu("model name: Slow\nflags: ssse3 sse4_1 sse4_2 popcnt cx16\n")
+    assert (slow.state, slow.found) == (WARN, "Slow, without avx2")
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    found = checks._folder("working folder", tmp_path / "none", WARN, "a cure")
+    assert (found.state, found.cure) == (WARN, "a cure")
+
+
+def test_a_probe_that_crashes_is_a_failure_with_its_last_words() -> None:
+    (found,) = doctor.probe("crashing", "os:abort")
+    assert (found.state, found.name) == (FAIL, "crashing")
+    assert "SIGABRT" in found.found
+    (found,) = doctor.probe("raising", "no_such_module:f")
+    assert found.state == FAIL and "no_such_module" in found.found
+
+
+def test_a_line_shows_symbol_finding_and_cure() -> None:
+    text = doctor.line(checks.Check("thing", FAIL, "it is\x1b[0m gone", "put it back"))
+    assert "FAIL  thing" in text and "\\x1b[0m gone\n" in text and "cure: put it back" in text

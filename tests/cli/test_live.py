@@ -1,0 +1,99 @@
+"""Runs that are alive, are stopped by a person, or lost their supervisor."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lockstep.workers.identity import read_journal
+
+AGENT = {"name", "index", "pid", "state", "step", "turns"}
+
+
+def test_top_shows_a_live_run_and_a_second_run_in_its_folder_is_refused(
+    place: Any, live: Any
+) -> None:
+    live()
+    found = place.lockstep("top", "run", "--json").json
+    supervisor = found["supervisor"]["pid"]
+    assert set(found) == {"agents", "inference", "supervisor"}
+    assert [set(agent) for agent in found["agents"]] == [AGENT, AGENT]
+    assert [agent["name"] for agent in found["agents"]] == ["spin", "calm"]
+    assert found["agents"][0]["state"] == "running"
+    for agent in found["agents"]:
+        os.kill(agent["pid"], 0)
+    assert found["inference"] == {"pid": None, "step": 0, "rows": 0, "tickets_waiting": 0}
+    table = place.lockstep("top", "run")
+    assert f"supervisor  pid {supervisor}" in table.out and "spin" in table.out
+    second = place.lockstep("run", "endless.toml", "--run-dir", "run")
+    assert second.code == 2 and f"process {supervisor} is running it" in second.err
+    verified = place.lockstep("verify", "run")
+    assert verified.code == 2 and f"process {supervisor} is still running it" in verified.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_the_run_with_its_journal_whole(
+    place: Any, live: Any, number: signal.Signals
+) -> None:
+    process = live("--json")
+    process.send_signal(number)
+    out, err = process.communicate()
+    assert process.returncode == 130, err
+    assert '"state": "stopped"' in out and '"reason": "interrupted"' in out
+    assert "Traceback" not in err and "state        stopped: interrupted" in err
+    journal = read_journal(place.path / "run")
+    assert len(journal.frames) > 2 and journal.torn_bytes == 0
+    after = place.lockstep("top", "run", "--json").json
+    pids = [after["supervisor"]["pid"], after["inference"]["pid"]]
+    assert [*pids, *(agent["pid"] for agent in after["agents"])] == [None] * 4
+    assert [set(agent) for agent in after["agents"]] == [AGENT, AGENT]
+
+
+def _pending(pid: int) -> int:
+    """Signals that wait for a process, as a bit mask."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd"))
+
+
+def test_a_second_signal_ends_it_at_once(place: Any, live: Any) -> None:
+    process = live()
+    supervisor = place.lockstep("top", "run", "--json").json["supervisor"]["pid"]
+    os.kill(supervisor, signal.SIGSTOP)  # So that the first request is never answered.
+    process.send_signal(signal.SIGINT)
+    while not _pending(supervisor) & 1 << (signal.SIGINT - 1):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "stopped at once" in err and "Traceback" not in err
+    read_journal(place.path / "run")
+
+
+def test_a_storm_of_signals_ends_in_one_line(place: Any, live: Any) -> None:
+    process = live()
+    ended = None
+    while ended is None:
+        process.send_signal(signal.SIGTERM)
+        ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in err and "Exception" not in err
+
+
+def test_a_killed_supervisor_is_told_and_top_shows_no_process(place: Any, live: Any) -> None:
+    process = live()
+    os.kill(place.lockstep("top", "run", "--json").json["supervisor"]["pid"], signal.SIGKILL)
+    _, err = process.communicate()
+    assert process.returncode == 3
+    assert "ended with SIGKILL" in err and "is whole up to its last record" in err
+    # With its board still there, and after the next start swept it.
+    for _ in range(2):
+        found = place.lockstep("top", "run", "--json").json
+        assert found["supervisor"]["pid"] is None
+        assert [(a["name"], a["pid"], a["state"]) for a in found["agents"]] == [
+            ("spin", None, "gone"),
+            ("calm", None, "gone"),
+        ]
+        assert place.lockstep("run", "trap.toml", "--input", "items.jsonl").code == 3

@@ -1,0 +1,93 @@
+"""The entry point: light help, one line for everything, streams that go away."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from lockstep.cli.main import MODULES, cli
+from lockstep.engine.version import VERSION
+
+HEAVY = ("numpy", "wasmtime", "onnxruntime", "posix_ipc", "psutil", "tokenizers", "jinja2")
+VERBS = [(name,) for name in MODULES] + [("model", "check"), ("model", "inspect"),
+                                         ("agent", "check")]  # fmt: skip
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["run", "--help"], ["rnu"], []])
+def test_help_loads_nothing_heavy(place: Any, args: list[str]) -> None:
+    code = (
+        "import sys; from lockstep.cli.main import main\n"
+        f"main({args!r})\n"
+        f"sys.exit(','.join(m for m in {HEAVY!r} + ('lockstep.workers',) if m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=place.env, capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    assert done.stderr.strip().splitlines()[1 if args == ["rnu"] else 0 :] == []
+
+
+def test_version_is_one_line(place: Any) -> None:
+    assert place.lockstep("--version").out == f"lockstep {VERSION}\n"
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_help_of_every_verb_begins_with_examples(verb: tuple[str, ...]) -> None:
+    text = CliRunner().invoke(cli, [*verb, "--help"]).output
+    assert 0 < text.index("Examples:") < text.index("Options:")
+    assert f"lockstep {' '.join(verb)}" in text
+
+
+def test_without_a_verb_help_is_shown(place: Any) -> None:
+    result = place.lockstep()
+    assert result.code == 2 and "lockstep doctor" in result.out and result.err == ""
+    assert all(verb in result.out for verb in MODULES)
+
+
+def test_a_bug_is_one_line_and_its_traceback_a_file(place: Any, tmp_path: Path) -> None:
+    code = (
+        "import sys; from lockstep.cli import main, top\n"
+        "def look(run): raise KeyError('\\x1b[31mboom')\n"
+        "top.look = look\n"
+        "sys.exit(main.main(['top', 'x']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=place.env | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (70, "")
+    assert done.stderr.startswith("lockstep: bug: KeyError: ") and done.stderr.count("\n") == 1
+    (kept,) = tmp_path.glob("lockstep-bug-*.txt")
+    assert str(kept) in done.stderr and "\x1b" not in done.stderr
+    assert "Traceback (most recent call last)" in kept.read_text()
+
+
+def test_a_bug_in_a_child_keeps_the_childs_traceback(place: Any, tmp_path: Path) -> None:
+    code = (
+        "import sys; from lockstep.cli import child, main, top\n"
+        "top.look = lambda run: child.call('trying', 'json:loads', 'no json')\n"
+        "sys.exit(main.main(['top', 'x']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=place.env | {"TMPDIR": str(tmp_path)},
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 70 and "trying: JSONDecodeError" in done.stderr
+    (kept,) = tmp_path.glob("lockstep-bug-*.txt")
+    assert "raw_decode" in kept.read_text()
+
+
+def test_streams_that_are_closed_from_the_start_do_no_harm(place: Any) -> None:
+    script = 'exec "$0" -m lockstep.cli.main --version >&- 2>&- <&-'
+    done = subprocess.run(["/bin/sh", "-c", script, sys.executable], env=place.env, check=False)
+    assert done.returncode == 0
+
+
+def test_help_into_a_closed_pipe_is_quiet(place: Any) -> None:
+    process = place.start("--help")
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == ""
+    assert process.wait() == 0

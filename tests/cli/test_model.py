@@ -1,0 +1,54 @@
+"""`lockstep model` and `lockstep agent`."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DATA = Path(__file__).parents[1] / "data"
+MODEL = str(DATA / "genai-micro-fp32")
+GUESTS = Path(__file__).parents[1] / "guests"
+
+
+def test_inspect_says_what_a_folder_is(place: Any) -> None:
+    result = place.lockstep("model", "inspect", MODEL, "--json")
+    assert result.code == 0, result.err
+    assert (result.json["kind"], result.json["layers"]) == ("llama", 2)
+    assert set(result.json["sha256"]) >= {"model.onnx", "model.onnx.data", "tokenizer.json"}
+    shown = place.lockstep("model", "inspect", MODEL)
+    assert re.search("^kind +llama$", shown.out, re.MULTILINE)
+
+
+def test_check_prints_the_proven_class_last(place: Any) -> None:
+    result = place.lockstep("model", "check", MODEL, "--require-class", "batch-invariant")
+    assert result.code == 0, result.out
+    assert result.out.splitlines()[-1] == "batch-invariant"
+    assert result.err == ""
+
+
+def test_check_fails_on_unexpected_tokens(place: Any) -> None:
+    shutil.copytree(MODEL, place.path / "model")
+    path = place.path / "model" / "expected.json"
+    path.write_text(re.sub(r'("greedy": \[\s*)\d+', r"\g<1>7", path.read_text()))
+    result = place.lockstep("model", "check", "model", "--json")
+    assert result.code == 3, result.err
+    assert result.json["ok"] is False and result.json["class"] == "batch-invariant"
+    assert "FAILED: " in result.err
+
+
+def test_a_module_is_described(place: Any) -> None:
+    path = str(GUESTS / "echo.wasm")
+    result = place.lockstep("agent", "check", path, "--json")
+    assert result.code == 0, result.err
+    assert set(result.json) >= {"form", "imports", "exports", "memory", "bytes", "sha256"}
+    assert result.json["imports"] == ["lockstep.turn (i32, i32, i32, i32) -> (i32)"]
+    shown = place.lockstep("agent", "check", path)
+    labels = [line.split()[0] for line in shown.out.splitlines()]
+    assert labels == ["module", "form", "memory", "size", "sha256", "imports", "exports", "result"]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in GUESTS.glob("*_*.wasm")))
+def test_every_form_is_accepted(place: Any, name: str) -> None:
+    assert place.lockstep("agent", "check", str(GUESTS / name)).code == 0

@@ -1,0 +1,127 @@
+"""Bad input: one line that names it, exit 2, and nothing half written."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wasmtime
+
+WRONG_IMPORT = """(module (import "env" "time" (func)) (memory (export "memory") 1)
+  (func (export "main")))"""
+ECHO = '[agents.e]\nmodule = "{guests}/echo.wasm"\ninput = "broadcast"\n'
+MODELS = '[models.default]\npath = "{model}"\n'
+
+CASES = {
+    "no fleet file": (None, "cannot read the fleet file: No such file"),
+    "not TOML": ("x = [", "bad.toml: "),
+    "not UTF-8": (b"\xff", "not UTF-8 at byte 0"),
+    "unknown table": ("[flet]\n", "unknown key 'flet'; did you mean 'fleet'?"),
+    "unknown key": (ECHO + "inptu = 1\n", "unknown key 'inptu'; did you mean 'input'?"),
+    "no agents": ("[fleet]\n", "expected at least one agent"),
+    "a wrong type": ("[fleet]\nseed = 'x'\n" + ECHO, "seed is 'x', expected a whole number"),
+    "no module": ("[agents.e]\nmodule = 'no.wasm'\n", "cannot read the module of [agents.e]"),
+    "a module that is none": ("[agents.e]\nmodule = 'items.jsonl'\n", "core WebAssembly module"),
+    "a wrong import": ("[agents.e]\nmodule = 'wrong.wasm'\n", "import `env.time` is not known"),
+    "no model folder": (ECHO + "[models.default]\npath = 'none'\n", "none: no such folder"),
+    "no model file": (ECHO + "[models.default]\npath = 'damaged'\n", "model.onnx"),
+    "an unknown provider": (ECHO + MODELS + "providers = ['cdua']\n", "did you mean 'cuda'?"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_fleet_that_cannot_run_is_refused_in_one_line(place: Any, case: str) -> None:
+    text, expected = CASES[case]
+    if isinstance(text, bytes):
+        (place.path / "bad.toml").write_bytes(text)
+    elif text is not None:
+        place.write("bad.toml", text)
+    (place.path / "wrong.wasm").write_bytes(wasmtime.wat2wasm(WRONG_IMPORT))
+    if "damaged" in str(text):
+        _damaged(place.path / "damaged")
+    _refused(place, expected, "run", "bad.toml", "--input", "items.jsonl")
+
+
+def _damaged(folder: Path) -> None:
+    shutil.copytree(Path(__file__).parents[1] / "data" / "genai-micro-fp32", folder)
+    (folder / "model.onnx").unlink()
+
+
+def _refused(place: Any, expected: str, *args: str) -> None:
+    before = place.names()
+    result = place.lockstep(*args)
+    assert (result.code, result.out) == (2, ""), result
+    assert result.err.startswith("lockstep: error: ") and result.err.count("\n") == 1, result.err
+    assert expected in result.err
+    assert place.names() == before
+
+
+INPUTS = {
+    "not JSON": ('{"a": 1}\n\n{"a":\n', "bad.jsonl:3: not valid JSON"),
+    "no object": ('{"a": 1}\n[1]\n', "bad.jsonl:2: found"),
+    "an id twice": ('{"id": 1}\n{"id": 2}\n{"id": 1}\n', "bad.jsonl:3: id 1 is that of line 1"),
+}
+
+
+@pytest.mark.parametrize("case", INPUTS)
+def test_a_malformed_input_line_is_named_by_its_number(place: Any, case: str) -> None:
+    text, expected = INPUTS[case]
+    (place.path / "bad.jsonl").write_text(text)
+    args = ("run", "fleet.toml", "--input", "bad.jsonl", "--run-dir", "run")
+    _refused(place, expected, *args)
+
+
+def test_cuda_that_is_required_and_missing_is_refused_with_a_cure(place: Any) -> None:
+    if any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg")):
+        pytest.skip("there may be CUDA here")
+    place.write("cuda.toml", ECHO + MODELS + 'require = "cuda"\n')
+    _refused(place, "To get it, ", "run", "cuda.toml", "--input", "items.jsonl")
+
+
+def test_a_folder_that_holds_a_run_or_files_is_not_touched(done: Any, place: Any) -> None:
+    run = done[0].path / "runs" / "small-1"
+    before = sorted((p, p.stat().st_mtime_ns) for p in run.rglob("*"))
+    args = ("run", "fleet.toml", "--input", "items.jsonl", "--run-dir")
+    _refused(place, "holds a run already; nothing was touched", *args, str(run))
+    assert sorted((p, p.stat().st_mtime_ns) for p in run.rglob("*")) == before
+    _refused(place, "not empty; nothing was touched", *args, ".")
+
+
+def test_an_output_that_cannot_be_written_is_refused_first(place: Any) -> None:
+    args = ("run", "fleet.toml", "--input", "items.jsonl", "--output", "nowhere/out.jsonl")
+    _refused(place, "cannot write the output there", *args)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written_is_refused(place: Any) -> None:
+    closed = place.path / "closed"
+    closed.mkdir(mode=0o500)
+    args = ("run", "fleet.toml", "--input", "items.jsonl", "--run-dir", "closed/run")
+    _refused(place, "cannot make the run folder", *args)
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (("run", "fleet.toml", "--order", "arrival"), "--order arrival does not exist yet"),
+        (("run", "fleet.toml", "--durability", "async2"), "async2"),
+        (("run", "fleet.toml", "--seed", "-1"), "--seed"),
+        (("run",), "Missing argument 'FLEET' (lockstep run --help)"),
+        (("run", "--inptu", "x", "fleet.toml"), "--inptu"),
+        (("verify", "."), "no run in this folder"),
+        (("verify", ".", "--model", "x"), "--model is 'x', expected NAME=DIR"),
+        (("top", "."), "no run in this folder"),
+        (("top", "nowhere"), "no run in this folder"),
+        (("agent", "check", "items.jsonl"), "expected a core WebAssembly module"),
+        (("agent", "check", "nowhere"), "cannot read the module"),
+        (("agent", "chek"), "unknown verb 'chek'; did you mean 'check'?"),
+        (("model", "check", "nowhere"), "nowhere: no such folder"),
+        (("model", "inspect", "."), "genai_config.json: missing"),
+        (("rnu",), "unknown verb 'rnu'; did you mean 'run'?"),
+        (("resume", "x"), "unknown verb 'resume'"),
+        (("top", "\x1b[31mred\x07"), "\\x1b[31mred\\x07: no run"),
+    ],
+)
+def test_a_wrong_command_is_one_line(place: Any, args: tuple[str, ...], expected: str) -> None:
+    _refused(place, expected, *args)

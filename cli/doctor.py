@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from typing import TextIO
 
 import click
 
@@ -47,7 +48,7 @@ def command(as_json: bool) -> int:
     found = []
     for check in examine():
         found.append(check)
-        screen.say(line(check), err=as_json)
+        screen.say(line(check, sys.stderr if as_json else sys.stdout), err=as_json)
     bad = [check for check in found if check.state == FAIL]
     warned = sum(check.state == WARN for check in found)
     verdict = "a run on the CPU is possible" if not bad else "no run is possible yet"
@@ -81,11 +82,11 @@ def probe(what: str, function: str) -> list[Check]:
     return [Check(**values) for values in answer]
 
 
-def line(check: Check) -> str:
+def line(check: Check, stream: TextIO) -> str:
     """One check for people: symbol, name, what was found; the cure on a line of its own."""
     symbol, word, colour = SYMBOLS[check.state]
     # A symbol that the stream cannot encode would come out as an escape.
-    mark = symbol if (sys.stdout.encoding or "").lower().startswith("utf") else "*"
-    head = screen.paint(f"{mark} {word:4}", colour, sys.stdout)
+    mark = symbol if (stream.encoding or "").lower().startswith("utf") else "*"
+    head = screen.paint(f"{mark} {word:4}", colour, stream)
     text = f"{head}  {check.name:17}  {screen.one_line(check.found)}"
     return f"{text}\n{'':27}cure: {screen.one_line(check.cure)}" if check.cure else text

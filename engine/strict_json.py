@@ -1,26 +1,41 @@
-"""JSON from people and guests: duplicate keys, NaN, Infinity and deep nesting are refused."""
+"""JSON from people and guests: one meaning or none.
+
+Refused: duplicate keys, NaN and Infinity in any spelling, numbers that overflow, text that is not
+Unicode, deep nesting. Depth is bounded before the parser recurses.
+"""
 
 import json
+import math
+import re
 from typing import Any
 
 DEPTH_MAX = 64
+DIGITS_MAX = 400  # Of an integer.
+# Possessive, so that a string of megabytes costs no memory and a missing end no second try.
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+', re.DOTALL)
 
 
-def loads(data: bytes | str) -> Any:
+def loads(data: bytes | str, depth_max: int = DEPTH_MAX) -> Any:
     """Parse strictly valid JSON.
 
     Raises:
-        ValueError: not UTF-8, not JSON, a duplicate key, a number JSON does not have, half a
-            surrogate pair, nesting deeper than `DEPTH_MAX`.
+        ValueError: not UTF-8, not JSON, a duplicate key, a number JSON or a float64 does not
+            have, half a surrogate pair, nesting deeper than ``depth_max``.
     """
     if isinstance(data, bytes):
         try:
             data = data.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(f"not UTF-8 at byte {error.start}") from None
-    if data.count("[") + data.count("{") > DEPTH_MAX and _depth(data) > DEPTH_MAX:
-        raise ValueError(f"nested deeper than {DEPTH_MAX}")
-    value = json.loads(data, object_pairs_hook=_unique, parse_constant=_refuse, parse_int=_integer)
+    if data.count("[") + data.count("{") > depth_max and _depth(data) > depth_max:
+        raise ValueError(f"nested deeper than {depth_max}")
+    value = json.loads(
+        data,
+        object_pairs_hook=_unique,
+        parse_constant=_refuse,
+        parse_int=_integer,
+        parse_float=_finite,
+    )
     if "\\u" in data:
         _refuse_surrogates(value)
     return value
@@ -39,7 +54,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: dict[str, None] = {}
         for key, _ in pairs:
             if key in seen:
-                raise ValueError(f"key {key!r} appears twice")
+                raise ValueError(f"key {key!r:.80} appears twice")
             seen[key] = None
     return value
 
@@ -57,26 +72,22 @@ def _refuse_surrogates(value: Any) -> None:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > 400:
-        raise ValueError(f"a number of {len(digits)} digits")
+    if len(digits) > DIGITS_MAX:
+        raise ValueError(f"a number of {len(digits)} digits, at most {DIGITS_MAX}")
     return int(digits)
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text:.40} does not fit into a float64")
+    return value
+
+
 def _depth(text: str) -> int:
-    # Brackets inside strings do not nest.
     depth = deepest = 0
-    inside = escaped = False
-    for char in text:
-        if inside:
-            if escaped:
-                escaped = False
-            elif char == "\\":
-                escaped = True
-            elif char == '"':
-                inside = False
-        elif char == '"':
-            inside = True
-        elif char in "[{":
+    for char in _STRING.sub("", text):  # Brackets inside strings do not nest.
+        if char in "[{":
             depth += 1
             deepest = max(deepest, depth)
         elif char in "]}":

@@ -11,7 +11,6 @@ import resource
 import select
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from lockstep import shm
@@ -29,24 +28,12 @@ from lockstep.workers.links import (
     ring_slice_bytes,
 )
 from lockstep.workers.prepare import Prepared, sha256
+from lockstep.workers.seat import Seat
 
 COMPILE_S_MAX = 120.0
 COMPILE_BYTES_MAX = 4 << 30
 READY_BYTES_MAX = 16 << 20
 PERTURB_S_MAX = 0.3
-
-
-@dataclass(slots=True)
-class AgentProcess:
-    """One agent as the supervisor sees it, physically."""
-
-    name: str
-    link: AgentLink
-    child: spawn.Child | None = None
-    ready: bool = False
-    ended: bool = False  # Its last END said that the guest has ended: it leaves by itself.
-    records: bytes = b""  # Of the turn that is under way.
-    count: int = 0
 
 
 class Crew:
@@ -76,8 +63,8 @@ class Crew:
         self.board.seal()
         memory = EngineMemory.create(self._arena.slice(0), fleet.record_bytes_max)
         self.engine_link = EngineLink(memory)
-        self.agents = [
-            AgentProcess(a.name, AgentLink(RingPair.create(self._arena.slice(a.index + 1)), a.name))
+        self.seats = [
+            Seat(a.name, AgentLink(RingPair.create(self._arena.slice(a.index + 1)), a.name))
             for a in fleet.agents
         ]
         self.engine: spawn.Child | None = None
@@ -151,10 +138,10 @@ class Crew:
             chance.shuffle(order)
         for index in order:
             delay_s = chance.random() * PERTURB_S_MAX if perturb else 0.0
-            self._start_agent(self.agents[index], specs[index], delay_s)
+            self._start_agent(self.seats[index], specs[index], delay_s)
 
-    def _start_agent(self, process: AgentProcess, spec: AgentSpec, delay_s: float) -> None:
-        pair = process.link.pair
+    def _start_agent(self, seat: Seat, spec: AgentSpec, delay_s: float) -> None:
+        pair = seat.link.pair
 
         def body() -> int:
             time.sleep(delay_s)
@@ -167,7 +154,7 @@ class Crew:
             return agent_main(spec, channel, spawn.confine)
 
         with self._arena.lend(spec.index + 1):
-            process.child = spawn.fork(f"agent {spec.name}", body, pair.descriptors())
+            seat.child = spawn.fork(f"agent {spec.name}", body, pair.descriptors())
 
     def end(self) -> None:
         """Kill and reap everybody, and leave nothing behind.
@@ -175,7 +162,7 @@ class Crew:
         Nothing that a child still holds is part of the run: what counts was published. So death
         is the normal way to leave, and bounded.
         """
-        children = [p.child for p in self.agents if p.child is not None]
+        children = [p.child for p in self.seats if p.child is not None]
         if self.engine is not None:
             children.append(self.engine)
         for child in children:
@@ -183,8 +170,8 @@ class Crew:
         for child in children:
             child.reap()
         self.engine = None
-        for process in self.agents:
-            process.child = None
+        for seat in self.seats:
+            seat.child = None
         self.board.close()
 
 

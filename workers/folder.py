@@ -147,3 +147,16 @@ def holder_of(run: Path) -> int | None:
     finally:
         os.close(lock)
     return None
+
+
+def check_output(path: Path) -> None:
+    """Refuse a place for ``--output`` that cannot be written, before anything is started."""
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path}: cannot write the output there")
+
+
+def copy_output(run: Path, target: Path) -> None:
+    """Copy a run's output file, whole or not at all."""
+    temporary = target.with_name(f".{target.name}.part")
+    shutil.copyfile(run / OUTPUT, temporary)
+    temporary.replace(target)

@@ -135,8 +135,11 @@ def identity(prepared: Prepared, model_files: list[dict[str, str]]) -> dict[str,
     return as_read
 
 
-def environment(providers: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the run ran on: compared by `verify` beforehand, never hashed into the digest."""
+def environment(prepared: Prepared, providers: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the run ran on: compared by `verify` beforehand, never hashed into the digest.
+
+    With it go the paths that a second execution needs: the seed given, last known model folders.
+    """
     versions = {"lockstep": VERSION, "python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -148,6 +151,9 @@ def environment(providers: list[dict[str, Any]]) -> dict[str, Any]:
         "cpu": _cpu(),
         "versions": versions,
         "providers": providers,
+        "seed": prepared.fleet.seed,
+        "has_input": prepared.input_bytes is not None,
+        "models": {model.name: model.path for model in prepared.fleet.models},
     }
 
 

@@ -37,8 +37,9 @@ class Reporter:
 
     def progress(self, value: dict[str, Any]) -> None:
         """A line that may be dropped. Shorter than PIPE_BUF, so it is written whole or not."""
+        line = json.dumps({"progress": {**value, "elapsed_s": round(self.elapsed_s(), 3)}})
         try:
-            os.write(self._descriptor, json.dumps({"progress": value}).encode() + b"\n")
+            os.write(self._descriptor, line.encode() + b"\n")
         except OSError:
             pass
 

@@ -1,6 +1,7 @@
 """`lockstep doctor`: a cure for whatever is missing."""
 
 import configparser
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -74,5 +75,7 @@ def test_a_probe_that_crashes_is_a_failure_with_its_last_words() -> None:
 
 
 def test_a_line_shows_symbol_finding_and_cure() -> None:
-    text = doctor.line(checks.Check("thing", FAIL, "it is\x1b[0m gone", "put it back"))
+    text = doctor.line(
+        checks.Check("thing", FAIL, "it is\x1b[0m gone", "put it back"), io.StringIO()
+    )
     assert "FAIL  thing" in text and "\\x1b[0m gone\n" in text and "cure: put it back" in text

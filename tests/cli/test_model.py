@@ -31,7 +31,7 @@ def test_check_prints_the_proven_class_last(place: Any) -> None:
 def test_check_fails_on_unexpected_tokens(place: Any) -> None:
     shutil.copytree(MODEL, place.path / "model")
     path = place.path / "model" / "expected.json"
-    path.write_text(re.sub(r'("greedy": \[\s*)\d+', r"\g<1>7", path.read_text()))
+    path.write_text(re.sub(r'("greedy_ids": \[\s*)\d+', r"\g<1>7", path.read_text()))
     result = place.lockstep("model", "check", "model", "--json")
     assert result.code == 3, result.err
     assert result.json["ok"] is False and result.json["class"] == "batch-invariant"

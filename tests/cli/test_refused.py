@@ -11,6 +11,7 @@ import wasmtime
 WRONG_IMPORT = """(module (import "env" "time" (func)) (memory (export "memory") 1)
   (func (export "main")))"""
 ECHO = '[agents.e]\nmodule = "{guests}/echo.wasm"\ninput = "broadcast"\n'
+INPUT = 'input = "deal"\n'
 MODELS = '[models.default]\npath = "{model}"\n'
 
 CASES = {
@@ -22,8 +23,14 @@ CASES = {
     "no agents": ("[fleet]\n", "expected at least one agent"),
     "a wrong type": ("[fleet]\nseed = 'x'\n" + ECHO, "seed is 'x', expected a whole number"),
     "no module": ("[agents.e]\nmodule = 'no.wasm'\n", "cannot read the module of [agents.e]"),
-    "a module that is none": ("[agents.e]\nmodule = 'items.jsonl'\n", "core WebAssembly module"),
-    "a wrong import": ("[agents.e]\nmodule = 'wrong.wasm'\n", "import `env.time` is not known"),
+    "a module that is none": (
+        "[agents.e]\nmodule = 'items.jsonl'\n" + INPUT,
+        "core WebAssembly module",
+    ),
+    "a wrong import": (
+        "[agents.e]\nmodule = 'wrong.wasm'\n" + INPUT,
+        "import `env.time` is not known",
+    ),
     "no model folder": (ECHO + "[models.default]\npath = 'none'\n", "none: no such folder"),
     "no model file": (ECHO + "[models.default]\npath = 'damaged'\n", "model.onnx"),
     "an unknown provider": (ECHO + MODELS + "providers = ['cdua']\n", "did you mean 'cuda'?"),

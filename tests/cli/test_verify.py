@@ -38,11 +38,11 @@ def _copied(done: Any, to: Path, kind: int, old: bytes, new: bytes) -> None:
 
 
 def test_a_difference_is_shown_with_its_tag_and_both_sides(done: Any, place: Any) -> None:
-    _copied(done, place.path / "run", fmt.HISTORY, b'"n": 2', b'"n": 7')
+    _copied(done, place.path / "run", fmt.HISTORY, b'"agent":"ask"', b'"agent":"asK"')
     result = place.lockstep("verify", "run", "--json")
     assert result.code == 4, result.err
     assert result.json["equal"] is False
-    assert '"n": 7' in result.json["left"] and '"n": 2' in result.json["right"]
+    assert '"asK"' in result.json["left"] and '"ask"' in result.json["right"]
     assert result.json["tag"].count(".") == 1
     shown = place.lockstep("verify", "run")
     assert shown.code == 4

@@ -4,14 +4,13 @@ A guest is not trusted: every field is typed and range-checked here, once, and a
 was found and what would be right. A prompt is never cut to fit.
 """
 
-import difflib
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lockstep.engine.errors import RequestRejected
-from lockstep.workers.inference.strictjson import parse_object
+from lockstep.engine.settings import nearest
+from lockstep.engine.strict_json import loads
 
 REQUEST_BYTES_MAX = 16 << 20
 DEPTH_MAX = 8
@@ -114,10 +113,17 @@ def tokens_out(request: InferRequest, prompt_tokens: int, tokens_max: int) -> in
 
 
 def _parse_json(payload: bytes) -> InferRequest:
-    found = parse_object(payload, bytes_max=REQUEST_BYTES_MAX, depth_max=DEPTH_MAX)
+    if len(payload) > REQUEST_BYTES_MAX:
+        raise RequestRejected(f"request: {len(payload)} bytes, at most {REQUEST_BYTES_MAX}")
+    try:
+        found = loads(payload, DEPTH_MAX)
+    except ValueError as error:
+        raise RequestRejected(f"request: not valid JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise RequestRejected(f"request: expected a JSON object, found {type(found).__name__}")
     for key in found:
         if key not in KEYS:
-            raise RequestRejected(f"request: key {key!r:.80} is unknown{_nearest(key, KEYS)}")
+            raise RequestRejected(f"request: key {key!r:.80} is unknown{nearest(key[:80], KEYS)}")
     if ("prompt" in found) == ("messages" in found):
         raise RequestRejected("request: expected one of prompt and messages")
     return InferRequest(
@@ -163,11 +169,6 @@ def _parse_binary(payload: bytes) -> InferRequest:
     )
 
 
-def _nearest(key: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(key, known, 1)
-    return f"; did you mean {near[0]!r}?" if near else f", expected {', '.join(known)}"
-
-
 def _integer(found: dict[str, Any], key: str, low: int, high: int) -> int | None:
     if key not in found:
         return None
@@ -189,12 +190,6 @@ def _text(value: Any, key: str) -> str:
         raise RequestRejected(f"{key}: {value!r:.80}, expected text")
     if not value:
         raise RequestRejected(f"{key}: empty, at least 1 character is needed")
-    return _unicode(value, key)
-
-
-def _unicode(value: str, key: str) -> str:
-    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise RequestRejected(f"{key}: half of a surrogate pair, which is not text")
     return value
 
 
@@ -219,7 +214,9 @@ def _message(value: Any, path: str) -> Message:
         raise RequestRejected(f'{path}: {value!r:.80}, expected {{"role", "content"}}')
     role, content = value["role"], value["content"]
     if role not in ROLES:
-        raise RequestRejected(f"{path}.role: {role!r:.80} is unknown{_nearest(str(role), ROLES)}")
+        raise RequestRejected(
+            f"{path}.role: {role!r:.80} is unknown{nearest(str(role)[:80], ROLES)}"
+        )
     if not isinstance(content, str):
         raise RequestRejected(f"{path}.content: {content!r:.80}, expected text")
-    return Message(role, _unicode(content, f"{path}.content"))
+    return Message(role, content)

@@ -3,12 +3,11 @@
 They are part of the history that two runs are compared by, so each value has one spelling.
 """
 
-import json
 import struct
 from collections.abc import Sequence
-from typing import Any
 
 from lockstep.engine.plan import FINISH_STATUS, GOOD_FINISHES
+from lockstep.engine.strict_json import dumps
 
 # RESULT, binary form, little-endian; then text, zero padding to 4, and i32 token ids.
 #
@@ -45,7 +44,7 @@ def encode_result(
         "completion_tokens": len(token_ids),
         "cached_tokens": tokens_cached,
     }
-    return canonical_json(
+    return dumps(
         {
             "text": text,
             "token_ids": list(token_ids),
@@ -64,17 +63,7 @@ def encode_failure(raw: bool, *, finish_reason: str, error: str, ticket: int, st
     status = FINISH_STATUS[finish_reason]
     if raw:
         return _binary_result(status, 0, (), error, ticket, step)
-    return canonical_json(
-        {"error": error, "finish_reason": finish_reason, "ticket": ticket, "step": step}
-    )
-
-
-def canonical_json(value: Any) -> bytes:
-    """One spelling per value: keys sorted, no spaces, text as UTF-8."""
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return text.encode()
+    return dumps({"error": error, "finish_reason": finish_reason, "ticket": ticket, "step": step})
 
 
 def _binary_result(

@@ -25,6 +25,7 @@ class JournalFile:
         self._kept_bytes = 0
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, 0o600)
+        self._broken = False  # A write or sync failed: nothing more is written.
         self.bytes_written = 0
         sync_folder(path.parent)
 
@@ -47,11 +48,11 @@ class JournalFile:
                 self._sync()
 
     def close(self) -> None:
-        """Write and sync what is left."""
+        """Write and sync what is left, unless that failed before."""
         try:
-            if self._kept:
+            if not self._broken:
                 self._flush()
-            self._sync()
+                self._sync()
         finally:
             os.close(self._descriptor)
 
@@ -72,6 +73,7 @@ class JournalFile:
             raise self._error("sync", error) from None
 
     def _error(self, what: str, error: OSError) -> JournalError:
+        self._broken = True
         return JournalError(
             f"{self._path}: cannot {what}: {error.strerror}; the run stops, what was "
             f"acknowledged ({self.bytes_written} bytes) stands"

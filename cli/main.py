@@ -5,7 +5,6 @@ traceback ever reaches a terminal.
 """
 
 import os
-import signal
 import sys
 import tempfile
 import traceback
@@ -13,7 +12,7 @@ from collections.abc import Sequence
 
 import click
 
-from lockstep.cli import screen
+from lockstep.cli import interrupts, screen
 from lockstep.cli.verbs import Verbs
 from lockstep.engine.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, LockstepError
 from lockstep.engine.version import VERSION
@@ -21,8 +20,6 @@ from lockstep.engine.version import VERSION
 MODULES = {
     name: f"lockstep.cli.{name}" for name in ("run", "verify", "top", "doctor", "model", "agent")
 }
-
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command(cls=Verbs, modules=MODULES)
@@ -51,30 +48,18 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code.
     """
     screen.open_streams()
-    listen_to_signals()
+    interrupts.listen()
     try:
         code = _guarded(list(sys.argv[1:] if args is None else args))
     except KeyboardInterrupt:  # One more, while the first was being told.
         code = EXIT_INTERRUPTED
     finally:
-        # All is decided: a signal that comes now must not turn the end into a traceback.
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        interrupts.block()  # All is decided.
     problem = screen.close_streams()
     if problem and code == EXIT_OK:
         screen.tell("error", f"standard output: {os.strerror(problem)}", "red")
         return EXIT_USAGE
     return code
-
-
-def listen_to_signals() -> None:
-    """Let SIGTERM and SIGHUP do what Ctrl-C does. One that is ignored (nohup) stays ignored."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _guarded(args: list[str]) -> int:

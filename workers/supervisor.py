@@ -286,7 +286,7 @@ class Supervisor:
                     engine.send(slot, action.record)
                 case actions.Revoke():
                     engine.send((ToEngine.CANCEL, 0, action.ticket, action.due, 0))
-                case actions.Grant():
+                case actions.Grant() if self._crew.engine is not None:
                     engine.send((ToEngine.GRANT, 0, 0, action.limit, action.applied))
                 case actions.Output():
                     self._ledger.output(action.line)

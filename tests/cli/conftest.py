@@ -120,7 +120,7 @@ class Place:
 @pytest.fixture(scope="session")
 def env() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "FORCE_COLOR")}
-    return kept | {"TERM": "xterm", "PYTHONWARNINGS": "error::ResourceWarning"}
+    return kept | {"TERM": "xterm"}
 
 
 def _fill(path: Path, env: dict[str, str]) -> Place:

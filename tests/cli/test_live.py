@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,15 @@ import pytest
 
 from lockstep.workers.identity import read_journal
 
+WATCHDOG_S = 60.0
 AGENT = {"name", "index", "pid", "state", "step", "turns"}
+
+
+def _until(reached: Callable[[], bool]) -> None:
+    """Look until it is so; a watchdog ends what hangs."""
+    end_s = time.monotonic() + WATCHDOG_S
+    while not reached():
+        assert time.monotonic() < end_s, "the watchdog ended a wait"
 
 
 def test_top_shows_a_live_run_and_a_second_run_in_its_folder_is_refused(
@@ -51,19 +61,19 @@ def test_a_signal_stops_the_run_with_its_journal_whole(
     assert [set(agent) for agent in after["agents"]] == [AGENT, AGENT]
 
 
-def _pending(pid: int) -> int:
-    """Signals that wait for a process, as a bit mask."""
+def _status(pid: int, key: str) -> str:
+    """A line of /proc/PID/status."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return sum(int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd"))
+    return next(line.split()[1] for line in lines if line.startswith(key))
 
 
 def test_a_second_signal_ends_it_at_once(place: Any, live: Any) -> None:
     process = live()
     supervisor = place.lockstep("top", "run", "--json").json["supervisor"]["pid"]
     os.kill(supervisor, signal.SIGSTOP)  # So that the first request is never answered.
+    _until(lambda: _status(supervisor, "State") == "T")
     process.send_signal(signal.SIGINT)
-    while not _pending(supervisor) & 1 << (signal.SIGINT - 1):
-        assert process.poll() is None
+    _until(lambda: int(_status(supervisor, "ShdPnd"), 16) & 1 << (signal.SIGINT - 1) != 0)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
@@ -73,10 +83,13 @@ def test_a_second_signal_ends_it_at_once(place: Any, live: Any) -> None:
 
 def test_a_storm_of_signals_ends_in_one_line(place: Any, live: Any) -> None:
     process = live()
-    ended = None
-    while ended is None:
+
+    def ended() -> bool:
         process.send_signal(signal.SIGTERM)
-        ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, process.pid, how) is not None
+
+    _until(ended)
     _, err = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in err and "Exception" not in err

@@ -29,9 +29,9 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(
     ("width", "expected"),
     [
-        (79, "[###--------] 12/40  246 tok/s  1:05  waits for solver.3  5 open  step 77"),
-        (39, "[###-------] 12/40  246 tok/s  1:05"),
-        (20, "12/40  246 tok/s"),
+        (79, "[#####------------] 12/40  246 tok/s  1:05  waits for solver.3  5 open  step 77"),
+        (39, "[####----------] 12/40  246 tok/s  1:05"),
+        (20, "[###---------] 12/40"),
         (5, "12/40"),
         (3, "12/"),
         (0, ""),

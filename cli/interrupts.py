@@ -1,0 +1,37 @@
+"""SIGINT, SIGTERM and SIGHUP as KeyboardInterrupt, one at a time.
+
+A storm of signals must not interrupt the handling of the first one: so two interrupts are at
+least `GAP_S` apart, and a signal that comes too early is remembered for then. The first lets a
+run stop cleanly and the second ends it at once (`workers.launch`).
+"""
+
+import signal
+import time
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+GAP_S = 0.1
+
+_next_s = 0.0  # No KeyboardInterrupt before this time of the monotonic clock.
+
+
+def listen() -> None:
+    """Take the signals. One that is ignored (nohup, a shell's background job) stays ignored."""
+    signal.signal(signal.SIGALRM, _arrived)
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _arrived)
+
+
+def block() -> None:
+    """At the end: a signal that comes now must not turn it into a traceback."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*STOPPING, signal.SIGALRM))
+
+
+def _arrived(_number: int, _frame: object) -> None:
+    global _next_s
+    early_s = _next_s - time.monotonic()
+    if early_s > 0:
+        signal.setitimer(signal.ITIMER_REAL, early_s)
+        return
+    _next_s = time.monotonic() + GAP_S
+    raise KeyboardInterrupt

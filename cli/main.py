@@ -73,7 +73,7 @@ def _guarded(args: list[str]) -> int:
         screen.tell("error", _usage(error), "red")
         return EXIT_USAGE
     except LockstepError as error:
-        screen.tell("error", error, "red")
+        screen.tell("bug" if error.exit_code == EXIT_BUG else "error", error, "red")
         return error.exit_code
     except KeyboardInterrupt:
         screen.tell("error", "interrupted", "red")

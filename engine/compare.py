@@ -55,15 +55,33 @@ def ended(history: Sequence[bytes]) -> bool:
 
 
 def _difference(number: int, left: bytes, right: bytes) -> Difference:
-    place = _place(left)
+    return Difference(number, _place(left), *_first_pair(left, right))
+
+
+def _first_pair(left: bytes, right: bytes) -> tuple[str, str]:
+    """The first records that differ, for people; records within records are opened."""
     try:
-        pairs = zip(decode(left), decode(right), strict=False)
-        for a, b in pairs:
-            if a != b:
-                return Difference(number, place, _show(a), _show(b))
+        ours, theirs = list(decode(left)), list(decode(right))
     except ProtocolError:
-        pass
-    return Difference(number, place, f"{len(left)} bytes of records", f"{len(right)} bytes")
+        return f"{len(left)} bytes", f"{len(right)} bytes"
+    for a, b in zip(ours, theirs, strict=False):
+        if a == b:
+            continue
+        if a[:5] == b[:5] and a.kind in (Kind.TURN, Kind.EFFECT) and a.payload and b.payload:
+            inner = _first_pair(a.payload, b.payload)
+            return f"{_head(a)}: {inner[0]}", f"{_head(b)}: {inner[1]}"
+        start = max(0, _first_difference(a.payload, b.payload) - _SHOWN_BYTES // 4)
+        return _show(a, start), _show(b, start)
+    count = min(len(ours), len(theirs))
+    longer = ours if len(ours) > count else theirs
+    texts = f"{count} records", f"{_head(longer[count])} follows {count} equal records"
+    return texts if longer is theirs else texts[::-1]
+
+
+def _first_difference(left: bytes, right: bytes) -> int:
+    """Offset of the first byte that differs (the shorter length, if one begins the other)."""
+    pairs = zip(left, right, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))
 
 
 def _place(body: bytes) -> str:
@@ -71,11 +89,13 @@ def _place(body: bytes) -> str:
     return f"{first.id}.{first.peer}" if first.kind == Kind.TAG else f"step {first.id}"
 
 
-def _show(record: Record) -> str:
+def _head(record: Record) -> str:
     name = Kind(record.kind).name if record.kind in Kind.__members__.values() else str(record.kind)
-    payload = record.payload[:_SHOWN_BYTES]
-    more = "..." if len(record.payload) > _SHOWN_BYTES else ""
-    return (
-        f"{name} id {record.id} item {record.item} peer {record.peer} flags {record.flags} "
-        f"{payload!r}{more}"
-    )
+    return f"{name} id {record.id} item {record.item} peer {record.peer} flags {record.flags}"
+
+
+def _show(record: Record, start: int) -> str:
+    payload = record.payload[start : start + _SHOWN_BYTES]
+    before = f"...from byte {start} " if start else ""
+    after = "..." if start + _SHOWN_BYTES < len(record.payload) else ""
+    return f"{_head(record)}: {before}{payload!r}{after}"

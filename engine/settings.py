@@ -87,6 +87,11 @@ class Section:
         if key in self._values:
             return self._values[key]
         if default is None:
+            unread = [name for name in self._values if name not in self._known]
+            for name in difflib.get_close_matches(key, unread, n=1):
+                raise UsageError(
+                    f"{self._where}: unknown key {name!r}; did you mean {key!r}? {key} is missing"
+                )
             raise UsageError(f"{self._where}: {key} is missing")
         return default
 

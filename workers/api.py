@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.engine.compare import Difference, ended, first_difference
-from lockstep.engine.errors import EXIT_DIVERGED, EXIT_OK, UsageError
-from lockstep.engine.journal import JournalReader
+from lockstep.engine.errors import (
+    EXIT_DIVERGED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    RunStopped,
+    UsageError,
+)
 from lockstep.engine.journal import format as journal_format
 from lockstep.workers import folder as folders
 from lockstep.workers.identity import environment_differences, read_journal, read_manifest
 from lockstep.workers.job import Job
 from lockstep.workers.journal_file import LEVELS
-from lockstep.workers.launch import Listener, launch
+from lockstep.workers.launch import Interrupted, Listener, launch
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,7 @@ def verify(
 
     Raises:
         UsageError: no run, or it is still running.
+        Interrupted, RunStopped: the second execution did not come to its end.
         Diverged: what is in the folder is not what was run.
         ModelRejected: a model changed.
     """
@@ -141,6 +147,8 @@ def verify(
     if holder is not None:
         raise UsageError(f"{path}: process {holder} is still running it")
     _, environment = read_manifest(journal, path)
+    recorded = list(journal.bodies(journal_format.HISTORY))
+    whole = ended(recorded)
     moved = {name: _absolute(folder) for name, folder in (models or {}).items()}
     scratch = Path(tempfile.mkdtemp(prefix="lockstep-verify-"))
     try:
@@ -155,25 +163,22 @@ def verify(
                 modules_at=str(path / "modules"),
                 models_at={**environment["models"], **moved},
                 verify_of=str(path),
+                entries_max=0 if whole else len(recorded),
             ),
             listen,
         )
         second = read_journal(scratch / "run")
         _, now = read_manifest(second, scratch)
-        notes = tuple(environment_differences(environment, now))
-        return _compare(journal, second, again, notes)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _compare(
-    first: JournalReader, second: JournalReader, again: dict[str, Any], notes: tuple[str, ...]
-) -> Verification:
-    recorded = list(first.bodies(journal_format.HISTORY))
     found = list(second.bodies(journal_format.HISTORY))
-    whole = ended(recorded)
     difference = first_difference(recorded, found, prefix=not whole)
-    digest = hashlib.sha256(b"".join([first.frames[0].body, *recorded])).hexdigest()
+    if difference is not None and found == recorded[: len(found)] and not ended(found):
+        # It did not come as far: that says nothing about equality.
+        reason = f"the second execution stopped: {again['reason']}"
+        raise Interrupted(reason) if again["exit_code"] == EXIT_INTERRUPTED else RunStopped(reason)
+    digest = hashlib.sha256(b"".join([journal.frames[0].body, *recorded])).hexdigest()
+    notes = tuple(environment_differences(environment, now))
     return Verification(difference is None, whole, digest, again, difference, notes)
 
 

@@ -91,8 +91,7 @@ class RunFolder:
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Write a JSON file for people."""
-        text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-        self.write(name, text.encode() + b"\n")
+        self.write(name, json.dumps(value, indent=2).encode() + b"\n")
 
     def log(self, agent: str, line: str) -> None:
         """Keep a line for the agent's log file."""

@@ -21,6 +21,7 @@ class Job:
         modules_at: Folder of modules by group; empty: as the fleet says.
         models_at: Model folders by name, in place of the fleet's.
         verify_of: Run folder whose identity this run must have; empty: none.
+        entries_max: Stop when so many entries of history are there; 0: at the end.
         perturb: Seed of physical disorder (agents start in another order, each after a delay);
             0: none. No digest may depend on it; tests show that none does.
     """
@@ -35,6 +36,7 @@ class Job:
     modules_at: str = ""
     models_at: dict[str, str] | None = None
     verify_of: str = ""
+    entries_max: int = 0
     perturb: int = 0
 
     def to_json(self) -> str:

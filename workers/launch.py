@@ -59,67 +59,105 @@ def launch(job: Job, listen: Listener | None = None) -> dict[str, Any]:
 
     Raises:
         UsageError, Diverged, LockstepBug: what the supervisor refused; nothing was made.
-        Interrupted: stopped by a person before there was a run.
+        Interrupted: stopped by a person before there was a run, or at once.
         RunStopped: the supervisor died.
     """
-    process = subprocess.Popen(
-        # -P: what lies in the working folder must not shadow a module.
-        [sys.executable, "-P", "-m", "lockstep.workers.supervisor"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, **ENVIRONMENT},
-        start_new_session=True,
-    )
-    assert process.stdin is not None and process.stdout is not None
-    run = ""
-    interrupts = 0
-    started = False
-    final: dict[str, Any] = {}
-    try:
-        with process.stdin, process.stdout:
-            process.stdin.write(job.to_json().encode() + b"\n")
-            process.stdin.flush()
-            while True:
-                try:
-                    line = process.stdout.readline()
-                    if not line:
-                        break
-                    ((what, value),) = json.loads(line).items()
-                    if what in ("summary", "error"):
-                        final = {what: value}
-                    elif what == "started":
-                        started = True
-                        if interrupts:
-                            process.send_signal(signal.SIGINT)
-                    else:
-                        run = value if what == "run" else run
-                        if listen is not None:
-                            listen(what, value)
-                except KeyboardInterrupt:
-                    interrupts += 1
-                    if interrupts > 1:
-                        process.kill()
-                    elif started:  # Before that the signal would meet a starting interpreter.
-                        process.send_signal(signal.SIGINT)
-    finally:
-        # Its standard input is closed now, which stops it, should we leave by an error.
-        process.wait()
-    if "summary" in final:
-        summary: dict[str, Any] = final["summary"]
-        return summary
-    raise _failure(final.get("error"), process.returncode, run, interrupts)
+    return _Conversation(job, listen).until_the_end()
 
 
-def _failure(error: dict[str, Any] | None, status: int, run: str, interrupts: int) -> LockstepError:
-    if error is not None:
-        code, message = int(error["exit_code"]), str(error["message"])
-        if code == EXIT_INTERRUPTED:
-            return Interrupted("interrupted; there was no run yet")
-        if code == EXIT_UNFINISHED:
-            return RunStopped(message)
-        return ERRORS.get(code, LockstepBug)(message)
-    if interrupts > 1:
-        return Interrupted(f"stopped at once; the journal in {run} is whole up to its last record")
-    how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-    where = f"; the journal in {run} is whole up to its last record" if run else ""
-    return RunStopped(f"the supervisor process ended with {how}{where}")
+class _Conversation:
+    """One supervisor process and what it says."""
+
+    def __init__(self, job: Job, listen: Listener | None) -> None:
+        self._listen = listen
+        self._run = ""
+        self._interrupts = 0
+        self._started = False  # Before that a signal would meet a starting interpreter.
+        self._final: dict[str, Any] = {}
+        self._heard = b""
+        self._process = subprocess.Popen(
+            # -P: what lies in the working folder must not shadow a module.
+            [sys.executable, "-P", "-m", "lockstep.workers.supervisor"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, **ENVIRONMENT},
+            start_new_session=True,
+        )
+        self._line = job.to_json().encode() + b"\n"
+
+    def until_the_end(self) -> dict[str, Any]:
+        """As `launch`."""
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            with process.stdin, process.stdout:
+                process.stdin.write(self._line)
+                while True:
+                    try:
+                        if not self._hear(process.stdout.fileno()):
+                            break
+                    except KeyboardInterrupt:
+                        self._interrupt()
+        finally:
+            # Its standard input is closed now, which stops it, should we leave by an error.
+            self._wait()
+        if "summary" in self._final:
+            summary: dict[str, Any] = self._final["summary"]
+            return summary
+        raise self._failure(self._final.get("error"), process.returncode)
+
+    def _hear(self, descriptor: int) -> bool:
+        # Read and kept at once: an interrupt may come between any two lines of ours, and what a
+        # buffered reader holds at that moment would be lost.
+        data = os.read(descriptor, 1 << 16)
+        self._heard += data
+        while b"\n" in self._heard:
+            line, _, self._heard = self._heard.partition(b"\n")
+            ((what, value),) = json.loads(line).items()
+            self._take(what, value)
+        return bool(data)
+
+    def _take(self, what: str, value: Any) -> None:
+        if what in ("summary", "error"):
+            self._final = {what: value}
+        elif what == "started":
+            self._started = True
+            if self._interrupts:
+                self._process.send_signal(signal.SIGINT)
+        else:
+            self._run = value if what == "run" else self._run
+            if self._listen is not None:
+                self._listen(what, value)
+
+    def _interrupt(self) -> None:
+        self._interrupts += 1
+        if self._interrupts > 1:
+            self._process.kill()
+        elif self._started:
+            self._process.send_signal(signal.SIGINT)
+
+    def _wait(self) -> None:
+        while True:
+            try:
+                self._process.wait()
+            except KeyboardInterrupt:
+                self._process.kill()
+            else:
+                return
+
+    def _failure(self, error: dict[str, Any] | None, status: int) -> LockstepError:
+        if error is not None:
+            code, message = int(error["exit_code"]), str(error["message"])
+            if code == EXIT_INTERRUPTED:
+                return Interrupted("interrupted; there was no run yet")
+            if code == EXIT_UNFINISHED:
+                return RunStopped(message)
+            return ERRORS.get(code, LockstepBug)(message)
+        where = f"the journal in {self._run} is whole up to its last record"
+        if self._interrupts > 1:
+            state = where if self._run else "there was no run yet"
+            return Interrupted(f"stopped at once; {state}")
+        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        more = f"; {where}" if self._run else ""
+        return RunStopped(f"the supervisor process ended with {how}{more}")

@@ -25,6 +25,7 @@ class Ledger:
 
     Attributes:
         digest: Of everything appended so far.
+        entries: How many were.
         run_id: 16 random bytes: tells two journals apart, decides nothing.
     """
 
@@ -53,9 +54,11 @@ class Ledger:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._output = os.open(folder.path / OUTPUT, flags, 0o600)
         self._lines: list[bytes] = []
+        self.entries = 0
 
     def append(self, entry: Entry) -> None:
         """The next entry of history."""
+        self.entries += 1
         self.digest.add(entry)
         self._journal.append(journal_format.HISTORY, entry.body)
 

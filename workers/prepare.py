@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import stat
 import sys
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -78,6 +79,9 @@ def prepare(
         known = ", ".join(m.name for m in fleet.models)
         raise UsageError(f"model {unknown[0]!r} is not in the fleet, only: {known}")
     models = tuple(replace(m, path=models_at.get(m.name, str(base / m.path))) for m in fleet.models)
+    for model in models:
+        if not model.path.isascii() and "\udc80" <= max(model.path) <= "\udcff":
+            raise UsageError(f"{model.path!a}: the path of a model has to be UTF-8")
     fleet = replace(fleet, models=models)
     input_bytes, items = None, []
     if input_path is not None:
@@ -91,19 +95,22 @@ def prepare(
 
 
 def read_file(path: Path, what: str, bytes_max: int) -> bytes:
-    """The bytes of a file.
+    """The bytes of a regular file.
 
     Raises:
-        UsageError: it cannot be read, or is too large (checked before it is read).
+        UsageError: it cannot be read, is no file, or is too large.
     """
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > bytes_max:
-                raise UsageError(f"{path}: {what} has {size} bytes, at most {bytes_max}")
-            return file.read()
+        # O_NONBLOCK: opening a FIFO must not wait for its writer.
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UsageError(f"{path}: the {what} is not a regular file")
+            data = file.read(bytes_max + 1)
     except OSError as error:
         raise UsageError(f"{path}: cannot read the {what}: {error.strerror}") from None
+    if len(data) > bytes_max:
+        raise UsageError(f"{path}: the {what} has more than {bytes_max} bytes")
+    return data
 
 
 def identity(prepared: Prepared, model_files: list[dict[str, str]]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Reporter:
 
     def say(self, what: str, value: Any) -> None:
         """A line that has to arrive: waits for a slow parent, gives up on a dead one."""
-        data = json.dumps({what: value}, ensure_ascii=False).encode() + b"\n"
+        data = json.dumps({what: value}).encode() + b"\n"
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         while data:

@@ -198,6 +198,9 @@ class Supervisor:
                 if self._signals.count or self._orphaned:
                     raise KeyboardInterrupt
                 self._perform()
+                if 0 < self._job.entries_max <= self._ledger.entries:
+                    stopped = "as far as it was asked for"
+                    break
         except KeyboardInterrupt:
             stopped, code = "interrupted", EXIT_INTERRUPTED
         except LockstepBug as error:

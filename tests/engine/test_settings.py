@@ -82,3 +82,9 @@ def test_a_long_value_is_cut_in_the_message() -> None:
     with pytest.raises(UsageError) as error:
         Section({"k": "x" * 1000}, WHERE).flag("k", True)
     assert len(str(error.value)) < 120
+
+
+def test_a_misspelt_required_key_is_named_before_it_is_missed() -> None:
+    section = Section({"modul": "x.wasm"}, "f: [agents.a]")
+    with pytest.raises(UsageError, match="unknown key 'modul'; did you mean 'module'"):
+        section.text("module", None)

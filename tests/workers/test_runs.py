@@ -23,7 +23,7 @@ from lockstep.engine.journal import format as journal_format
 from lockstep.workers import run, verify
 from lockstep.workers.identity import read_journal
 from lockstep.workers.job import Job
-from lockstep.workers.launch import launch
+from lockstep.workers.launch import Interrupted, launch
 
 
 def job(folder: Path, text: str, count: int, name: str, **more: Any) -> Job:
@@ -288,6 +288,38 @@ def test_an_interrupted_run_verifies_as_far_as_it_came(tmp_path: Path) -> None:
     assert (summary["state"], summary["exit_code"]) == ("stopped", 130)
     checked = verify(tmp_path / "run")
     assert checked.equal and not checked.whole
+
+
+def test_an_endless_run_that_was_interrupted_verifies_and_ends(tmp_path: Path) -> None:
+    interrupted: list[int] = []
+
+    def listen(what: str, value: Any) -> None:
+        if what == "progress" and value["turns"] > 8 and not interrupted:
+            interrupted.append(value["turns"])
+            raise KeyboardInterrupt
+
+    text = fleets.CONVERSATION.replace("rounds_max = 2", "rounds_max = 1_000_000")
+    launch(job(tmp_path, text, 2, "run"), listen)
+    checked = verify(tmp_path / "run")
+    assert checked.equal and not checked.whole
+
+
+def test_a_second_execution_that_is_interrupted_is_no_divergence(tmp_path: Path) -> None:
+    text = fleets.CONVERSATION.replace("rounds_max = 2", "rounds_max = 8")
+    launch(job(tmp_path, text, 20, "run"))
+
+    def listen(what: str, value: Any) -> None:
+        if what == "run":
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="the second execution stopped: interrupted"):
+        verify(tmp_path / "run", listen=listen)
+
+
+def test_a_run_folder_may_have_any_name(tmp_path: Path) -> None:
+    name = os.fsdecode(b"d\xff \xc3\xa9")
+    summary = launch(job(tmp_path, fleets.ECHO, 1, name))
+    assert summary["state"] == "finished" and (tmp_path / name / "output.jsonl").exists()
 
 
 def test_a_killed_supervisor_takes_everybody_along_and_its_segment_is_swept(

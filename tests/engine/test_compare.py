@@ -1,0 +1,82 @@
+"""The first difference of two histories, as a person is told of it."""
+
+from lockstep.engine.compare import ended, first_difference
+from lockstep.engine.record import Kind, encode
+
+
+def entry(step: int, micro: int, *records: bytes) -> bytes:
+    return encode(Kind.TAG, id=step, peer=micro) + b"".join(records)
+
+
+A = entry(0, 0, encode(Kind.TURN, peer=0))
+B = entry(3, 1, encode(Kind.OUTCOME, b"yes", item=1, peer=0))
+C = entry(3, 1, encode(Kind.OUTCOME, b"no!", item=1, peer=0))
+
+
+def test_equal_histories_have_no_difference() -> None:
+    assert first_difference([A, B], [A, B]) is None
+    assert first_difference([], []) is None
+
+
+def test_the_first_entry_that_differs_is_named_with_both_sides() -> None:
+    found = first_difference([A, B, A], [A, C, A])
+    assert found is not None
+    assert (found.entry, found.tag) == (1, "3.1")
+    assert "OUTCOME" in found.left and "b'yes'" in found.left and "b'no!'" in found.right
+
+
+def test_a_difference_deep_inside_a_turn_is_opened() -> None:
+    def woken(text: bytes) -> bytes:
+        events = encode(Kind.ITEM, bytes(300), item=1) + encode(Kind.MESSAGE, text, id=9)
+        return entry(5, 0, encode(Kind.TURN, events, id=2, peer=1))
+
+    found = first_difference([woken(b"left side")], [woken(b"right one")])
+    assert found is not None
+    assert found.left.startswith("TURN id 2") and "MESSAGE id 9" in found.left
+    assert "left side" in found.left and "right one" in found.right
+
+
+def test_a_difference_far_into_a_payload_is_shown_where_it_is() -> None:
+    left, right = bytes(5000) + b"X", bytes(5000) + b"Y"
+    made = [[entry(1, 0, encode(Kind.OUTCOME, data))] for data in (left, right)]
+    found = first_difference(*made)
+    assert found is not None
+    assert "from byte 4970" in found.left and "X" in found.left and "Y" in found.right
+
+
+def test_an_extra_record_is_named() -> None:
+    more = B + encode(Kind.FAILED, b"why", peer=2)
+    found = first_difference([B], [more])
+    assert found is not None
+    assert found.left == "2 records" and found.right.startswith("FAILED id 0 item 0 peer 2")
+    turned = first_difference([more], [B])
+    assert turned is not None and turned.right == "2 records"
+
+
+def test_a_history_that_ends_early_differs_unless_a_prefix_is_enough() -> None:
+    found = first_difference([A], [A, B])
+    assert found is not None
+    assert (found.entry, found.tag) == (1, "3.1")
+    assert found.left == "the history has ended" and found.right == "goes on at 3.1"
+    assert first_difference([A], [A, B], prefix=True) is None
+    longer = first_difference([A, B], [A], prefix=True)
+    assert longer is not None and longer.right == "the history has ended"
+
+
+def test_a_step_is_named_as_one() -> None:
+    one, two = (encode(Kind.STEP, body, id=4) for body in (b"1", b"2"))
+    found = first_difference([one], [two])
+    assert found is not None and found.tag == "step 4"
+
+
+def test_bytes_that_are_no_records_are_told_by_size() -> None:
+    found = first_difference([B], [B + b"123"])
+    assert found is not None and (found.left, found.right) == (
+        f"{len(B)} bytes",
+        f"{len(B) + 3} bytes",
+    )
+
+
+def test_only_a_history_with_a_stop_has_ended() -> None:
+    assert not ended([]) and not ended([A, B])
+    assert ended([A, entry(9, 9, encode(Kind.STOP))])

@@ -4,6 +4,7 @@ The sequencer owns tags, mailboxes and failure; a schedule only says which agent
 next and when an item is finished (rule 13).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -26,35 +27,41 @@ class Host(Protocol):
         """Whether the agent waits for a request or timer of the item."""
 
 
-class Schedule(Protocol):
-    """One policy. Items are numbered from 1."""
+class Schedule(ABC):
+    """One policy. Items are numbered from 1. What a policy does not care about does nothing."""
 
+    @abstractmethod
     def admit(self, item: int, payload: bytes) -> None:
         """An item enters."""
 
+    @abstractmethod
     def may_emit(self, agent: int, item: int) -> str:
         """Why the agent must not EMIT for an unfinished item; empty: it may."""
 
-    def may_finish(self, agent: int, item: int) -> str:
-        """Why the agent must not say DONE for an unfinished item; empty: it may."""
-
+    @abstractmethod
     def emitted(self, agent: int, item: int, payload: bytes) -> None:
         """An EMIT takes effect."""
 
+    @abstractmethod
+    def forget(self, item: int) -> None:
+        """The item is finished or failed."""
+
+    @abstractmethod
+    def holders(self, item: int) -> list[int]:
+        """Agents that an unfinished item waits for: it fails with any of them."""
+
+    def may_finish(self, agent: int, item: int) -> str:
+        """Why the agent must not say DONE for an unfinished item; empty: it may."""
+        return "DONE for one item is for round-robin"
+
     def done(self, agent: int, item: int) -> None:
-        """A DONE for an item takes effect."""
+        """A DONE for an item takes effect; `may_finish` allowed it."""
 
     def delivered(self, agent: int, item: int) -> None:
         """The agent was woken with the item."""
 
     def after_effects(self, agent: int) -> None:
         """All of the agent's effects of this tag are applied."""
-
-    def forget(self, item: int) -> None:
-        """The item is finished or failed."""
-
-    def holders(self, item: int) -> list[int]:
-        """Agents that an unfinished item waits for: it fails with any of them."""
 
 
 class Groups:

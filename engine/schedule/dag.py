@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.record import PEER_NONE
-from lockstep.engine.schedule.base import Groups, Host
+from lockstep.engine.schedule.base import Groups, Host, Schedule
 
 
-class Dag:
+class Dag(Schedule):
     """Fan-out, join, replicas dealt or broadcast. The graph was checked by the fleet parser.
 
     An item is finished when every agent that nobody names in ``after`` has emitted for it; its
@@ -41,9 +41,6 @@ class Dag:
         expected = self._emitters(self._after[self._group_of[agent]], item)
         return "" if all(a in done for a in expected) else "the agent was not given it yet"
 
-    def may_finish(self, agent: int, item: int) -> str:
-        return "DONE for one item is for round-robin"
-
     def emitted(self, agent: int, item: int, payload: bytes) -> None:
         done = self._emitted[item]
         done[agent] = payload
@@ -56,15 +53,6 @@ class Dag:
                 for receiver in self._groups.receivers(successor, item):
                     for a in expected:
                         self._host.deliver_item(receiver, item, done[a], a, 0)
-
-    def done(self, agent: int, item: int) -> None:
-        raise AssertionError("refused by may_finish")
-
-    def delivered(self, agent: int, item: int) -> None:
-        pass
-
-    def after_effects(self, agent: int) -> None:
-        pass
 
     def forget(self, item: int) -> None:
         self._emitted.pop(item, None)

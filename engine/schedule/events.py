@@ -3,10 +3,10 @@
 from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.record import PEER_NONE
-from lockstep.engine.schedule.base import Groups, Host
+from lockstep.engine.schedule.base import Groups, Host, Schedule
 
 
-class Events:
+class Events(Schedule):
     """The default policy: what an agent does not pass on itself goes nowhere."""
 
     def __init__(self, fleet: Fleet, host: Host, has_input: bool) -> None:
@@ -29,20 +29,8 @@ class Events:
     def may_emit(self, agent: int, item: int) -> str:
         return ""
 
-    def may_finish(self, agent: int, item: int) -> str:
-        return "DONE for one item is for round-robin"
-
     def emitted(self, agent: int, item: int, payload: bytes) -> None:
         self._host.finish_item(item, [(agent, payload)])
-
-    def done(self, agent: int, item: int) -> None:
-        raise AssertionError("refused by may_finish")
-
-    def delivered(self, agent: int, item: int) -> None:
-        pass
-
-    def after_effects(self, agent: int) -> None:
-        pass
 
     def forget(self, item: int) -> None:
         self._waiting.pop(item, None)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.record import PEER_NONE
-from lockstep.engine.schedule.base import Host
+from lockstep.engine.schedule.base import Host, Schedule
 
 
 @dataclass(slots=True)
@@ -15,7 +15,7 @@ class _Go:
     last: tuple[int, bytes] | None = None  # (agent, payload) of the conversation's last EMIT.
 
 
-class RoundRobin:
+class RoundRobin(Schedule):
     """One agent at a time per conversation, many conversations interleaved.
 
     A go is over at the first effect tag after which the agent has no unanswered request or timer

@@ -13,6 +13,7 @@ from lockstep.engine.record import (
     Record,
     decode,
     encode,
+    encode_record,
 )
 from lockstep.workers.agent.spec import AgentSpec, over_limit
 
@@ -95,7 +96,7 @@ class TurnRecords:
                 count += len(records)
             else:
                 kept = [each for each in records if each.kind == Kind.LOG]
-                parts += map(_encoded, kept)
+                parts += map(encode_record, kept)
                 count += len(kept)
         self._begin()
         return b"".join(parts), count
@@ -146,17 +147,6 @@ class TurnRecords:
         if kind == Kind.LOG:
             self._count_log_bytes(len(record.payload))
             self._count_line()
-
-
-def _encoded(record: Record) -> bytes:
-    return encode(
-        record.kind,
-        record.payload,
-        flags=record.flags,
-        id=record.id,
-        item=record.item,
-        peer=record.peer,
-    )
 
 
 def _utf8(line: bytes) -> bytes:

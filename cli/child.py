@@ -59,7 +59,7 @@ def call(what: str, function: str, *args: Any, timeout_s: float | None = None) -
     from lockstep.workers.launch import ENVIRONMENT
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "lockstep.cli.child", function],
+        [sys.executable, "-P", "-m", "lockstep.cli.child", function],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -23,8 +23,13 @@ def listen() -> None:
 
 
 def block() -> None:
-    """At the end: a signal that comes now must not turn it into a traceback."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, (*STOPPING, signal.SIGALRM))
+    """At the end: a signal that comes now must not turn it into a traceback.
+
+    Ignored, not masked: a mask holds for one thread, and numpy may have started others; and an
+    ending interpreter gives back the default of every handler but this one.
+    """
+    for number in (*STOPPING, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _arrived(_number: int, _frame: object) -> None:

@@ -10,7 +10,7 @@ from lockstep.cli.listen import Listening
 from lockstep.engine.errors import UsageError
 
 if TYPE_CHECKING:
-    from lockstep.workers.api import Verification
+    from lockstep.workers.verification import Verification
 
 
 @click.command("verify", short_help="Run a run again from its folder and compare.")
@@ -38,10 +38,10 @@ def command(run: Path, models: tuple[str, ...], as_json: bool) -> int:
     Exit codes: 0 equal, 4 different, 2 the run or its model cannot be used.
     """
     moved = dict(_pair(text) for text in models)
-    from lockstep.workers import api
+    from lockstep.workers import verification
 
     with Listening(show_folder=False) as listening:
-        found = api.verify(run, models=moved, listen=listening)
+        found = verification.verify(run, models=moved, listen=listening)
     if found.notes:
         screen.tell("environment", "it is not that of the run: bits may differ", "yellow")
     screen.say(screen.pairs(_rows(run, found)), err=as_json)
@@ -61,7 +61,7 @@ def _rows(run: Path, found: "Verification") -> list[tuple[str, object]]:
     difference = found.difference
     if difference is not None:
         return [
-            ("different", f"at {difference.tag}, entry {difference.entry} of the history"),
+            ("different", f"at {difference.tag}{_entry(difference.entry)}"),
             ("recorded", difference.left),
             ("again", difference.right),
             ("run", run),
@@ -76,6 +76,10 @@ def _rows(run: Path, found: "Verification") -> list[tuple[str, object]]:
         ("steps", "{steps} steps, {turns} turns, {wall_s} s".format(**found.again)),
         ("provider", found.again["provider"]),
     ]
+
+
+def _entry(number: int) -> str:
+    return f", entry {number} of the history" if number >= 0 else ""
 
 
 def _json(run: Path, found: "Verification") -> dict[str, Any]:

@@ -14,7 +14,7 @@ class Difference:
     """Where two histories part.
 
     Attributes:
-        entry: Number of the entry, from 0.
+        entry: Number of the entry, from 0; -1 when it is not in the history.
         tag: ``step.microstep`` of it (of the side that has it).
         left: What the first history has there, for people.
         right: What the second has.
@@ -50,8 +50,11 @@ def first_difference(
 
 
 def ended(history: Sequence[bytes]) -> bool:
-    """Whether the last entry is the end of a run."""
-    return bool(history) and any(r.kind == Kind.STOP for r in decode(history[-1]))
+    """Whether the last entry is the end of a run; one that is no records is none."""
+    try:
+        return bool(history) and any(r.kind == Kind.STOP for r in decode(history[-1]))
+    except ProtocolError:
+        return False
 
 
 def _difference(number: int, left: bytes, right: bytes) -> Difference:
@@ -85,7 +88,12 @@ def _first_difference(left: bytes, right: bytes) -> int:
 
 
 def _place(body: bytes) -> str:
-    first = next(decode(body))
+    try:
+        first = next(decode(body), None)
+    except ProtocolError:
+        first = None
+    if first is None:
+        return f"an entry of {len(body)} bytes without a place"
     return f"{first.id}.{first.peer}" if first.kind == Kind.TAG else f"step {first.id}"
 
 

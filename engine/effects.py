@@ -3,11 +3,13 @@
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lockstep.engine.errors import ProtocolError
 from lockstep.engine.record import FLAG_RAW, ITEM_NONE, PEER_NONE, Kind, Outcome, Record, decode
 
 REQUESTS_OPEN_MAX = 4096  # Requests an agent may wait for at once.
+TIMERS_OPEN_MAX = 4096  # Timers an agent may have set that have not fired.
 TIMER_STEPS_MAX = 2**40
 LOG_LEVELS = ("debug", "info", "warning", "error")
 TIMER_PAYLOAD = struct.Struct("<Q")
@@ -33,17 +35,28 @@ class Limits:
     items: int  # Admitted so far.
 
 
-# What a kind may carry besides its payload: (item allowed, peer is, flags allowed).
+class _Shape(NamedTuple):
+    """What a kind may carry, by column of the table in docs/abi.md."""
+
+    id: str
+    item: str
+    peer: str
+    payload: str
+    flags: int = 0
+
+
 _SHAPES = {
-    Kind.SEND: ("any", "agent", 0),
-    Kind.EMIT: ("item", "nobody", 0),
-    Kind.INFER: ("any", "model", FLAG_RAW),
-    Kind.CANCEL: ("none", "nobody", 0),
-    Kind.SET_TIMER: ("any", "nobody", 0),
-    Kind.LOG: ("any", "log", 0),
-    Kind.DONE: ("any", "nobody", 0),
+    Kind.SEND: _Shape("any", "any", "agent", "any"),
+    Kind.EMIT: _Shape("none", "item", "nobody", "any"),
+    Kind.INFER: _Shape("any", "any", "model", "any", FLAG_RAW),
+    Kind.CANCEL: _Shape("any", "none", "nobody", "none"),
+    Kind.SET_TIMER: _Shape("any", "any", "nobody", "steps"),
+    Kind.LOG: _Shape("level", "any", "log", "any"),
+    Kind.DONE: _Shape("none", "any", "nobody", "none"),
 }
-LOG_PEERS = (PEER_NONE, 1, 2)  # The guest's own LOG, its standard output, its standard error.
+# The guest's own LOG, its standard output, its standard error. That the latter two are the
+# host's to write is checked where they are told apart (workers/agent/turn.py).
+LOG_PEERS = (PEER_NONE, 1, 2)
 
 
 def settle(turn: Turn) -> tuple[Turn, list[Record]]:
@@ -83,6 +96,7 @@ def check(
     open_requests: int,
     may_emit: Callable[[int], str],
     may_finish: Callable[[int], str],
+    open_timers: int = 0,
 ) -> str:
     """Why the records must not take effect; empty when they may.
 
@@ -93,7 +107,9 @@ def check(
         open_requests: How many do.
         may_emit: Of an item, why the agent must not EMIT for it; empty: it may.
         may_finish: Likewise for DONE.
+        open_timers: How many timers have not fired.
     """
+    timers = open_timers
     requests: dict[int, None] = {}
     emitted: dict[int, None] = {}
     for number, record in enumerate(records):
@@ -107,6 +123,10 @@ def check(
         elif not why and record.kind == Kind.EMIT:
             why = "a second EMIT in one turn" if record.item in emitted else may_emit(record.item)
             emitted[record.item] = None
+        elif not why and record.kind == Kind.SET_TIMER:
+            timers += 1
+            if timers > TIMERS_OPEN_MAX:
+                why = f"more than {TIMERS_OPEN_MAX} timers that have not fired"
         elif not why and record.kind == Kind.DONE and record.item:
             why = may_finish(record.item)
         if why:
@@ -119,14 +139,30 @@ def _shape_error(record: Record, limits: Limits) -> str:
     shape = _SHAPES.get(record.kind)  # type: ignore[call-overload]
     if shape is None:
         return "this version serves no such record from a guest"
-    items, peers, flags = shape
-    if record.flags & ~flags:
-        return f"flags {record.flags}, expected {'0 or 1' if flags else '0'}"
-    if record.item > limits.items or (items == "item" and record.item == ITEM_NONE):
-        return f"item {record.item}, expected {int(items == 'item')} to {limits.items}"
+    if record.flags & ~shape.flags:
+        return f"flags {record.flags}, expected {'0 or 1' if shape.flags else '0'}"
+    return (
+        _id_error(record, shape.id)
+        or _item_error(record, shape.item, limits)
+        or _peer_error(record, shape.peer, limits)
+        or _payload_error(record, shape.payload)
+    )
+
+
+def _id_error(record: Record, ids: str) -> str:
+    if ids == "none" and record.id:
+        return f"id {record.id}, expected 0"
+    if ids == "level" and record.id >= len(LOG_LEVELS):
+        return f"level {record.id}, expected 0 to {len(LOG_LEVELS) - 1}"
+    return ""
+
+
+def _item_error(record: Record, items: str, limits: Limits) -> str:
     if items == "none" and record.item:
         return f"item {record.item}, expected 0"
-    return _peer_error(record, peers, limits) or _payload_error(record)
+    if record.item > limits.items or (items == "item" and record.item == ITEM_NONE):
+        return f"item {record.item}, expected {int(items == 'item')} to {limits.items}"
+    return ""
 
 
 def _peer_error(record: Record, peers: str, limits: Limits) -> str:
@@ -142,10 +178,10 @@ def _peer_error(record: Record, peers: str, limits: Limits) -> str:
     return ""
 
 
-def _payload_error(record: Record) -> str:
-    if record.kind == Kind.LOG and record.id >= len(LOG_LEVELS):
-        return f"level {record.id}, expected 0 to {len(LOG_LEVELS) - 1}"
-    if record.kind == Kind.SET_TIMER:
+def _payload_error(record: Record, payloads: str) -> str:
+    if payloads == "none" and record.payload:
+        return f"payload of {len(record.payload)} bytes, expected none"
+    if payloads == "steps":
         if len(record.payload) != TIMER_PAYLOAD.size:
             return f"payload of {len(record.payload)} bytes, expected {TIMER_PAYLOAD.size}"
         (steps,) = TIMER_PAYLOAD.unpack(record.payload)

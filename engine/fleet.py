@@ -15,9 +15,11 @@ from typing import Any
 from lockstep.engine.errors import UsageError
 from lockstep.engine.planner import CHUNK_TOKENS_MIN
 from lockstep.engine.settings import Section, nearest
-from lockstep.engine.strict_json import dumps
+from lockstep.engine.strict_json import dumps, loads
 
+SEED_MAX = 2**63 - 1
 AGENTS_MAX = 10_000  # Replicas included.
+CONFIG_DEPTH_MAX = 32  # Of an agent's config; the identity nests it a little deeper.
 POLICIES = ("events", "round-robin", "dag")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,48}")
 _UNLIMITED = 2**62
@@ -120,8 +122,9 @@ def parse(data: bytes, where: str) -> Fleet:
         where: The file's name, for messages.
 
     Raises:
-        UsageError: not UTF-8 or TOML, an unknown key (the nearest known one is named), a value
-            out of range, an unknown or cyclic ``after``.
+        UsageError: not UTF-8 or TOML, nested too deeply or with a number of too many digits to
+            be read, an unknown key (the nearest known one is named), a value out of range, an
+            unknown or cyclic ``after``.
     """
     try:
         table = tomllib.loads(data.decode("utf-8"))
@@ -129,6 +132,10 @@ def parse(data: bytes, where: str) -> Fleet:
         raise UsageError(f"{where}: not UTF-8 at byte {error.start}") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{where}: {error}") from None
+    except RecursionError:
+        raise UsageError(f"{where}: nested too deeply to be read") from None
+    except ValueError:  # Python's bound on the digits of a number: all that TOML lets through.
+        raise UsageError(f"{where}: a number has too many digits to be read") from None
     top = Section(table, where)
     fleet, schedule = top.table("fleet"), top.table("schedule")
     models, agents = top.table("models"), top.table("agents")
@@ -151,7 +158,7 @@ def _fleet(
         raise UsageError(f"{where}: no [agents.NAME] table, expected at least one agent")
     fleet = Fleet(
         name=_name(section.text("name", "fleet"), f"{where}: [fleet] name"),
-        seed=section.integer("seed", 0, 0, 2**63 - 1),
+        seed=section.integer("seed", 0, 0, SEED_MAX),
         frozen_date=_date(section, "frozen_date", "2000-01-01T00:00:00Z"),
         step_us=section.integer("step_us", 1000, 1, 10**9),
         turns_max=section.integer("turns_max", _UNLIMITED, 1, _UNLIMITED),
@@ -217,7 +224,7 @@ def _group(name: str, values: object, where: str) -> AgentGroup:
     group = AgentGroup(
         name=name,
         module=section.text("module", None),
-        replicas=section.integer("replicas", 0, 0, AGENTS_MAX),
+        replicas=section.integer("replicas", 0, 1, AGENTS_MAX),
         input=section.choice("input", "", ("broadcast", "deal")),
         after=section.texts("after", ()),
         memory_bytes_max=section.integer("memory_bytes_max", 67_108_864, 65_536, 2**32),
@@ -296,9 +303,10 @@ def _name(name: str, where: str) -> str:
 def _config(section: Section) -> dict[str, Any]:
     config = section.table("config")
     try:
-        dumps(config)
-    except (TypeError, ValueError) as error:
-        # TOML has dates, nan and inf; the agent gets its config as JSON, which has not.
+        loads(dumps(config), CONFIG_DEPTH_MAX)
+    except (TypeError, ValueError, RecursionError) as error:
+        # TOML has dates, nan and inf; the agent gets its config as JSON, which has not. What is
+        # too deep or too long for our own reader would not come back out of the identity either.
         raise section.error("config", config, f"values that JSON has ({error})") from None
     return config
 

@@ -66,10 +66,6 @@ class _ModelQueue:
         place = request.due + request.priority * self._priority_steps
         insort(self._waiting, (place, request.ticket, request), key=lambda entry: entry[:2])
 
-    def requests(self) -> list[Request]:
-        """Everything unanswered, queue first."""
-        return [e[2] for e in self._waiting] + [row.request for row in self._rows.values()]
-
     def drop(self, ticket: int, step: int) -> bool:
         """Take a ticket out, wherever it is; its slot keeps what it computed."""
         if ticket in self._rows:
@@ -189,6 +185,8 @@ class Planner:
         self._offered: list[tuple[int, int, Request]] = []  # Heap by (due, ticket).
         self._cancels: list[tuple[int, int]] = []  # Heap by (due, ticket).
         self._owner: dict[int, _ModelQueue] = {}  # Unanswered tickets that joined a queue.
+        # Heap of (step, ticket, steps) of those with a time-out; answered ones linger.
+        self._timeouts: list[tuple[int, int, int]] = []
         self.last_step = -1
 
     def offer(self, request: Request) -> None:
@@ -241,10 +239,6 @@ class Planner:
                 ended.append(end)
         return ended
 
-    def output(self, ticket: int) -> list[int]:
-        """Tokens generated so far for an active ticket."""
-        return list(self._owner[ticket]._rows[ticket].out)
-
     def _join(self, step: int) -> list[Ended]:
         ended = []
         while self._offered and self._offered[0][0] <= step:
@@ -255,7 +249,16 @@ class Planner:
             model = self._models[request.model]
             model.join(request)
             self._owner[request.ticket] = model
+            if request.timeout_steps:
+                self._watch(request)
         return ended
+
+    def _watch(self, request: Request) -> None:
+        if len(self._timeouts) > 2 * len(self._owner):  # Mostly answered ones: drop those.
+            self._timeouts = [entry for entry in self._timeouts if entry[1] in self._owner]
+            heapq.heapify(self._timeouts)
+        at = request.due + request.timeout_steps
+        heapq.heappush(self._timeouts, (at, request.ticket, request.timeout_steps))
 
     def _cancel(self, step: int) -> list[Ended]:
         ended = []
@@ -266,17 +269,13 @@ class Planner:
         return ended
 
     def _time_out(self, step: int) -> list[Ended]:
-        late = [
-            request
-            for model in self._models
-            for request in model.requests()
-            if request.timeout_steps and step >= request.due + request.timeout_steps
-        ]
-        for request in late:
-            self._end(request.ticket, step)
+        late = []
+        while self._timeouts and self._timeouts[0][0] <= step:
+            _, ticket, steps = heapq.heappop(self._timeouts)
+            if self._end(ticket, step):
+                late.append((ticket, steps))
         text = "no answer {} steps after it was due"
-        late.sort(key=lambda request: request.ticket)
-        return [Ended(r.ticket, "timeout", text.format(r.timeout_steps)) for r in late]
+        return [Ended(ticket, "timeout", text.format(steps)) for ticket, steps in sorted(late)]
 
     def _end(self, ticket: int, step: int) -> bool:
         model = self._owner.pop(ticket, None)

@@ -29,11 +29,15 @@ class Section:
         self._known: list[str] = []
 
     def integer(self, key: str, default: int | None, low: int, high: int) -> int:
-        """A whole number from ``low`` to ``high``; without a default the key is required."""
+        """A whole number from ``low`` to ``high``; without a default the key is required.
+
+        The default itself may lie outside: 0 for "not given", say, where 1 is the least.
+        """
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        fits = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        if key in self._values and not fits:
             raise self.error(key, value, f"a whole number from {low} to {high}")
-        return value
+        return int(value)
 
     def text(self, key: str, default: str | None) -> str:
         """A string that is not empty, except as the default."""
@@ -97,5 +101,8 @@ class Section:
 
 
 def _show(value: object) -> str:
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except (ValueError, RecursionError):  # Too many digits, or nested too deeply.
+        return f"a value too large to show ({type(value).__name__})"
     return shown if len(shown) <= 60 else shown[:57] + "..."

@@ -4,7 +4,6 @@ Variable parts (the INFER record of a ticket, the RESULT record of an answer) tr
 ring beside the slots, in the order of the slots that announce them.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -122,10 +121,10 @@ class StepAssembler:
 
     def __init__(self) -> None:
         self._slots: list[Slots] = []
-        self._records = b""
+        self._records = bytearray()
 
-    def feed(self, slots: Slots, records: bytes) -> Iterator[StepReport]:
-        """Add what was drained; yield each step that is complete.
+    def feed(self, slots: Slots, records: bytes) -> list[StepReport]:
+        """Add what was drained; every step that is complete now.
 
         The engine pushes a step's records before its slots, so that a STEP slot always finds
         them; records of a later step may be here already and are kept.
@@ -133,16 +132,18 @@ class StepAssembler:
         self._records += records
         if len(slots):
             self._slots.append(slots)
+        reports: list[StepReport] = []
         if not self._slots:
-            return
+            return reports
         rows = np.concatenate(self._slots)
         start = 0
         for stop in np.flatnonzero(rows["op"] == FromEngine.STEP).tolist():
             step = rows[start : stop + 1]
             answers = int(np.count_nonzero(step["op"] == FromEngine.END))
-            yield step_report(step, self._take(answers))
+            reports.append(step_report(step, self._take(answers)))
             start = stop + 1
         self._slots = [rows[start:]] if start < len(rows) else []
+        return reports
 
     def _take(self, count: int) -> bytes:
         size = 0
@@ -150,7 +151,8 @@ class StepAssembler:
             if size + 4 > len(self._records):
                 raise ProtocolError("step report: an answer's record is missing")
             size += (int.from_bytes(self._records[size : size + 4], "little") + 7) & ~7
-        taken, self._records = self._records[:size], self._records[size:]
+        taken = bytes(self._records[:size])
+        del self._records[:size]
         if len(taken) != size:
             raise ProtocolError("step report: an answer's record is cut")
         return taken

@@ -118,8 +118,13 @@ class World:
             settled.append((agent, turn, records))
         self._deal_tickets(settled)
         for agent, turn, records in settled:
+            # Tickets are dealt already, but a CANCEL does not reach an INFER written behind it.
+            ahead = {r.id: None for r in records if r.kind == Kind.INFER}
             for record in records:
-                self._apply(agent, record)
+                if record.kind == Kind.INFER:
+                    del ahead[record.id]
+                elif record.kind != Kind.CANCEL or record.id not in ahead:
+                    self._apply(agent, record)
             said_done = any(r.kind == Kind.DONE and not r.item for r in records)
             if turn.outcome != Outcome.BLOCKED or said_done:
                 self._bury(agent, turn)
@@ -132,6 +137,8 @@ class World:
             ticket = self.requests.answer(answer.ticket)
             if self.agents[ticket.agent].alive:
                 self._put(ticket.agent, EventClass.COMPLETION, ticket.number, answer.record)
+            else:
+                self.requests.deliver(ticket.number)  # Nobody waits for it any more.
 
     def timers(self, fired: Sequence[tuple[int, Event]]) -> None:
         """Timers set for this tag fire, in the order they were set."""
@@ -222,15 +229,15 @@ class World:
             return turn, records
         limits = effects.Limits(len(self.agents), len(self.fleet.models), self.items.admitted)
         requests = self.requests.open(agent)
+        going = self.items.unfinished  # What was finished meanwhile may still be written to.
         why = effects.check(
             records,
             limits,
             requests.__contains__,
             len(requests),
-            lambda item: self.schedule.may_emit(agent, item) if self.items.unfinished(item) else "",
-            lambda item: (
-                self.schedule.may_finish(agent, item) if self.items.unfinished(item) else ""
-            ),
+            lambda item: self.schedule.may_emit(agent, item) if going(item) else "",
+            lambda item: self.schedule.may_finish(agent, item) if going(item) else "",
+            sum(self.agents[agent].timers.values()),
         )
         return (effects.failed(turn, why), effects.logs_of(records)) if why else (turn, records)
 
@@ -340,7 +347,10 @@ class World:
         elif event.kind == Kind.ITEM:
             self.schedule.delivered(index, event.item)
         elif event.kind == Kind.TIMER:
-            self.agents[index].timers[event.item] -= 1
+            timers = self.agents[index].timers
+            timers[event.item] -= 1
+            if not timers[event.item]:
+                del timers[event.item]
 
     def _put(
         self,

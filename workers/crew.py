@@ -8,13 +8,12 @@ import json
 import os
 import random
 import resource
-import select
 import time
 from collections.abc import Callable
 from typing import Any
 
 from lockstep import shm
-from lockstep.engine.errors import LockstepError, ModelError, UsageError
+from lockstep.engine.errors import ModelError, UsageError
 from lockstep.engine.fleet import Fleet
 from lockstep.workers import spawn
 from lockstep.workers.agent.channel import RingChannel
@@ -32,7 +31,6 @@ from lockstep.workers.seat import Seat
 
 COMPILE_S_MAX = 120.0
 COMPILE_BYTES_MAX = 4 << 30
-READY_BYTES_MAX = 16 << 20
 PERTURB_S_MAX = 0.3
 
 
@@ -69,11 +67,12 @@ class Crew:
         ]
         self.engine: spawn.Child | None = None
 
-    def compile(self, prepared: Prepared) -> list[bytes]:
+    def compile(self, prepared: Prepared, stop: Callable[[], bool]) -> list[bytes]:
         """Machine code for each group, compiled once per module in a limited child.
 
         Raises:
             UsageError: a module is refused; its agent is named.
+            GivenUp: ``stop`` said so.
         """
         codes: dict[tuple[str, bool], bytes] = {}
         result = []
@@ -81,7 +80,7 @@ class Crew:
             key = (sha256(wasm), group.canonical_nans)
             if key not in codes:
                 codes[key] = compile_in_child(
-                    wasm, f"[agents.{group.name}] {group.module}", group.canonical_nans
+                    wasm, f"[agents.{group.name}] {group.module}", group.canonical_nans, stop
                 )
             result.append(codes[key])
         return result
@@ -98,6 +97,7 @@ class Crew:
 
         Raises:
             ModelError: a model was refused. Nothing of the run exists then.
+            GivenUp: ``stop`` said so.
         """
         reading, writing = os.pipe()
         memory = self.engine_link.memory
@@ -112,7 +112,7 @@ class Crew:
             self.engine = spawn.fork("inference", body, [writing, *memory.descriptors()])
         os.close(writing)
         try:
-            answer = _read_ready(reading, stop)
+            answer = spawn.read_all(reading, stop)
         finally:
             os.close(reading)
         if not answer:
@@ -175,11 +175,14 @@ class Crew:
         self.board.close()
 
 
-def compile_in_child(wasm: bytes, where: str, canonical_nans: bool) -> bytes:
+def compile_in_child(
+    wasm: bytes, where: str, canonical_nans: bool, stop: Callable[[], bool] = lambda: False
+) -> bytes:
     """Machine code of a module, compiled where a bomb harms nobody.
 
     Raises:
         UsageError: refused, or ended by a limit.
+        GivenUp: ``stop`` said so.
     """
 
     def body() -> bytes:
@@ -187,24 +190,8 @@ def compile_in_child(wasm: bytes, where: str, canonical_nans: bool) -> bytes:
 
         return compile_module(wasm, path=where, canonical_nans=canonical_nans)
 
-    return spawn.call(f"{where}: compiling it", body, COMPILE_S_MAX, COMPILE_BYTES_MAX)
-
-
-def _read_ready(descriptor: int, stop: Callable[[], bool]) -> bytes:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    parts: list[bytes] = []
-    while True:
-        # Loading may take minutes, and a person may press Ctrl-C in them: the wait is cut into
-        # pieces. Nothing logical has begun yet.
-        if stop():
-            raise LockstepError("interrupted")
-        if not poll.poll(200):
-            continue
-        part = os.read(descriptor, 1 << 16)
-        if not part or sum(map(len, parts)) > READY_BYTES_MAX:
-            return b"".join(parts)
-        parts.append(part)
+    name = f"{where}: compiling it"
+    return spawn.call(name, body, COMPILE_S_MAX, COMPILE_BYTES_MAX, stop)
 
 
 def _raise_descriptor_limit(agents: int) -> None:

@@ -30,9 +30,10 @@ MANIFEST, SUMMARY, LOCK, BOARD = "manifest.json", "summary.json", "run.lock", "b
 class RunFolder:
     """A folder of one run, held by its lock."""
 
-    def __init__(self, path: Path, lock: int) -> None:
+    def __init__(self, path: Path, lock: int, found: bool) -> None:
         self.path = path
         self._lock = lock
+        self._found = found  # The empty folder was there before us.
         self._logs: dict[str, list[str]] = {}
 
     @classmethod
@@ -47,17 +48,23 @@ class RunFolder:
         Raises:
             UsageError: it holds a run already (alive or not) or cannot be made.
         """
+        found = wanted is not None and wanted.exists()
+        where = wanted if wanted is not None else base / "runs"
         try:
             path = cls._make(wanted, base / "runs", fleet_name)
+            lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            made = cls(path.resolve(), lock, found)
+        except OSError as error:
+            raise UsageError(f"{where}: cannot make the run folder: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(lock, f"{os.getpid()}\n".encode())
             for name in ("modules", "journal", "logs"):
                 (path / name).mkdir(mode=0o700)
-            lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            where = wanted if wanted is not None else base / "runs"
+            made.remove()
             raise UsageError(f"{where}: cannot make the run folder: {error.strerror}") from None
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.write(lock, f"{os.getpid()}\n".encode())
-        return cls(path.resolve(), lock)
+        return made
 
     @staticmethod
     def _make(wanted: Path | None, runs: Path, fleet_name: str) -> Path:
@@ -106,7 +113,11 @@ class RunFolder:
 
     def remove(self) -> None:
         """Undo `create`: the run never began."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        if self._found:
+            for entry in self.path.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        else:
+            shutil.rmtree(self.path, ignore_errors=True)
         self.close()
 
     def close(self) -> None:
@@ -150,12 +161,19 @@ def holder_of(run: Path) -> int | None:
 
 def check_output(path: Path) -> None:
     """Refuse a place for ``--output`` that cannot be written, before anything is started."""
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path}: is there and is no regular file; nothing was touched")
+    if not os.access(path.resolve().parent, os.W_OK):
         raise UsageError(f"{path}: cannot write the output there")
 
 
 def copy_output(run: Path, target: Path) -> None:
-    """Copy a run's output file, whole or not at all."""
+    """Copy a run's output file, whole or not at all. A link is followed, never replaced."""
+    target = target.resolve()
     temporary = target.with_name(f".{target.name}.part")
-    shutil.copyfile(run / OUTPUT, temporary)
-    temporary.replace(target)
+    try:
+        shutil.copyfile(run / OUTPUT, temporary)
+        temporary.replace(target)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

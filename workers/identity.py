@@ -3,10 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from lockstep.engine.errors import Diverged, JournalCorrupt, ModelRejected, UsageError
-from lockstep.engine.journal import JournalReader
+from lockstep.engine.errors import (
+    Diverged,
+    JournalCorrupt,
+    ModelRejected,
+    ProtocolError,
+    UsageError,
+)
+from lockstep.engine.journal import Frame, JournalReader
 from lockstep.engine.journal import format as journal_format
-from lockstep.engine.record import decode_at
+from lockstep.engine.record import Kind, decode
 from lockstep.engine.strict_json import loads
 from lockstep.workers.folder import JOURNAL
 
@@ -30,13 +36,40 @@ def read_manifest(journal: JournalReader, run: Path) -> tuple[dict[str, Any], di
     """(identity, environment) as the journal holds them: checksummed, unlike manifest.json.
 
     Raises:
-        JournalCorrupt: the first two frames are something else.
+        JournalCorrupt: the first two frames are something else, or what they hold is not what
+            the rest of us takes from them.
     """
     kinds = [frame.kind for frame in journal.frames[:2]]
     if kinds != [journal_format.IDENTITY, journal_format.ENVIRONMENT]:
         raise JournalCorrupt(f"{run}: the journal does not begin with identity and environment")
-    values = [loads(decode_at(frame.body, 0)[0].payload) for frame in journal.frames[:2]]
-    return values[0], values[1]
+    identity = _object(journal.frames[0], Kind.IDENTITY, run)
+    environment = _object(journal.frames[1], Kind.ENVIRONMENT, run)
+    seed, models = environment.get("seed"), environment.get("models")
+    good = {
+        "identity: fleet": isinstance(identity.get("fleet"), dict),
+        "environment: seed": isinstance(seed, int) and not isinstance(seed, bool),
+        "environment: fleet_sha256": isinstance(environment.get("fleet_sha256"), str),
+        "environment: has_input": isinstance(environment.get("has_input"), bool),
+        "environment: models": isinstance(models, dict)
+        and all(isinstance(path, str) for path in models.values()),
+    }
+    for key, fits in good.items():
+        if not fits:
+            raise JournalCorrupt(f"{run}: the journal's {key} is missing or of a wrong type")
+    return identity, environment
+
+
+def _object(frame: Frame, kind: Kind, run: Path) -> dict[str, Any]:
+    """The JSON object of a frame that holds one record of a kind."""
+    what = f"{run}: the journal's {kind.name.lower()}"
+    try:
+        records = list(decode(frame.body))
+        value = loads(records[0].payload) if len(records) == 1 else None
+    except (ProtocolError, ValueError) as error:
+        raise JournalCorrupt(f"{what} cannot be read: {error}") from None
+    if not isinstance(value, dict) or records[0].kind != kind:
+        raise JournalCorrupt(f"{what} is not one record with a JSON object")
+    return value
 
 
 def check_identity(run: Path, identity: dict[str, Any], environment: dict[str, Any]) -> list[str]:

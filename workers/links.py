@@ -6,13 +6,16 @@ other side rings when it has drained. The other side may block, since this one a
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from lockstep import shm
-from lockstep.engine.wire import RESULT_SLOT, TICKET_SLOT, Slots, ToEngine
+from lockstep.engine.wire import RESULT_SLOT, TICKET_SLOT, Slots
 
 SLOTS_CAPACITY = 4096
+
+TicketSlot = tuple[int, int, int, int, int]  # Fields of TICKET_SLOT.
 
 
 def ring_slice_bytes(record_bytes_max: int) -> int:
@@ -147,27 +150,26 @@ class EngineLink:
         self._records = shm.RingWriter(memory.ticket_records, "ring to inference")
         self._results = shm.SlotReader(memory.result_slots, RESULT_SLOT, "result ring")
         self._answers = shm.RingReader(memory.result_records, "ring from inference")
-        self._waiting: deque[tuple[int, int, int, int, int]] = deque()
-        self._unsent: deque[bytes] = deque()  # Records of the waiting slots, oldest first.
+        self._queue: deque[tuple[TicketSlot, bytes]] = deque()  # Records not pushed yet.
+        self._ready: deque[TicketSlot] = deque()  # Records pushed, slots not.
 
-    def send(self, slot: tuple[int, int, int, int, int], record: bytes = b"") -> None:
-        """Queue one slot (fields of TICKET_SLOT), of a ticket with its record; `flush` sends."""
-        self._waiting.append(slot)
-        if record:
-            self._unsent.append(record)
+    def send(self, slot: TicketSlot, record: bytes = b"") -> None:
+        """Queue one slot, of a ticket with its record; `flush` sends."""
+        self._queue.append((slot, record))
 
     def flush(self) -> None:
         """Push what fits, records before the slots that announce them; ring once."""
-        while self._unsent and self._records.push_many(self._unsent[0]):
-            self._unsent.popleft()
-        rows = list(self._waiting)
-        if self._unsent:
-            # Only up to the ticket whose record had no room.
-            tickets = [n for n, row in enumerate(rows) if row[0] == ToEngine.TICKET]
-            rows = rows[: tickets[-len(self._unsent)]]
-        if rows and (taken := self._slots.push(np.array(rows, dtype=TICKET_SLOT))):
-            for _ in range(taken):
-                self._waiting.popleft()
+        while self._queue:
+            slot, record = self._queue[0]
+            if record and not self._records.push_many(record):
+                break
+            self._queue.popleft()
+            self._ready.append(slot)
+        rows = np.array(list(islice(self._ready, SLOTS_CAPACITY)), dtype=TICKET_SLOT)
+        taken = self._slots.push(rows) if len(rows) else 0
+        for _ in range(taken):
+            self._ready.popleft()
+        if taken:
             self.memory.engine_bell.ring()
 
     def drain(self) -> tuple[Slots, bytes]:
@@ -177,7 +179,7 @@ class EngineLink:
         records = self._answers.drain()
         if len(slots) or records:
             self.memory.engine_bell.ring()
-        if self._waiting:
+        if self._queue or self._ready:
             self.flush()
         return slots, records
 

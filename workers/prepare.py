@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.engine.errors import UsageError
-from lockstep.engine.fleet import Fleet, parse
+from lockstep.engine.fleet import SEED_MAX, Fleet, parse
 from lockstep.engine.items import InputItem, parse_input
 from lockstep.engine.record import HEADER_BYTES
 from lockstep.engine.strict_json import dumps, loads
@@ -47,6 +47,8 @@ def read_fleet(path: Path, seed: int | None) -> tuple[Fleet, bytes]:
     Raises:
         UsageError: it cannot be read, or as `engine.fleet.parse`.
     """
+    if seed is not None and not 0 <= seed <= SEED_MAX:
+        raise UsageError(f"seed is {seed}, expected 0 to {SEED_MAX}")
     data = read_file(path, "fleet file", FLEET_BYTES_MAX)
     fleet = parse(data, str(path))
     return (fleet if seed is None else replace(fleet, seed=seed)), data
@@ -159,6 +161,7 @@ def environment(prepared: Prepared, providers: list[dict[str, Any]]) -> dict[str
         "versions": versions,
         "providers": providers,
         "seed": prepared.fleet.seed,
+        "fleet_sha256": sha256(prepared.fleet_bytes),
         "has_input": prepared.input_bytes is not None,
         "models": {model.name: model.path for model in prepared.fleet.models},
     }

@@ -9,25 +9,34 @@ import select
 import time
 from typing import Any
 
+from lockstep.workers.signals import Signals
+
 PROGRESS_S = 0.1
 
 
 class Reporter:
     """Writes lines. A parent that does not read misses progress, and slows nothing."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, signals: Signals) -> None:
         self._descriptor = descriptor
+        self._signals = signals
         os.set_blocking(descriptor, False)
         self._next_s = 0.0
         self._started_s = time.monotonic()
 
     def say(self, what: str, value: Any) -> None:
-        """A line that has to arrive: waits for a slow parent, gives up on a dead one."""
+        """A line that has to arrive: waits for a slow parent.
+
+        It is given up when the parent is dead, or at the second signal: then somebody wants this
+        process gone, and what the line says is in the run folder.
+        """
         data = json.dumps({what: value}).encode() + b"\n"
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
-        while data:
+        poll.register(self._signals.descriptor, select.POLLIN)
+        while data and self._signals.count < 2:
             poll.poll()
+            self._signals.clear()
             try:
                 data = data[os.write(self._descriptor, data) :]
             except BlockingIOError:

@@ -1,7 +1,7 @@
 """An agent's seat: its process as the supervisor sees it, and the turn that is arriving from it."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lockstep.engine.effects import Turn
 from lockstep.engine.errors import RunStopped
@@ -27,7 +27,7 @@ class Seat:
     child: Child | None = None
     loaded: bool = False
     ended: bool = False
-    _records: bytes = b""
+    _parts: list[bytes] = field(default_factory=list)
     _count: int = 0
 
     def receive(self) -> list[Turn]:
@@ -40,26 +40,29 @@ class Seat:
         """
         data = self.link.drain()
         turns = []
-        offset = 0
+        start = offset = 0  # The guest's own records since `start` are kept as one part.
         while offset < len(data):
             size, kind = HEADER.unpack_from(data, offset)[:2]
             after = offset + aligned(size)
             if kind < Kind.END:
-                self._records += data[offset:after]
                 self._count += 1
-            elif kind == Kind.END:
-                turns.append(self._end(data[offset:after]))
-            elif kind == Kind.READY:
-                self.loaded = True
             else:
-                raise self._accident(kind, data[offset:after])
+                self._parts.append(data[start:offset])
+                start = after
+                if kind == Kind.END:
+                    turns.append(self._end(data[offset:after]))
+                elif kind == Kind.READY:
+                    self.loaded = True
+                else:
+                    raise self._accident(kind, data[offset:after])
             offset = after
+        self._parts.append(data[start:])
         return turns
 
     def _end(self, data: bytes) -> Turn:
         end = decode_end(decode_at(data, 0)[0])
-        records, count = self._records, self._count
-        self._records, self._count = b"", 0
+        records, count = b"".join(self._parts), self._count
+        self._parts, self._count = [], 0
         if end.count != count or end.digest != hashlib.sha256(records).digest():
             raise RunStopped(
                 f"agent {self.name}: turn {end.turn} arrived with {count} records, its end says "

@@ -17,12 +17,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lockstep.engine.errors import EXIT_BUG, LockstepBug, LockstepError, UsageError
+from lockstep.engine.errors import (
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    LockstepBug,
+    LockstepError,
+    UsageError,
+)
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_OUR_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD, signal.SIGUSR1)
+_RESET = (signal.SIGPIPE, signal.SIGCHLD, signal.SIGUSR1)
+# They go to whole groups; what they mean is the supervisor's to decide, and children die with it.
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LOOK_S = 0.2  # While waiting for a child that prepares: how often to look whether to give up.
 
 
 @dataclass(slots=True)
@@ -89,10 +98,10 @@ def _be_child(name: str, parent: int, body: Callable[[], int], keep: Sequence[in
     code = EXIT_BUG
     try:
         signal.set_wakeup_fd(-1)
-        for number in _OUR_SIGNALS:
+        for number in _RESET:
             signal.signal(number, signal.SIG_DFL)
-        # Ctrl-C goes to the whole group; the supervisor decides what it means.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in _IGNORED:
+            signal.signal(number, signal.SIG_IGN)
         _LIBC.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != parent:
             os._exit(EXIT_BUG)  # The parent died before the death signal was armed.
@@ -117,17 +126,31 @@ def _close_others(keep: Sequence[int]) -> None:
     os.closerange(first, os.sysconf("SC_OPEN_MAX"))
 
 
-def call(name: str, body: Callable[[], bytes], deadline_s: float, data_bytes_max: int) -> bytes:
+class GivenUp(LockstepError):
+    """A person stopped it while something was being prepared."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
+def call(
+    name: str,
+    body: Callable[[], bytes],
+    deadline_s: float,
+    data_bytes_max: int,
+    stop: Callable[[], bool] = lambda: False,
+) -> bytes:
     """Run ``body`` in a child and return its bytes. For work on untrusted input.
 
     Args:
         name: For messages.
         body: Raises a `LockstepError` to refuse; its text comes back as a `UsageError`.
-        deadline_s: Wall and CPU time after which the child is killed.
+        deadline_s: Wall time after which the child is killed.
         data_bytes_max: Memory that it may allocate.
+        stop: Asked while waiting: whether to give up.
 
     Raises:
         UsageError: the child refused, or was ended by one of the limits (which is named).
+        GivenUp: ``stop`` said so.
     """
     reading, writing = os.pipe()
 
@@ -146,7 +169,7 @@ def call(name: str, body: Callable[[], bytes], deadline_s: float, data_bytes_max
     child = fork(name, run, [writing])
     os.close(writing)
     try:
-        answer = _read_all(reading, deadline_s)
+        answer = read_all(reading, stop, deadline_s)
     finally:
         os.close(reading)
         child.kill()  # It has answered, or is not waited for any more.
@@ -161,16 +184,26 @@ def call(name: str, body: Callable[[], bytes], deadline_s: float, data_bytes_max
     return answer[1:]
 
 
-def _read_all(descriptor: int, deadline_s: float) -> bytes | None:
-    """Everything until end of file; None when the deadline came first."""
+def read_all(
+    descriptor: int, stop: Callable[[], bool], deadline_s: float = float("inf")
+) -> bytes | None:
+    """Everything until end of file; None when the deadline came first.
+
+    Raises:
+        GivenUp: ``stop`` said so.
+    """
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     end = time.monotonic() + deadline_s
     parts: list[bytes] = []
     while True:
-        left = end - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
+        if stop():
+            raise GivenUp("interrupted; there was no run yet")
+        left_s = end - time.monotonic()
+        if left_s <= 0:
             return None
+        if not poll.poll(min(left_s, LOOK_S) * 1000):
+            continue
         part = os.read(descriptor, 1 << 20)
         if not part:
             return b"".join(parts)

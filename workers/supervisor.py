@@ -39,30 +39,8 @@ from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.job import Job
 from lockstep.workers.ledger import Ledger
 from lockstep.workers.report import Reporter
+from lockstep.workers.signals import Signals
 from lockstep.workers.view import View
-
-
-class Signals:
-    """Handlers only count; the loop looks."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        reading, self._writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.descriptor = reading
-        signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._count)
-
-    def _count(self, _number: int, _frame: object) -> None:
-        self.count += 1
-
-    def clear(self) -> None:
-        """Empty the wake-up pipe."""
-        try:
-            while os.read(self.descriptor, 512):
-                pass
-        except BlockingIOError:
-            pass
 
 
 class Supervisor:
@@ -97,7 +75,7 @@ class Supervisor:
         self._sequencer = Sequencer(fleet, prepared.items)
         self._crew = crew = Crew(fleet)
         try:
-            codes = crew.compile(prepared)
+            codes = crew.compile(prepared, self._given_up)
             said = self._load_models()
             identity = prepare.identity(prepared, [m["files"] for m in said["models"]])
             providers = [m["provider"] for m in said["models"]]
@@ -115,11 +93,16 @@ class Supervisor:
                     f"{self._folder.path}: cannot fill the run folder: {error}; it was removed"
                 ) from None
             self._reporter.say("run", str(self._folder.path))
-            specs = [self._agent_spec(n, codes) for n in range(len(fleet.agents))]
-            crew.start_agents(specs, job.perturb)
-            return self._live()
+            return self._live([self._agent_spec(n, codes) for n in range(len(fleet.agents))])
         finally:
             crew.end()
+
+    def _given_up(self) -> bool:
+        """Whether to stop preparing: a signal came, or our parent is gone."""
+        readable, _, _ = select.select([0], [], [], 0)
+        if readable:
+            self._parent_spoke()
+        return self._signals.count > 0 or self._orphaned
 
     def _load_models(self) -> dict[str, Any]:
         fleet = self._fleet
@@ -134,7 +117,7 @@ class Supervisor:
             priority_steps=fleet.schedule.priority_steps,
             record_bytes_max=fleet.record_bytes_max,
         )
-        said = self._crew.start_inference(spec, lambda: self._signals.count > 0)
+        said = self._crew.start_inference(spec, self._given_up)
         for note in said["notes"]:
             self._reporter.say("note", note)
         return said
@@ -183,20 +166,19 @@ class Supervisor:
 
     # -- the loop -----------------------------------------------------------------------------
 
-    def _live(self) -> int:
-        """From the first turn to the end of the run."""
+    def _live(self, specs: list[AgentSpec]) -> int:
+        """From the first fork of an agent to the end of the run, which is always booked."""
         self._finish: actions.Finish | None = None
         self._assembler = StepAssembler()
         self._view = View(self._crew.board, self._crew.seats, self._sequencer)
-        self._register()
         stopped, code = "", EXIT_OK
         try:
+            self._crew.start_agents(specs, self._job.perturb)
+            self._register()
             self._sequencer.start()
             self._perform()
             while self._finish is None:
                 self._wait()
-                if self._signals.count or self._orphaned:
-                    raise KeyboardInterrupt
                 self._perform()
                 if 0 < self._job.entries_max <= self._ledger.entries:
                     stopped = "as far as it was asked for"
@@ -207,6 +189,8 @@ class Supervisor:
             stopped, code = f"a bug in Lockstep: {error}", error.exit_code
         except (LockstepError, RingError, OSError) as error:
             stopped, code = str(error), EXIT_UNFINISHED
+        except Exception as error:
+            stopped, code = f"a bug in Lockstep: {told(error)}", LockstepBug.exit_code
         return self._close(stopped, code)
 
     def _register(self) -> None:
@@ -228,9 +212,21 @@ class Supervisor:
         self._poll.register(descriptor, select.EPOLLIN)
 
     def _wait(self) -> None:
-        for descriptor, _ in self._poll.poll(self._view.timeout_s()):
+        """Block until something happened, and take it in.
+
+        Raises:
+            KeyboardInterrupt: a signal came, or our parent is gone. It goes before everything
+                that came with it: a signal to the whole group ends our children, too.
+        """
+        ready = [descriptor for descriptor, _ in self._poll.poll(self._view.timeout_s())]
+        for descriptor in (self._signals.descriptor, 0):
+            if descriptor in ready:
+                self._handlers[descriptor]()
+        if self._signals.count or self._orphaned:
+            raise KeyboardInterrupt
+        for descriptor in ready:
             handler = self._handlers.get(descriptor)
-            if handler is not None:
+            if handler is not None and descriptor not in (self._signals.descriptor, 0):
                 handler()
         self._view.update()
         if self._reporter.progress_due():
@@ -371,21 +367,24 @@ def _how(status: int) -> str:
     return f"was killed by {name}{cause}"
 
 
+def told(error: Exception) -> str:
+    """An exception that nobody expected, in one line with its place."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+
+
 def main() -> int:
     """Entry of the supervisor process: one job on standard input, reports on standard output."""
-    reporter = Reporter(os.dup(1))
     signals = Signals()
+    reporter = Reporter(os.dup(1), signals)
     reporter.say("started", os.getpid())  # From now on a signal is counted, not fatal.
     job = Job.from_json(sys.stdin.buffer.readline().decode())
     try:
         return Supervisor(job, reporter, signals).run()
     except LockstepError as error:
-        code = EXIT_INTERRUPTED if signals.count else error.exit_code
-        message = str(error)
+        code, message = error.exit_code, str(error)
     except Exception as error:
-        code = LockstepBug.exit_code
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        message = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+        code, message = LockstepBug.exit_code, told(error)
     reporter.say("error", {"message": message, "exit_code": code})
     return code
 

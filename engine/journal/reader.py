@@ -37,7 +37,8 @@ class JournalReader:
 
         Raises:
             JournalCorrupt: wrong magic, a checksum or a link that does not fit, with whole
-                frames or none behind it that a torn write cannot explain.
+                frames or none behind it that a torn write cannot explain; a header that is
+                not that of a run's only segment.
             JournalVersion: another format, or rules that this version does not know.
         """
         self._where = where
@@ -68,7 +69,7 @@ class JournalReader:
         if zlib.crc32(head[:60]) != crc:
             raise JournalCorrupt(f"{self._where}: segment header has checksum {crc:08x}, "
                                  f"expected {zlib.crc32(head[:60]):08x}")  # fmt: skip
-        _, version, flags, run_id, segment, _, sequence, _ = fmt.SEGMENT.unpack(head[:60])
+        _, version, flags, run_id, segment, size, sequence, rest = fmt.SEGMENT.unpack(head[:60])
         if version != JOURNAL_FORMAT:
             raise JournalVersion(
                 f"{self._where}: format {version}, this Lockstep reads {JOURNAL_FORMAT}"
@@ -76,6 +77,13 @@ class JournalReader:
         if flags & ~LOGIC_FLAGS:
             raise JournalVersion(
                 f"{self._where}: logic flags {flags:#x}, this Lockstep knows {LOGIC_FLAGS:#x}"
+            )
+        if (size, segment, sequence) != (fmt.SEGMENT_BYTES, 0, 0) or any(rest):
+            # A run has one segment today; nothing could be in front of it.
+            raise JournalCorrupt(
+                f"{self._where}: segment {segment} with a header of {size} bytes, first frame "
+                f"{sequence}, reserved bytes {rest.hex()}; expected segment 0, "
+                f"{fmt.SEGMENT_BYTES} bytes, first frame 0, reserved bytes 0"
             )
         return fmt.SegmentHeader(version, flags, run_id, segment, sequence)
 

@@ -9,7 +9,7 @@ import pytest
 
 from lockstep.engine.journal import JournalWriter
 from lockstep.engine.journal import format as fmt
-from lockstep.workers.folder import JOURNAL
+from lockstep.workers.folder import JOURNAL, SUMMARY
 from lockstep.workers.identity import read_journal
 
 
@@ -35,6 +35,7 @@ def _copied(done: Any, to: Path, kind: int, old: bytes, new: bytes) -> None:
             body = frame.body.replace(old, new, 1) if frame.kind == kind else frame.body
             writer.append(frame.kind, body)
     assert read_journal(to).frames != journal.frames
+    (to / SUMMARY).unlink()  # It names the digest of the journal that was closed.
 
 
 def test_a_difference_is_shown_with_its_tag_and_both_sides(done: Any, place: Any) -> None:
@@ -47,6 +48,14 @@ def test_a_difference_is_shown_with_its_tag_and_both_sides(done: Any, place: Any
     shown = place.lockstep("verify", "run")
     assert shown.code == 4
     assert shown.out.split()[0] == "different" and result.json["tag"] in shown.out
+
+
+def test_another_journal_in_a_closed_run_is_refused(done: Any, place: Any) -> None:
+    _copied(done, place.path / "run", fmt.HISTORY, b'"agent":"ask"', b'"agent":"asK"')
+    shutil.copy(done[0].path / "runs" / "small-1" / SUMMARY, place.path / "run" / SUMMARY)
+    result = place.lockstep("verify", "run")
+    assert (result.code, result.out) == (4, "")
+    assert "the run was closed with" in result.err
 
 
 def test_another_environment_is_told_before_the_verdict(done: Any, place: Any) -> None:

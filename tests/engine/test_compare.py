@@ -77,6 +77,18 @@ def test_bytes_that_are_no_records_are_told_by_size() -> None:
     )
 
 
+def test_an_entry_that_is_empty_or_no_records_has_no_place_but_is_told() -> None:
+    for bad in (b"", b"123"):
+        place = f"an entry of {len(bad)} bytes without a place"
+        found = first_difference([bad], [B])
+        assert found is not None and found.tag == place
+        found = first_difference([B], [bad])
+        assert found is not None and found.tag == "3.1"
+        found = first_difference([A], [A, bad])
+        assert found is not None and found.right == f"goes on at {place}"
+        assert not ended([A, bad])
+
+
 def test_only_a_history_with_a_stop_has_ended() -> None:
     assert not ended([]) and not ended([A, B])
     assert ended([A, entry(9, 9, encode(Kind.STOP))])

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep.engine import effects
-from lockstep.engine.effects import REQUESTS_OPEN_MAX, TIMER_STEPS_MAX, Limits, Turn
+from lockstep.engine.effects import (
+    REQUESTS_OPEN_MAX,
+    TIMER_STEPS_MAX,
+    TIMERS_OPEN_MAX,
+    Limits,
+    Turn,
+)
 from lockstep.engine.record import FLAG_RAW, GUEST_KINDS, PEER_NONE, Kind, Outcome, Record, encode
 
 LIMITS = Limits(agents=3, models=2, items=5)
@@ -26,11 +32,12 @@ def check(
     open_requests: int = 0,
     may_emit: Callable[[int], str] = lambda item: "",
     may_finish: Callable[[int], str] = lambda item: "",
+    open_timers: int = 0,
 ) -> str:
     used = list(in_use)
     return effects.check(
-        records, LIMITS, used.__contains__, open_requests, may_emit, may_finish
-    )  # fmt: skip
+        records, LIMITS, used.__contains__, open_requests, may_emit, may_finish, open_timers
+    )
 
 
 GOOD = {
@@ -41,6 +48,7 @@ GOOD = {
     "raw infer": record(Kind.INFER, peer=0, item=5, flags=FLAG_RAW),
     "cancel": record(Kind.CANCEL, id=7),
     "timer": record(Kind.SET_TIMER, item=1, payload=struct.pack("<Q", 1)),
+    "numbered timer": record(Kind.SET_TIMER, id=2**64 - 1, payload=struct.pack("<Q", 1)),
     "longest timer": record(Kind.SET_TIMER, payload=struct.pack("<Q", TIMER_STEPS_MAX)),
     "log": record(Kind.LOG, id=3, item=1, payload=b"x"),
     "standard output": record(Kind.LOG, peer=1),
@@ -71,12 +79,14 @@ BAD = [
     (record(Kind.EMIT, item=6), "item 6, expected 1 to 5"),
     (record(Kind.EMIT, item=1, peer=0), f"peer 0, expected {PEER_NONE} (nobody)"),
     (record(Kind.EMIT, item=1, flags=2), "flags 2, expected 0"),
+    (record(Kind.EMIT, item=1, id=1), "id 1, expected 0"),
     (record(Kind.INFER, peer=2), "peer 2, expected a model below 2"),
     (record(Kind.INFER, peer=0, item=2**64 - 1), "item 18446744073709551615, expected 0 to 5"),
     (record(Kind.INFER, peer=0, flags=2), "flags 2, expected 0 or 1"),
     (record(Kind.INFER, peer=0, flags=3), "flags 3, expected 0 or 1"),
     (record(Kind.CANCEL, item=1), "item 1, expected 0"),
     (record(Kind.CANCEL, peer=0), f"peer 0, expected {PEER_NONE} (nobody)"),
+    (record(Kind.CANCEL, id=7, payload=b"now"), "payload of 3 bytes, expected none"),
     (record(Kind.SET_TIMER, payload=b"1234567"), "payload of 7 bytes, expected 8"),
     (record(Kind.SET_TIMER, payload=bytes(9)), "payload of 9 bytes, expected 8"),
     (record(Kind.SET_TIMER, payload=bytes(8)), f"0 steps, expected 1 to {TIMER_STEPS_MAX}"),
@@ -91,6 +101,8 @@ BAD = [
     (record(Kind.DONE, peer=1), f"peer 1, expected {PEER_NONE} (nobody)"),
     (record(Kind.DONE, item=6), "item 6, expected 0 to 5"),
     (record(Kind.DONE, flags=4), "flags 4, expected 0"),
+    (record(Kind.DONE, id=2**64 - 1), "id 18446744073709551615, expected 0"),
+    (record(Kind.DONE, item=5, payload=b"x"), "payload of 1 bytes, expected none"),
 ]
 
 
@@ -120,6 +132,18 @@ def test_open_requests_are_bounded_over_turns() -> None:
     assert f"record 2 (INFER, kind 35, item 0): more than {REQUESTS_OPEN_MAX} requests" in check(
         asks, open_requests=REQUESTS_OPEN_MAX - 2
     )
+
+
+def test_timers_that_have_not_fired_are_bounded_over_turns() -> None:
+    timers = [record(Kind.SET_TIMER, id=7, payload=struct.pack("<Q", 1))] * 3
+    assert check(timers, open_timers=TIMERS_OPEN_MAX - 3) == ""
+    assert f"record 2 (SET_TIMER, kind 38, item 0): more than {TIMERS_OPEN_MAX} timers" in check(
+        timers, open_timers=TIMERS_OPEN_MAX - 2
+    )
+
+
+def test_a_cancel_of_a_number_that_was_never_used_is_no_error() -> None:
+    assert check([record(Kind.CANCEL, id=12345)], in_use=[7]) == ""
 
 
 def test_one_emit_per_item_and_turn() -> None:

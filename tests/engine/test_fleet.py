@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import AGENTS_MAX, parse
+from lockstep.engine.strict_json import dumps, loads
 
 MINIMAL = """
 [agents.a]
@@ -115,6 +116,13 @@ def test_replicas_are_numbered_side_by_side_in_file_order() -> None:
     assert json.loads(json.dumps(fleet.settings()))["groups"][1]["after"] == ["solver"]
 
 
+def test_no_replicas_at_all_are_refused_only_when_asked_for() -> None:
+    assert [agent.name for agent in parse(MINIMAL.encode(), "f.toml").agents] == ["a"]
+    assert refused(f"{MINIMAL}replicas = 0") == (
+        "f.toml: [agents.a]: replicas is 0, expected a whole number from 1 to 10000"
+    )
+
+
 def test_one_replica_is_named_like_a_replica() -> None:
     fleet = parse(f"{MINIMAL}replicas = 1".encode(), "f.toml")
     assert [agent.name for agent in fleet.agents] == ["a.0"]
@@ -160,6 +168,60 @@ def test_what_is_not_utf8_is_refused_with_its_place() -> None:
 @pytest.mark.parametrize("text", ["[fleet", "a = ", "[a]\n[a]\n", "x = 1\nx = 2\n"])
 def test_what_is_not_toml_is_refused(text: str) -> None:
     assert re.match(r"f\.toml: .*(line|document)", refused(text))
+
+
+DEEP, HUGE = 5000, "0x" + "f" * 5000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"a = {'[' * DEEP}{']' * DEEP}", "f.toml: nested too deeply to be read"),
+        (f"a = {'{a=' * DEEP}1{'}' * DEEP}", "f.toml: nested too deeply to be read"),
+        (
+            with_keys("fleet", f"seed = {'1' * DEEP}"),
+            "f.toml: a number has too many digits to be read",
+        ),
+        (
+            with_keys("fleet", f"seed = {HUGE}"),
+            "f.toml: [fleet]: seed is a value too large to show (int), expected a whole number",
+        ),
+        (
+            with_keys("fleet", f"seed = [[{HUGE}]]"),
+            "f.toml: [fleet]: seed is a value too large to show (list), expected a whole number",
+        ),
+        (
+            with_keys("fleet", f"seed{'.a' * DEEP} = 1"),
+            "f.toml: [fleet]: seed is a value too large to show (dict), expected a whole number",
+        ),
+    ],
+)
+def test_what_is_too_deep_or_too_long_is_refused_with_the_file_named(
+    text: str, message: str
+) -> None:
+    assert refused(text).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        HUGE,
+        f"0x{'f' * 1000}",  # Our own JSON reader would refuse it in the identity.
+        f"{'[' * 32}{']' * 32}",
+        f"{{ a{'.a' * DEEP} = 1 }}",
+    ],
+)
+def test_a_config_that_could_not_be_read_back_is_refused(value: str) -> None:
+    message = refused(with_keys("agents.a", f"config.x = {value}"))
+    assert message.startswith("f.toml: [agents.a]: config is ")
+    assert "expected values that JSON has" in message
+
+
+def test_a_config_as_deep_as_possible_can_be_read_back() -> None:
+    text = with_keys("agents.a", f"config.x = {'[' * 31}{']' * 31}")
+    settings = parse(text.encode(), "f.toml").settings()
+    again = loads(dumps({"fleet": settings}))["fleet"]
+    assert again["groups"][0]["config"] == settings["groups"][0]["config"]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +272,7 @@ INTEGERS = [
     ("models.m", "tokens_max", 4, 2**20),
     ("models.m", "prefill_tokens_per_step", 3, 2**20),
     ("models.m", "period", 1, 2**10),
-    ("agents.a", "replicas", 0, 10_000),
+    ("agents.a", "replicas", 1, 10_000),
     ("agents.a", "memory_bytes_max", 65_536, 2**32),
     ("agents.a", "table_elements_max", 0, 10**7),
     ("agents.a", "delay", 1, 10**6),

@@ -92,15 +92,6 @@ def test_a_stop_token_ends_a_request_and_wins_over_length() -> None:
     assert run(one, 0, lambda ticket: STOP)[1] == [Ended(1, "stop"), Ended(2, "stop")]
 
 
-def test_output_is_what_was_said_so_far() -> None:
-    one = planner()
-    one.offer(request(1, out=5))
-    run(one, 0, lambda ticket: 7)
-    run(one, 1, lambda ticket: 8)
-    assert one.output(1) == [7, 8]
-    assert one.load() == (1, 0)
-
-
 # -- the queue ------------------------------------------------------------------------------------
 
 
@@ -393,6 +384,57 @@ def test_a_time_out_is_counted_from_the_due_step(rows: int) -> None:
     ended = [run(one, step)[0].ended for step in range(5)]
     assert ended[:4] == [()] * 4
     assert ended[4] == (Ended(2, "timeout", "no answer 3 steps after it was due"),)
+
+
+def test_time_outs_of_one_boundary_are_told_by_ticket_whatever_their_steps() -> None:
+    one = planner(rows=1)
+    for ticket, due, steps in [(3, 0, 4), (1, 3, 1), (2, 1, 3), (4, 0, 3)]:
+        one.offer(request(ticket, due, out=99, timeout_steps=steps))
+    assert [[e.ticket for e in run(one, s)[0].ended] for s in range(5)] == [[]] * 3 + [
+        [4],
+        [1, 2, 3],
+    ]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 6),  # due
+            st.integers(0, 6),  # timeout_steps
+            st.integers(1, 6),  # tokens
+            st.none() | st.integers(0, 9),  # cancel due
+            st.integers(0, 1),  # model
+        ),
+        max_size=40,
+    ),
+    st.integers(1, 3),
+)
+def test_a_time_out_comes_exactly_at_its_step_to_what_is_unanswered(
+    wanted: list[tuple[int, int, int, int | None, int]], rows: int
+) -> None:
+    one = Planner([ModelLimits(rows, 8), ModelLimits(rows, 8, period=2)], 8)
+    left: dict[int, int] = {}  # Ticket -> step of its time-out, of those without an answer.
+    for ticket, (due, steps, out, cancel, model) in enumerate(wanted, 1):
+        one.offer(request(ticket, due, out=out, timeout_steps=steps, model=model))
+        left[ticket] = due + steps if steps else 10**9
+        if cancel is not None:
+            one.cancel(ticket, cancel)
+    while (step := one.next_step()) is not None:
+        plan, ended = run(one, step)
+        cancelled = [end.ticket for end in plan.ended if end.reason == "cancelled"]
+        late = [end.ticket for end in plan.ended if end.reason == "timeout"]
+        assert late == [t for t, at in left.items() if at <= step and t not in cancelled]
+        for end in (*plan.ended, *ended):
+            del left[end.ticket]
+    assert left == {}
+
+
+def test_answered_requests_with_a_long_time_out_are_not_kept() -> None:
+    one = planner()
+    for ticket in range(1, 200):
+        one.offer(request(ticket, ticket, timeout_steps=10**9))
+        assert run(one, ticket)[1] == [Ended(ticket, "length")]
+    assert len(one._timeouts) <= 3
 
 
 def test_what_ends_at_a_boundary_is_told_in_order_refusals_cancels_time_outs() -> None:

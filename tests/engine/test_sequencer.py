@@ -413,6 +413,19 @@ def test_a_cancel_is_due_like_a_ticket_and_void_for_unknown_requests() -> None:
     ]
 
 
+def test_a_cancel_reaches_what_was_written_before_it_and_nothing_behind_it() -> None:
+    def asked(*records: bytes) -> list[str]:
+        script = Script("a input = 'deal'")
+        script.start()
+        log = script.ends("a", *records)
+        return [line for line in log if line.split()[0] in ("ticket", "revoke")]
+
+    cancel = encode(Kind.CANCEL, id=7)
+    before, behind = asked(cancel, infer(7)), asked(infer(7), cancel)
+    assert len(before) == 1 and len(behind) == 2, (before, behind)
+    assert before[0] == behind[0]
+
+
 def test_a_cancel_of_an_answered_request_is_void() -> None:
     script = Script("a")
     script.start()

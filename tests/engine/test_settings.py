@@ -54,6 +54,12 @@ def test_defaults_are_taken_when_a_key_is_missing() -> None:
     section.done()
 
 
+def test_a_default_may_lie_outside_the_bounds_of_what_is_given() -> None:
+    assert Section({}, WHERE).integer("n", 0, 1, 9) == 0
+    with pytest.raises(UsageError, match="n is 0, expected a whole number from 1 to 9"):
+        Section({"n": 0}, WHERE).integer("n", 0, 1, 9)
+
+
 def test_a_required_key_is_named_when_missing() -> None:
     with pytest.raises(UsageError, match=r"f\.toml: \[x\]: path is missing"):
         Section({}, WHERE).text("path", None)
@@ -82,6 +88,16 @@ def test_a_long_value_is_cut_in_the_message() -> None:
     with pytest.raises(UsageError) as error:
         Section({"k": "x" * 1000}, WHERE).flag("k", True)
     assert len(str(error.value)) < 120
+
+
+def test_a_value_that_has_no_text_is_told_by_its_type() -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value, kind in [(16**5000, "int"), ([16**5000], "list"), (deep, "list")]:
+        with pytest.raises(UsageError) as error:
+            Section({"k": value}, WHERE).flag("k", True)
+        assert f"k is a value too large to show ({kind}), expected true" in str(error.value)
 
 
 def test_a_misspelt_required_key_is_named_before_it_is_missed() -> None:

@@ -156,3 +156,20 @@ def test_a_record_that_no_agent_sends_stops_the_run(pair: RingPair) -> None:
     writer.push(encode(Kind.WAKE))
     with pytest.raises(RunStopped, match="sent a record of kind 65"):
         seat.receive()
+
+
+def test_a_turn_of_very_many_records_is_taken_in_without_copying_it_each_time(
+    pair: RingPair,
+) -> None:
+    # Quadratic intake took minutes for this; the test's own time-out would end it.
+    seat, writer = Seat("a", AgentLink(pair, "a")), RingWriter(pair.up)
+    one = encode(Kind.LOG, b"x")
+    count = 60_000
+    sent, records = 0, one * count
+    while sent < len(records):
+        sent = writer.push_many(records, sent)
+        assert seat.receive() == []
+    end = TurnEnd(0, Outcome.BLOCKED, 1, count, hashlib.sha256(records).digest(), "")
+    writer.push(encode_end(end))
+    (whole,) = seat.receive()
+    assert whole.records == records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -16,14 +17,15 @@ from typing import Any
 
 import fleets
 import pytest
+import wasmtime
 
 from lockstep.engine.compare import ended
 from lockstep.engine.errors import Diverged, UsageError
 from lockstep.engine.journal import format as journal_format
-from lockstep.workers import run, verify
+from lockstep.workers import Verification, run, verify
 from lockstep.workers.identity import read_journal
 from lockstep.workers.job import Job
-from lockstep.workers.launch import Interrupted, launch
+from lockstep.workers.launch import ENVIRONMENT, Interrupted, launch
 
 
 def job(folder: Path, text: str, count: int, name: str, **more: Any) -> Job:
@@ -103,7 +105,10 @@ def stopper(chance: random.Random) -> Callable[[str, Any], None]:
             workers = fleets.children_of(supervisor)
             if what == "progress" and workers:
                 pid = chance.choice(sorted(workers))
-                os.kill(pid, signal.SIGSTOP)
+                try:
+                    os.kill(pid, signal.SIGSTOP)
+                except ProcessLookupError:
+                    continue  # The run ended just now.
                 stopped.append(pid)
                 # Nothing else would continue it: a stopped process makes no progress lines.
                 threading.Timer(0.15, _continue, (pid,)).start()
@@ -272,6 +277,102 @@ def test_a_killed_process_stops_the_run_named_with_a_whole_journal(
     assert ("agent ben" if who == "agent" else "inference") in summary["reason"]
     assert "SIGKILL" in summary["reason"]
     assert not ended(list(read_journal(tmp_path / "run").bodies(journal_format.HISTORY)))
+
+
+def test_what_was_changed_in_a_closed_folder_is_found(tmp_path: Path) -> None:
+    def again(name: str, change: Callable[[Path], object]) -> Verification:
+        copy = tmp_path / name
+        shutil.copytree(tmp_path / "run", copy)
+        change(copy)
+        return verify(copy)
+
+    run(fleets.fleet(tmp_path, fleets.ECHO), fleets.items(tmp_path, 3), run_dir=tmp_path / "run")
+    assert again("same", lambda _: None).equal
+    frames = read_journal(tmp_path / "run").frames
+    journal, output = "journal/00000000.journal", "output.jsonl"
+    with pytest.raises(Diverged, match="frames are missing at its end"):
+        again("cut", lambda run: os.truncate(run / journal, frames[-1].offset))
+    with pytest.raises(Diverged, match="is not the file that was run"):
+        again("seed", lambda run: (run / "fleet.toml").write_text("[fleet]\nseed = 9\n"))
+    with pytest.raises(Diverged, match="input: "):
+        again("input", lambda run: (run / "input.jsonl").write_text('{"q": 0}\n'))
+    forged = again("forged", lambda run: (run / output).write_text("forged\n"))
+    assert not forged.equal and forged.difference is not None
+    assert forged.difference.tag == "line 1 of output.jsonl"
+
+    def tear(folder: Path) -> None:
+        with open(folder / journal, "ab") as file:
+            file.write(b"torn")
+
+    torn = again("torn", tear)
+    assert torn.equal and "4 bytes of a torn frame" in torn.notes[-1]
+
+    def empty(folder: Path) -> None:
+        os.truncate(folder / journal, frames[2].offset)
+        (folder / "summary.json").unlink()
+
+    with pytest.raises(UsageError, match="nothing to verify"):
+        again("empty", empty)
+
+
+def test_a_refusal_that_repeats_what_the_guest_wrote_still_fits_its_record(
+    tmp_path: Path,
+) -> None:
+    # The name is escaped in the refusal, so it is several times as long there.
+    item = tmp_path / "input.jsonl"
+    item.write_text(json.dumps({"text": "x" * 400}) + "\n")
+    text = fleets.CONVERSATION.replace("seed = 11", "seed = 11\nrecord_bytes_max = 1024").replace(
+        "tokens_max = 384", "tokens_max = 16"
+    )
+    done = run(fleets.fleet(tmp_path, text), item, run_dir=tmp_path / "run")
+    assert done.exit_code == 0 and "16" in done.output[0]["payload"]
+
+
+def test_output_with_line_separators_inside_is_read_line_by_line(tmp_path: Path) -> None:
+    item = tmp_path / "input.jsonl"
+    item.write_text('{"t": "a\u2028b\u0085c"}\n', encoding="utf-8")
+    done = run(fleets.fleet(tmp_path, fleets.ECHO), item, run_dir=tmp_path / "run")
+    assert done.output[0]["payload"] == {"t": "a\u2028b\u0085c"}
+
+
+def test_an_output_path_that_is_no_file_is_refused_and_a_link_is_followed(tmp_path: Path) -> None:
+    fleet, input = fleets.fleet(tmp_path, fleets.ECHO), fleets.items(tmp_path, 1)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(UsageError, match="no regular file; nothing was touched"):
+        run(fleet, input, output=tmp_path / "fifo", run_dir=tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    run(fleet, input, output=tmp_path / "link", run_dir=tmp_path / "run")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == (tmp_path / "run/output.jsonl").read_bytes()
+
+
+def test_a_signal_while_modules_are_compiled_is_heard(tmp_path: Path) -> None:
+    # A body of many loops compiles for minutes; the process is told to stop in the middle of it.
+    body = "(loop (br_if 0 (i32.const 0)))" * 60_000
+    funcs = "".join(f"(func $f{n} {body})" for n in range(6))
+    wat = f'(module (memory (export "memory") 1) {funcs} (func (export "main")))'
+    (tmp_path / "slow.wasm").write_bytes(wasmtime.wat2wasm(wat))
+    text = '[agents.slow]\nmodule = "slow.wasm"\ninput = "deal"\n'
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "lockstep.workers.supervisor"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **ENVIRONMENT},
+    )
+    assert process.stdin is not None and process.stdout is not None
+    asked = job(tmp_path, text, 1, "run")
+    process.stdin.write(asked.to_json().encode() + b"\n")
+    process.stdin.flush()
+    assert b"started" in process.stdout.readline()
+    while not fleets.children_of(process.pid):  # Until the compiling child is there.
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    said = json.loads(process.stdout.readline())
+    assert said == {"error": {"message": "interrupted; there was no run yet", "exit_code": 130}}
+    process.communicate()
+    assert process.returncode == 130 and not (tmp_path / "run").exists()
 
 
 def test_an_interrupted_run_verifies_as_far_as_it_came(tmp_path: Path) -> None:

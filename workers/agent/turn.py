@@ -8,6 +8,7 @@ from lockstep.engine.errors import ProtocolError
 from lockstep.engine.record import (
     GUEST_KINDS,
     HEADER_BYTES,
+    PEER_NONE,
     Kind,
     Outcome,
     Record,
@@ -73,8 +74,9 @@ class TurnRecords:
 
         Raises:
             GuestStopped: OVER_LIMIT.
-            ProtocolError: malformed, or of a kind that a guest may not write. What depends on the
-                world (ids, peers, items) is the sequencer's to check.
+            ProtocolError: malformed, of a kind that a guest may not write, or a LOG that claims
+                to be a line of standard output. What depends on the world (ids, peers, items) is
+                the sequencer's to check.
         """
         self.check_room(len(data))
         records = []
@@ -145,6 +147,11 @@ class TurnRecords:
         if size > most:
             raise over_limit("record_bytes_max", most, f"{Kind(kind).name} of {size} bytes")
         if kind == Kind.LOG:
+            if record.peer != PEER_NONE:
+                # 1 and 2 mark lines of standard output and error, which only `log` makes.
+                raise ProtocolError(
+                    f"LOG with peer {record.peer}, expected {PEER_NONE} (nobody) from a guest"
+                )
             self._count_log_bytes(len(record.payload))
             self._count_line()
 

@@ -6,6 +6,7 @@ decoder executes, the sampler draws by name. Sessions are created here, after th
 
 import json
 import os
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +25,7 @@ from lockstep.engine.record import (
     Kind,
     Record,
     aligned,
-    decode_at,
+    decode,
     encode,
 )
 from lockstep.engine.settings import nearest
@@ -135,7 +136,7 @@ class Server:
         self._names = [model.name for model in spec.models]
         self._keys = [sampling_key(spec.seed, name) for name in spec.agent_names]
         self._open: dict[int, _Open] = {}
-        self._records = b""
+        self._records: deque[Record] = deque()  # INFERs whose slots have not been read yet.
         self._tokens = 0
         self._stopped = False
 
@@ -158,7 +159,7 @@ class Server:
 
     def _drain(self) -> None:
         slots, records = self._end.drain()
-        self._records += records
+        self._records.extend(decode(records))
         for op, agent, ticket, a, b in slots.tolist():
             if op == ToEngine.TICKET:
                 self._offer(ticket, agent, a, b)
@@ -170,8 +171,7 @@ class Server:
                 self._stopped = True
 
     def _offer(self, ticket: int, agent: int, due: int, ordinal: int) -> None:
-        record, size = decode_at(self._records, 0)
-        self._records = self._records[size:]
+        record = self._records.popleft()
         refusal, prompt, model = "", [], record.peer
         request = InferRequest(raw=bool(record.flags & FLAG_RAW))
         wanted = 1
@@ -225,8 +225,8 @@ class Server:
                 size = len(chunk.tokens)
                 rows.append((FromEngine.CHUNK, m, chunk.slot, chunk.ticket, chunk.start, size))
                 where[chunk.ticket] = (chunk.slot, chunk.start + size)
-            for decode in part.decodes:
-                where[decode.ticket] = (decode.slot, decode.past + 1)
+            for row in part.decodes:
+                where[row.ticket] = (row.slot, row.past + 1)
             if not part.chunks and not part.decodes:
                 continue
             for ticket, logits in self._models[m].decoder.run(part):
@@ -259,12 +259,14 @@ class Server:
         records = []
         for end in ended:
             open_ = self._open.pop(end.ticket)
-            status = FINISH_STATUS[end.reason]
+            reason, record = self._answer(step, end, open_)
+            status = FINISH_STATUS[reason]
             rows.append((FromEngine.END, 0, 0, end.ticket, status, open_.prompt_tokens))
-            records.append(self._answer(step, end, open_))
+            records.append(record)
         return b"".join(records)
 
-    def _answer(self, step: int, end: Ended, open_: _Open) -> bytes:
+    def _answer(self, step: int, end: Ended, open_: _Open) -> tuple[str, bytes]:
+        """How the request ended, and its answer as the guest reads it."""
         raw = open_.request.raw
         kind = Kind.CANCELLED if end.reason == "cancelled" else Kind.RESULT
         good = end.reason in GOOD_FINISHES
@@ -294,7 +296,10 @@ class Server:
             )
         flags = (FLAG_RAW if raw else 0) | (0 if good else FLAG_ERROR)
         record = open_.record
-        return encode(kind, payload, flags=flags, id=record.id, item=record.item, peer=open_.model)
+        answer = encode(
+            kind, payload, flags=flags, id=record.id, item=record.item, peer=open_.model
+        )
+        return end.reason, answer
 
     def _show(self, step: int) -> None:
         if self._board is not None:

@@ -16,6 +16,7 @@ from lockstep.engine.strict_json import dumps
 #   | status | tokens_in | tokens_out | text_bytes | ticket | step  | text    |
 #   | u32    | u32       | u32        | u32        | u64    | u64   | UTF-8   |
 #   +--------+-----------+------------+------------+--------+-------+-- ... --+
+ERROR_BYTES_MAX = 300
 RESULT_HEADER = struct.Struct("<IIIIQQ")
 RESULT_OFFSETS = {
     "status": 0, "tokens_in": 4, "tokens_out": 8, "text_bytes": 12, "ticket": 16, "step": 24,
@@ -61,6 +62,8 @@ def encode_failure(raw: bool, *, finish_reason: str, error: str, ticket: int, st
     if finish_reason in GOOD_FINISHES:
         raise ValueError(f"finish reason {finish_reason!r} is no failure")
     status = FINISH_STATUS[finish_reason]
+    # Cut, so that a refusal which repeats what a guest wrote always fits a record.
+    error = error.encode()[:ERROR_BYTES_MAX].decode(errors="ignore")
     if raw:
         return _binary_result(status, 0, (), error, ticket, step)
     return dumps({"error": error, "finish_reason": finish_reason, "ticket": ticket, "step": step})

@@ -1,8 +1,7 @@
 """Text to token ids and back, by the model folder's own tokenizer and chat template.
 
 tokenizer.json is the truth; nothing is added to a prompt and nothing is cut from it. The template
-is a program that came with the model: it runs in jinja2's immutable sandbox, sees no clock (dates
-come from the fleet's frozen date) and its output is bounded.
+sees no clock: dates come from the fleet's frozen date.
 """
 
 import json
@@ -15,36 +14,15 @@ from typing import Any
 # prompt at a time never uses it (tests/workers/inference/test_text.py looks at the threads).
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from lockstep.engine.errors import ModelRejected, RequestRejected
 from lockstep.workers.inference.model import TEMPLATE, TOKENIZER, ModelFolder
 from lockstep.workers.inference.request import InferRequest, Message
+from lockstep.workers.inference.template import ChatTemplate
 
 FROZEN_DATE = "2000-01-01T00:00:00Z"
-CHAT_CHARS_MAX = 8 << 20
-PRODUCT_MAX = 1 << 20  # Largest result of * and ** in a template; longest of text * number.
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, with the operators bounded by which a template could ask for gigabytes."""
-
-    intercepted_binops = frozenset({"*", "**"})
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        numbers = isinstance(left, int) and isinstance(right, int)
-        if operator == "**" and not (numbers and abs(left) <= 1024 and 0 <= right <= 64):
-            raise jinja2.TemplateRuntimeError(f"{left!r:.40} ** {right!r:.40} is out of bounds")
-        if operator == "*" and not numbers:
-            sizes = [len(v) if isinstance(v, (str, list, tuple)) else v for v in (left, right)]
-            if not all(isinstance(v, (int, float)) for v in sizes):
-                raise jinja2.TemplateRuntimeError("* of something else than numbers and text")
-            if abs(sizes[0] * sizes[1]) > PRODUCT_MAX:
-                raise jinja2.TemplateRuntimeError(f"* gives more than {PRODUCT_MAX}")
-        return super().call_binop(context, operator, left, right)
 
 
 class Text:
@@ -89,7 +67,7 @@ class Text:
         """A conversation as the prompt that the model was trained on.
 
         Raises:
-            RequestRejected: there is no template, it raised, or its output is too long.
+            RequestRejected: there is no template, it raised, or it passed a limit.
         """
         if self._template is None:
             raise RequestRejected(
@@ -97,22 +75,9 @@ class Text:
             )
         variables = {name: text for name, text in self._special.items() if text is not None}
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        parts, size = [], 0
-        try:
-            for part in self._template.generate(
-                messages=turns, add_generation_prompt=True, tools=None, **variables
-            ):
-                parts.append(part)
-                size += len(part)
-                if size > CHAT_CHARS_MAX:
-                    raise RequestRejected(
-                        f"messages: the chat template writes more than {CHAT_CHARS_MAX} characters"
-                    )
-        except RequestRejected:
-            raise
-        except Exception as error:  # A template can raise anything that Python can.
-            raise RequestRejected(f"messages: the chat template refuses: {error}") from None
-        return "".join(parts)
+        return self._template.render(
+            {"messages": turns, "add_generation_prompt": True, "tools": None, **variables}
+        )
 
     def prompt_ids(self, request: InferRequest) -> list[int]:
         """Token ids of a request, at least one.
@@ -128,18 +93,12 @@ class Text:
             raise RequestRejected("prompt: 0 tokens, at least 1 is needed")
         return ids
 
-    def _compile(self, source: str | None) -> jinja2.Template | None:
+    def _compile(self, source: str | None) -> ChatTemplate | None:
         if source is None:
             return None
-        environment = _Environment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = self._date.strftime
         try:
-            return environment.from_string(source)
-        except (jinja2.TemplateError, RecursionError) as error:
+            return ChatTemplate(source, self._date)
+        except ModelRejected as error:
             raise ModelRejected(f"{TEMPLATE}: {error}") from None
 
 
@@ -165,12 +124,3 @@ def _token_text(value: Any) -> str | None:
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) else None
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-    """As templates expect it: jinja2's own would escape for HTML."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateRuntimeError(message)

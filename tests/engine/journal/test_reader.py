@@ -179,8 +179,24 @@ def test_padding_that_is_not_zero_is_refused(write: Any) -> None:
     assert "padding is not zero" in corrupt(b"".join(parts)[:-1] + b"\1")
 
 
-def segment(version: int = JOURNAL_FORMAT, flags: int = LOGIC_FLAGS) -> bytes:
-    return fmt.encode_segment(fmt.SegmentHeader(version, flags, bytes(16), 0, 0))
+def segment(
+    version: int = JOURNAL_FORMAT, flags: int = LOGIC_FLAGS, number: int = 0, sequence: int = 0
+) -> bytes:
+    return fmt.encode_segment(fmt.SegmentHeader(version, flags, bytes(16), number, sequence))
+
+
+def test_a_segment_that_is_not_the_first_is_refused() -> None:
+    assert "segment 1 with a header of 64 bytes, first frame 0" in corrupt(segment(number=1))
+    assert "segment 0 with a header of 64 bytes, first frame 9" in corrupt(segment(sequence=9))
+
+
+@pytest.mark.parametrize(("offset", "size"), [(36, 4), (48, 12)])
+def test_a_header_of_another_size_or_with_reserved_bytes_is_refused(offset: int, size: int) -> None:
+    for place in range(offset, offset + size):
+        data = bytearray(segment())
+        data[place] ^= 1
+        data[60:] = zlib.crc32(data[:60]).to_bytes(4, "little")
+        assert "expected segment 0, 64 bytes, first frame 0" in corrupt(bytes(data))
 
 
 def test_a_newer_format_is_refused_by_name() -> None:

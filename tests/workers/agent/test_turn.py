@@ -5,7 +5,7 @@ from types import ModuleType
 import pytest
 
 from lockstep.engine.errors import ProtocolError
-from lockstep.engine.record import Kind, Outcome, decode, encode
+from lockstep.engine.record import PEER_NONE, Kind, Outcome, decode, encode
 from lockstep.workers.agent.spec import GuestStopped
 from lockstep.workers.agent.turn import STDERR, STDOUT, TurnRecords
 
@@ -67,6 +67,18 @@ def test_limits_are_named_and_exact(h: ModuleType) -> None:
 def test_kinds_that_are_not_a_guests_are_refused(h: ModuleType, kind: int) -> None:
     with pytest.raises(ProtocolError, match=f"kind {kind}: not one that a guest may write"):
         TurnRecords(h.spec(b"")).submit(EMIT + encode(kind))
+
+
+@pytest.mark.parametrize("peer", [0, STDOUT, STDERR, PEER_NONE - 1])
+def test_a_guests_log_that_claims_to_be_its_standard_output_is_refused(
+    h: ModuleType, peer: int
+) -> None:
+    turn = TurnRecords(h.spec(b""))
+    turn.log(STDOUT, b"said by the host\n")
+    with pytest.raises(ProtocolError, match=f"LOG with peer {peer}, expected {PEER_NONE} "):
+        turn.submit(LOG + encode(Kind.LOG, b"forged", id=1, peer=peer))
+    (record,) = decode(turn.finish(Outcome.PROTOCOL)[0])
+    assert (record.peer, record.payload) == (STDOUT, b"said by the host")
 
 
 def test_malformed_records_are_refused_as_a_whole(h: ModuleType) -> None:

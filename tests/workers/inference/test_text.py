@@ -63,22 +63,13 @@ def test_template_sees_the_frozen_date_and_the_special_tokens(copy: Path) -> Non
     assert "Hi <b>" in load(copy).chat(TURNS)
 
 
-@pytest.mark.parametrize(
-    ("source", "match"),
-    [
-        ("{{ raise_exception('no system here') }}", "refuses: no system here"),
-        ("{{ messages.append(1) }}", "refuses"),
-        ("{{ ''.__class__.__mro__ }}", "refuses"),
-        ("{{ 1 / 0 }}", "refuses"),
-        ("{{ 'a' * 10000000000 }}", r"\* gives more than"),
-        ("{{ 10 ** 10 ** 10 }}", "out of bounds"),
-        ("{% for i in range(100000) %}{{ 'a' * 1000 }}{% endfor %}", "writes more than"),
-        ("{% for i in range(10000000000) %}{% endfor %}", "refuses"),
-    ],
-)
-def test_template_that_misbehaves_refuses_the_request(copy: Path, source: str, match: str) -> None:
-    with pytest.raises(RequestRejected, match=match):
-        with_template(copy, source).chat(TURNS)
+def test_template_that_misbehaves_refuses_the_request(copy: Path) -> None:
+    text = with_template(copy, "{{ raise_exception('no system here') }}")
+    for _ in range(2):
+        with pytest.raises(RequestRejected, match=r"^messages: chat template: no system here$"):
+            text.chat(TURNS)
+    with pytest.raises(RequestRejected, match="prints a method"):
+        with_template(copy, "{{ messages[0].items }}").chat(TURNS)
 
 
 def test_template_that_does_not_parse_refuses_the_model(copy: Path) -> None:

@@ -1,0 +1,32 @@
+"""Signals of the supervisor: handlers only count; whoever waits looks."""
+
+import os
+import signal
+
+
+class Signals:
+    """SIGINT, SIGTERM and SIGHUP, counted.
+
+    Attributes:
+        count: Signals so far.
+        descriptor: Readable when one came: for a poll.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        reading, self._writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.descriptor = reading
+        signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._count)
+
+    def _count(self, _number: int, _frame: object) -> None:
+        self.count += 1
+
+    def clear(self) -> None:
+        """Empty the wake-up pipe."""
+        try:
+            while os.read(self.descriptor, 512):
+                pass
+        except BlockingIOError:
+            pass

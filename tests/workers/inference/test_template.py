@@ -11,7 +11,7 @@ import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lockstep.engine.errors import ModelRejected, RequestRejected
-from lockstep.workers.inference import template as template_module
+from lockstep.workers.inference import template_sandbox
 from lockstep.workers.inference.template import ChatTemplate
 
 DATE = datetime(2024, 7, 26)
@@ -209,9 +209,6 @@ def test_templates_refuse_roles_by_their_own_words() -> None:
         ("{{ 'a' ~ 1 ~ none ~ 2.5 ~ true ~ nope }}", "a1None2.5True"),
         ("{{ [3, 1, 2] | sort | join(',') }}{{ messages | map(attribute='role') | join('/') }}",
          "1,2,3user/assistant/user"),
-        ("{{ '%s-%d %5.2f%%' % ('a', 3, 2.5) }}{{ '%(x)s' % {'x': 1} }}{{ '%s' | format(3) }}",
-         "a-3  2.50%13"),
-        ("{{ '{} {1} {x}'.format(1, 2, x='y') }}", "1 2 y"),
         ("{% for k, v in messages[0].items() %}{{ k }}{{ loop.length }}{% endfor %}",
          "role2content2"),
         ("{% for k, v in {'b': 1, 'a': 2} | dictsort %}{{ k }}{{ v }}{% endfor %}", "a2b1"),
@@ -244,16 +241,15 @@ REFUSED = [
     ("{{ messages[0].items | string }}", "prints a method"),
     ("{{ 'a' ~ messages[0].items }}", "prints a method"),
     ("{{ 'a'.upper ~ 'b' }}", "prints a method"),
-    ("{{ '%s' % messages[0].items }}", "prints a method"),
-    ("{{ '%r' % 1 }}", "unknown format '%'"),
-    ("{{ '%s' | format(range) }}", "prints a function"),
-    ("{{ '{}'.format(range) }}", "prints a function"),
-    ("{{ '{0.real!r}'.format(1) }}", "more than a name"),
+    ("{{ '%s' % 1 }}", "formats a text, which templates here cannot: join its parts with ~"),
+    ("{{ '{}'.format(1) }}", "formats a text, which templates here cannot"),
+    ("{{ '{}'['format'](1) }}", "formats a text, which templates here cannot"),
+    ("{% if 1 %}{{ '%s' | format(1) }}{% endif %}", "No filter named 'format' found"),
     ("{{ [range] | join }}", "prints a function"),
     ("{{ [range] | map('string') | join }}", "prints a function"),
     ("{{ ','.join([range]) }}", "joins a function"),
     ("{{ range | upper }}", "prints a function"),
-    ("{{ [range] | tojson }}", "Object of type _Callable is not JSON serializable"),
+    ("{{ [range] | tojson }}", "Object of type Function is not JSON serializable"),
     ("{{ [range] }}", "prints a list"),
     ("{{ messages[0] }}", "prints a dict"),
     ("{{ namespace(a=1) }}", "prints a namespace"),
@@ -294,12 +290,9 @@ REFUSED = [
     ("{{ ('a' * 1000000).replace('a', 'b' * 1000) }}", "text longer than 1048576"),
     ("{{ ('a' * 1000000) | replace('', 'b' * 1000) }}", "text longer than 1048576"),
     ("{{ ('a' * 1000000).join(['b'] * 9999) }}", "text longer than 1048576"),
-    ("{{ ('%(a)s' * 9999) % {'a': 'b' * 9999} }}", "text longer than 1048576"),
-    ("{{ ('{0}' * 9999).format('b' * 9999) }}", "text longer than 1048576"),
     ("{{ 'a'.center(10000000000) }}", "text longer than 1048576"),
     ("{{ 'a' | indent(10000000000, true) }}", "text longer than 1048576"),
     ("{{ [1] | tojson(indent=10000000000) }}", "indents JSON by more than 16"),
-    ("{{ '%9999999999d' % 1 }}", "unknown format"),
     ("{{ '%9999999999d' is odd }}", "test of integers"),
     ("{{ ('a' * 900000).rfind('b' * 400000) }}", "takes more than 1000000 steps"),
     ("{{ 10 ** 10 ** 10 }}", "number beyond 64 bits"),
@@ -374,7 +367,7 @@ def test_running_out_of_memory_is_no_verdict(monkeypatch: pytest.MonkeyPatch) ->
     def fail(value: Any) -> str:
         raise MemoryError
 
-    monkeypatch.setattr(template_module, "_text", fail)
+    monkeypatch.setattr(template_sandbox, "as_text", fail)
     with pytest.raises(MemoryError):
         template.render({})
 
@@ -385,7 +378,7 @@ def test_pythons_own_recursion_limit_gives_a_fixed_text(monkeypatch: pytest.Monk
     def fail(value: Any) -> str:
         raise RecursionError("maximum recursion depth exceeded in comparison")
 
-    monkeypatch.setattr(template_module, "_text", fail)
+    monkeypatch.setattr(template_sandbox, "as_text", fail)
     with pytest.raises(RequestRejected, match=r"chat template: nested too deep$"):
         template.render({})
 

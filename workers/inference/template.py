@@ -63,7 +63,12 @@ class ChatTemplate:
             raise
         except RecursionError:
             raise RequestRejected("messages: chat template: nested too deep") from None
-        except Exception as error:  # A template can raise anything that Python can.
+        except jinja2.TemplateError as error:
             text = f"messages: chat template: {error}"
             raise RequestRejected(text[:ERROR_CHARS_MAX]) from None
+        except Exception as error:
+            # A template can raise anything that Python can; its texts name our code and change
+            # with Python's version.
+            name = type(error).__name__
+            raise RequestRejected(f"messages: chat template: raises {name}") from None
         return "".join(parts)

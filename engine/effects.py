@@ -168,6 +168,8 @@ def _item_error(record: Record, items: str, limits: Limits) -> str:
 def _peer_error(record: Record, peers: str, limits: Limits) -> str:
     if peers in ("agent", "model"):
         bound = limits.agents if peers == "agent" else limits.models
+        if not bound:
+            return "the fleet has no [models.NAME]"
         if record.peer >= bound:
             return f"peer {record.peer}, expected a{'n' * (peers == 'agent')} {peers} below {bound}"
     elif peers == "log":

@@ -48,7 +48,10 @@ def parse_input(data: bytes, where: str, line_bytes_max: int) -> list[InputItem]
             raise UsageError(f"{where}:{number}: id is {id!r}, expected a string or an integer")
         first = seen.setdefault(json.dumps(id), number)
         if first != number:
-            raise UsageError(f"{where}:{number}: id {id!r} is that of line {first} already")
+            raise UsageError(
+                f"{where}:{number}: id {id!r} is that of line {first} already (a line without id "
+                "has its number as id)"
+            )
         items.append(InputItem(id, line))
     return items
 

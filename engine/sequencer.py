@@ -206,6 +206,9 @@ class Sequencer:
                 agent, ordinal = self._owner(answer.ticket)
                 tokens = self._tokens.pop(answer.ticket, [])
                 counts.tokens_in += answer.prompt_tokens
+                if answer.failed:
+                    counts.requests_failed += 1
+                    counts.request_failure = counts.request_failure or answer.reason()
                 counts.tokens_out += len(tokens)
                 finished.append((agent, ordinal, tokens))
             self.world.actions.append(actions.Append(step_entry(report, finished)))

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lockstep.engine.errors import ProtocolError
-from lockstep.engine.record import Kind, decode, encode_record
+from lockstep.engine.plan import FINISH_STATUS
+from lockstep.engine.record import FLAG_RAW, Kind, decode, decode_at, encode_record
+from lockstep.engine.strict_json import loads
 
 # Sequencer -> engine, 32 bytes.
 #
@@ -46,6 +48,9 @@ RESULT_SLOT = np.dtype(
 
 Slots = npt.NDArray[np.void]
 
+RAW_TEXT_OFFSET = 32  # Of the text in a binary RESULT.
+_FAILED = tuple(FINISH_STATUS[reason] for reason in ("refused", "invalid_output", "timeout"))
+
 
 class ToEngine(IntEnum):
     """Operations of TICKET_SLOT."""
@@ -75,6 +80,22 @@ class Answer:
     status: int
     prompt_tokens: int
     record: bytes
+
+    @property
+    def failed(self) -> bool:
+        """Refused, timed out or not finite; a cancelled request has not failed."""
+        return self.status in _FAILED
+
+    def reason(self) -> str:
+        """Why it failed, as its guest reads it (docs/abi.md)."""
+        record, _ = decode_at(self.record, 0)
+        text = record.payload[RAW_TEXT_OFFSET:]
+        if not record.flags & FLAG_RAW:
+            try:
+                text = str(loads(record.payload)["error"]).encode()
+            except (ValueError, KeyError, TypeError):
+                text = record.payload
+        return text.rstrip(b"\0").decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ class Counts:
     tokens_in: int = 0
     tokens_out: int = 0
     steps: int = 0
+    requests_failed: int = 0  # Refused, timed out, or an output that was not finite.
+    request_failure: str = ""  # Why, of the first one.
 
 
 class World:

@@ -14,7 +14,7 @@
  *         }
  *     }
  *
- *   zig cc --target=wasm32-freestanding -nostdlib -O2 -Wl,--no-entry -I sdk agent.c -o agent.wasm
+ *   python -m ziglang cc --target=wasm32-freestanding -nostdlib -O2 -Wl,--no-entry -I sdk agent.c -o agent.wasm
  *
  * With libc (WASI): write `int main(void)` in place of LS_MAIN and use --target=wasm32-wasi.
  *

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lockstep.engine.errors import UsageError
+from lockstep.engine.errors import EXIT_INTERRUPTED, UsageError
 from lockstep.workers import folder as folders
 from lockstep.workers.job import Job
 from lockstep.workers.journal_file import LEVELS
-from lockstep.workers.launch import Listener, launch
+from lockstep.workers.launch import Interrupted, Listener, launch
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,12 @@ def run(
         durability: "memory", "async" or "sync" (workers/journal_file.py).
         listen: Called with ("run" | "note" | "progress", value).
 
+    Returns:
+        The run, also one that stopped or has failed items or agents: look at ``exit_code`` (0 when
+        all went well), ``summary["state"]`` and ``summary["reason"]``.
+
     Raises:
+        Interrupted: Ctrl-C; ``summary`` has the run as far as it came.
         LockstepError: see `launch`; each has an ``exit_code``.
     """
     if durability not in LEVELS:
@@ -84,6 +89,8 @@ def run(
         ),
         listen,
     )
+    if summary["exit_code"] == EXIT_INTERRUPTED:
+        raise Interrupted(f"interrupted; {summary['run']} has what was done", summary)
     return Run(Path(summary["run"]), summary)
 
 

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +160,20 @@ def holder_of(run: Path) -> int | None:
     return None
 
 
-def check_output(path: Path) -> None:
-    """Refuse a place for ``--output`` that cannot be written, before anything is started."""
+def check_output(path: Path, needed: Sequence[Path]) -> None:
+    """Refuse a place for ``--output`` that must not or cannot be written, before anything starts.
+
+    Args:
+        path: The place.
+        needed: Files that the run is made from.
+    """
     if path.exists() and not path.is_file():
         raise UsageError(f"{path}: is there and is no regular file; nothing was touched")
+    for file in needed:
+        if path.exists() and file.exists() and path.samefile(file):
+            raise UsageError(f"{path}: the output would replace what the run is made from")
+    if (path.resolve().parent / LOCK).exists():
+        raise UsageError(f"{path}: lies in the folder of a run; nothing was touched")
     if not os.access(path.resolve().parent, os.W_OK):
         raise UsageError(f"{path}: cannot write the output there")
 

@@ -41,9 +41,17 @@ Listener = Callable[[str, Any], None]
 
 
 class Interrupted(LockstepError):
-    """A person stopped it before there was a run."""
+    """A person stopped it.
+
+    Attributes:
+        summary: Of the run as far as it came; None when there was no run, or it was ended at once.
+    """
 
     exit_code = EXIT_INTERRUPTED
+
+    def __init__(self, message: str, summary: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.summary = summary
 
 
 def launch(job: Job, listen: Listener | None = None) -> dict[str, Any]:

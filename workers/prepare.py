@@ -47,8 +47,8 @@ def read_fleet(path: Path, seed: int | None) -> tuple[Fleet, bytes]:
     Raises:
         UsageError: it cannot be read, or as `engine.fleet.parse`.
     """
-    if seed is not None and not 0 <= seed <= SEED_MAX:
-        raise UsageError(f"seed is {seed}, expected 0 to {SEED_MAX}")
+    if seed is not None and (type(seed) is not int or not 0 <= seed <= SEED_MAX):
+        raise UsageError(f"seed is {seed!r}, expected a whole number from 0 to {SEED_MAX}")
     data = read_file(path, "fleet file", FLEET_BYTES_MAX)
     fleet = parse(data, str(path))
     return (fleet if seed is None else replace(fleet, seed=seed)), data

@@ -63,7 +63,8 @@ class Supervisor:
         if wanted is not None:
             folders.check_free(wanted)
         if job.output:
-            folders.check_output(Path(job.output))
+            made_from = [Path(job.fleet), *([job.input_path] if job.input_path else [])]
+            folders.check_output(Path(job.output), made_from)
         prepared = prepare.prepare(
             Path(job.fleet),
             job.input_path,
@@ -73,6 +74,8 @@ class Supervisor:
         )
         self._fleet = fleet = prepared.fleet
         self._sequencer = Sequencer(fleet, prepared.items)
+        if job.input_path is None and self._sequencer.world.schedule.takes_input:
+            self._reporter.say("note", "no input was given (--input), so there are no items")
         self._crew = crew = Crew(fleet)
         try:
             codes = crew.compile(prepared, self._given_up)
@@ -353,6 +356,10 @@ class Supervisor:
             "items_failed": world.items.failed,
             "agents_failed": [name for name, _ in world.failures],
             "failures": [f"agent {name}: {reason}" for name, reason in world.failures],
+            "seed": self._fleet.seed,
+            "output": str(self._folder.path / folders.OUTPUT),
+            "requests_failed": counts.requests_failed,
+            "request_failure": counts.request_failure,
             "state": state,
             "reason": reason,
             "exit_code": code,

@@ -28,7 +28,13 @@ class Host(Protocol):
 
 
 class Schedule(ABC):
-    """One policy. Items are numbered from 1. What a policy does not care about does nothing."""
+    """One policy. Items are numbered from 1. What a policy does not care about does nothing.
+
+    Attributes:
+        takes_input: Whether some agent would be given the input.
+    """
+
+    takes_input = True
 
     @abstractmethod
     def admit(self, item: int, payload: bytes) -> None:

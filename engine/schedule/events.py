@@ -14,10 +14,12 @@ class Events(Schedule):
         self._groups = Groups(fleet)
         self._inputs = [n for n, group in enumerate(fleet.groups) if group.input]
         self._waiting: dict[int, list[int]] = {}  # Unfinished item -> who was given it.
+        self.takes_input = bool(self._inputs)
         if has_input and not self._inputs:
             raise UsageError(
-                'there is input, but no agent has input = "broadcast" or "deal" '
-                '(policy "events" must be told who gets it)'
+                'there is input, but no [agents.NAME] has input = "broadcast" or "deal": '
+                '[schedule] policy = "events", the default, must be told who gets it '
+                '(a pipeline is policy = "dag")'
             )
 
     def admit(self, item: int, payload: bytes) -> None:

@@ -348,6 +348,55 @@ def test_an_output_path_that_is_no_file_is_refused_and_a_link_is_followed(tmp_pa
     assert (tmp_path / "target").read_bytes() == (tmp_path / "run/output.jsonl").read_bytes()
 
 
+def test_the_output_never_replaces_what_a_run_is_made_from(tmp_path: Path) -> None:
+    fleet, input = fleets.fleet(tmp_path, fleets.ECHO), fleets.items(tmp_path, 1)
+    before = fleet.read_bytes(), input.read_bytes()
+    for target in (fleet, input):
+        with pytest.raises(UsageError, match="would replace what the run is made from"):
+            run(fleet, input, output=target, run_dir=tmp_path / "refused")
+    assert (fleet.read_bytes(), input.read_bytes()) == before
+    run(fleet, input, run_dir=tmp_path / "run")
+    with pytest.raises(UsageError, match="lies in the folder of a run"):
+        run(fleet, input, output=tmp_path / "run/output.jsonl", run_dir=tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_requests_that_failed_are_counted_and_the_first_reason_is_told(tmp_path: Path) -> None:
+    text = fleets.TWO_MODELS.replace("tokens_max = 64", "tokens_max = 8")
+    done = run(fleets.fleet(tmp_path, text), fleets.items(tmp_path, 2), run_dir=tmp_path / "run")
+    summary = done.summary
+    assert summary["requests_failed"] == summary["requests"] == 4
+    assert "the model is set to at most 8" in summary["request_failure"]
+
+
+def test_an_interrupted_run_is_raised_with_its_summary(tmp_path: Path) -> None:
+    interrupted: list[int] = []
+
+    def listen(what: str, value: Any) -> None:
+        if what == "progress" and value["turns"] > 8 and not interrupted:
+            interrupted.append(value["turns"])
+            raise KeyboardInterrupt
+
+    text = fleets.CONVERSATION.replace("rounds_max = 2", "rounds_max = 1_000_000")
+    fleet, input = fleets.fleet(tmp_path, text), fleets.items(tmp_path, 2)
+    with pytest.raises(Interrupted) as caught:
+        run(fleet, input, run_dir=tmp_path / "run", listen=listen)
+    assert caught.value.summary is not None and caught.value.summary["state"] == "stopped"
+
+
+@pytest.mark.parametrize("seed", [1.5, True, -1, 2**63])
+def test_a_seed_that_is_no_whole_number_in_range_is_refused(tmp_path: Path, seed: Any) -> None:
+    with pytest.raises(UsageError, match=r"seed is .*, expected a whole number"):
+        run(fleets.fleet(tmp_path, fleets.ECHO), run_dir=tmp_path / "run", seed=seed)
+
+
+def test_no_input_is_noted_where_somebody_would_take_it(tmp_path: Path) -> None:
+    notes: list[str] = []
+    fleet = fleets.fleet(tmp_path, fleets.ECHO)
+    run(fleet, run_dir=tmp_path / "run", listen=lambda what, v: notes.append(f"{what} {v}"))
+    assert any("no input was given" in note for note in notes)
+
+
 def test_a_signal_while_modules_are_compiled_is_heard(tmp_path: Path) -> None:
     # A body of many loops compiles for minutes; the process is told to stop in the middle of it.
     body = "(loop (br_if 0 (i32.const 0)))" * 60_000

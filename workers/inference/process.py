@@ -89,7 +89,7 @@ def inference_main(
     if board is not None:
         board.update(pid=os.getpid(), state=1)
     try:
-        models = [LoadedModel(model, spec.frozen_date) for model in spec.models]
+        models = [_load(model, spec.frozen_date) for model in spec.models]
     except LockstepError as error:
         _say(ready, {"error": str(error), "exit_code": error.exit_code})
         return EXIT_OK
@@ -104,6 +104,14 @@ def inference_main(
     )
     Server(spec, models, end, board).serve()
     return EXIT_OK
+
+
+def _load(model: Model, frozen_date: str) -> LoadedModel:
+    try:
+        return LoadedModel(model, frozen_date)
+    except LockstepError as error:
+        error.args = (f"[models.{model.name}]: {error}",)
+        raise
 
 
 def _say(descriptor: int, value: dict[str, Any]) -> None:

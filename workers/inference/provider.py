@@ -28,9 +28,9 @@ NAMES = {
 SHORT = {name: short for short, name in NAMES.items()}
 CURES = {
     "tensorrt": "put the TensorRT libraries for CUDA 13 on the library path, "
-    "after what CUDA needs: pip install 'lockstep-runtime[cuda]'",
+    "after what CUDA needs: pip install -e '.[cuda]' in the checkout",
     "cuda": "install NVIDIA's driver and the CUDA 13 and cuDNN 9 libraries: "
-    "pip install 'lockstep-runtime[cuda]'",
+    "pip install -e '.[cuda]' in the checkout",
     "rocm": "put AMD's build of onnxruntime in place of this one; newer ROCm has migraphx instead",
     "migraphx": "put AMD's build of onnxruntime with MIGraphX in place of this one",
 }

@@ -44,7 +44,7 @@ def test_done_for_one_item_is_refused(routed: Any) -> None:
 def test_input_without_a_receiver_is_refused() -> None:
     fleet = parse(b"[agents.a]\nmodule = 'x'", "f.toml")
     make(fleet, None, False)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="there is input, but no agent has input ="):
+    with pytest.raises(UsageError, match=r"there is input, but no \[agents.NAME\] has input ="):
         make(fleet, None, True)  # type: ignore[arg-type]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-OK, WARN, FAIL = "ok", "warn", "fail"
+OK, OFF, WARN, FAIL = "ok", "off", "warn", "fail"
 
 PYTHON_LOW = (3, 11)
 # Distribution, from this version on, below that one: as setup.cfg says (a test compares).
@@ -52,7 +52,8 @@ class Check:
 
     Attributes:
         name: What was looked at.
-        state: `OK`, `WARN` (a run is possible, something will be missing) or `FAIL`.
+        state: `OK`, `OFF` (optional, and not there), `WARN` (a run is possible, something will be
+            missing) or `FAIL`.
         found: What is there.
         cure: What to do; empty where nothing is to be done.
     """

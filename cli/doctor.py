@@ -1,6 +1,7 @@
 """``lockstep doctor``."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import TextIO
@@ -8,7 +9,7 @@ from typing import TextIO
 import click
 
 from lockstep.cli import checks, child, screen
-from lockstep.cli.checks import FAIL, OK, WARN, Check
+from lockstep.cli.checks import FAIL, OFF, OK, WARN, Check
 from lockstep.engine.errors import EXIT_OK, EXIT_USAGE, LockstepError
 
 LOOKS: tuple[Callable[[], Check | Iterable[Check]], ...] = (
@@ -27,7 +28,12 @@ PROBES = {
     "inference": "onnxruntime",
 }
 PROBE_S_MAX = 120.0
-SYMBOLS = {OK: ("✓", "ok", "green"), WARN: ("!", "warn", "yellow"), FAIL: ("✗", "FAIL", "red")}
+SYMBOLS = {
+    OK: ("✓", "ok", "green"),
+    OFF: ("-", "off", "dim"),
+    WARN: ("!", "warn", "yellow"),
+    FAIL: ("✗", "FAIL", "red"),
+}
 
 
 @click.command("doctor", short_help="Check what a run needs, with a cure for what is missing.")
@@ -41,7 +47,7 @@ def command(as_json: bool) -> int:
         lockstep doctor
         lockstep doctor --json | jq '.checks[] | select(.state != "ok")'
 
-    A warning means that a run on the CPU is possible and something else is not.
+    A warning means that a run on the CPU is possible and something else is not; "off" is optional.
 
     Exit codes: 0 when a run on the CPU is possible, else 2.
     """
@@ -50,9 +56,10 @@ def command(as_json: bool) -> int:
         found.append(check)
         screen.say(line(check, sys.stderr if as_json else sys.stdout), err=as_json)
     bad = [check for check in found if check.state == FAIL]
-    warned = sum(check.state == WARN for check in found)
+    count = Counter(check.state for check in found)
     verdict = "a run on the CPU is possible" if not bad else "no run is possible yet"
-    screen.say(f"{verdict}: {len(found) - len(bad) - warned} ok, {warned} warn, {len(bad)} fail",
+    off = f", {count[OFF]} off" if count[OFF] else ""
+    screen.say(f"{verdict}: {count[OK]} ok, {count[WARN]} warn, {count[FAIL]} fail{off}",
                err=as_json)  # fmt: skip
     if as_json:
         screen.say_json({"ok": not bad, "checks": [asdict(check) for check in found]})
@@ -86,7 +93,8 @@ def line(check: Check, stream: TextIO) -> str:
     """One check for people: symbol, name, what was found; the cure on a line of its own."""
     symbol, word, colour = SYMBOLS[check.state]
     # A symbol that the stream cannot encode would come out as an escape.
-    mark = symbol if (stream.encoding or "").lower().startswith("utf") else "*"
+    encodes = symbol.isascii() or (stream.encoding or "").lower().startswith("utf")
+    mark = symbol if encodes else "*"
     head = screen.paint(f"{mark} {word:4}", colour, stream)
     text = f"{head}  {check.name:17}  {screen.one_line(check.found)}"
     return f"{text}\n{'':27}cure: {screen.one_line(check.cure)}" if check.cure else text

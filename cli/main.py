@@ -4,8 +4,17 @@ A verb returns its exit code or raises; nothing but this file turns an exception
 traceback ever reaches a terminal.
 """
 
-import os
+import signal
 import sys
+
+# Until `interrupts.listen` an interrupt ends the process as it ends any other: a traceback through
+# half-made imports helps nobody. Who imports this module as a library keeps a handler of its own.
+if (__name__ == "__main__" or sys.argv[0].endswith("lockstep")) and (
+    signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import os
 import tempfile
 import traceback
 from collections.abc import Sequence

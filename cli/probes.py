@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lockstep.cli.checks import FAIL, OK, WARN, Check
+from lockstep.cli.checks import FAIL, OFF, OK, WARN, Check
 
 Checks = list[dict[str, str]]
 
@@ -148,7 +148,7 @@ def _provider(short: str, report: Any) -> Check:
         return Check(name, FAIL, found, "reinstall onnxruntime")
     if short == "tensorrt":
         # An extra on top of CUDA that no fleet asks for by itself; without it nothing is wrong.
-        return Check(name, OK, f"{found} (optional)")
+        return Check(name, OFF, f"optional; {found}")
     return Check(name, WARN, found, cause.cure if cause else "")
 
 

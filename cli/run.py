@@ -1,6 +1,8 @@
 """``lockstep run``."""
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,7 +13,12 @@ from lockstep.engine.errors import UsageError
 SEED_MAX = 2**63 - 1
 
 
-@click.command("run", short_help="Run a fleet to its end.")
+@click.command(
+    "run",
+    short_help="Run a fleet to its end.",
+    context_settings={"allow_extra_args": True},  # Refused below, with what was meant.
+)
+@click.pass_context
 @click.argument("fleet", type=click.Path(path_type=Path))
 @click.option(
     "--input",
@@ -53,6 +60,7 @@ SEED_MAX = 2**63 - 1
 @click.option("--json", "as_json", is_flag=True,
               help="The last line of standard output is one JSON object.")  # fmt: skip
 def command(
+    context: click.Context,
     fleet: Path,
     input_: Path | None,
     output: Path | None,
@@ -76,23 +84,46 @@ def command(
     Exit codes: 0 done, 2 refused (nothing was made), 3 finished with failed items or agents, or
     stopped, 130 interrupted.
     """
+    _nothing_extra(context, input_)
     if order == "arrival":
         raise UsageError("--order arrival does not exist yet; runs are strict: leave --order out")
-    from lockstep.cli import summary
     from lockstep.workers import api
+    from lockstep.workers.launch import Interrupted
 
     with Listening() as listening:
-        run = api.run(
-            fleet,
-            input_,
-            output=output,
-            seed=seed,
-            run_dir=run_dir,
-            durability=durability,
-            listen=listening,
-        )
-    rows = summary.rows(run.summary, str(output) if output else "")
-    screen.say(screen.pairs(rows), err=as_json)
+        try:
+            found = api.run(
+                fleet,
+                input_,
+                output=output,
+                seed=seed,
+                run_dir=run_dir,
+                durability=durability,
+                listen=listening,
+            ).summary
+        except Interrupted as error:
+            stopped: dict[str, Any] | None = getattr(error, "summary", None)
+            if stopped is None:
+                raise
+            found = stopped
+    _show(found, str(output) if output else "", listening.notes, as_json)
+    return int(found["exit_code"])
+
+
+def _nothing_extra(context: click.Context, input_: Path | None) -> None:
+    extra = context.args
+    if not extra:
+        return
+    meant = f"; did you mean --input {extra[0]}?" if len(extra) == 1 and input_ is None else ""
+    plural = "s" if len(extra) > 1 else ""
+    raise click.UsageError(f"unexpected extra argument{plural}: {' '.join(extra)}{meant}", context)
+
+
+def _show(found: dict[str, Any], output: str, notes: list[str], as_json: bool) -> None:
+    from lockstep.cli import summary
+
+    stream = sys.stderr if as_json else sys.stdout
+    rows = summary.rows(found, output)
+    screen.say(screen.pairs(rows, loud=summary.LOUD, stream=stream), err=as_json)
     if as_json:
-        screen.say_json({**run.summary, "notes": listening.notes})
-    return run.exit_code
+        screen.say_json({**found, "notes": notes})

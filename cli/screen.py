@@ -136,10 +136,25 @@ def say_json(value: dict[str, Any]) -> None:
     say(json.dumps(value, default=str))
 
 
-def pairs(rows: Sequence[tuple[str, object]]) -> str:
-    """Label and value in two columns; an empty label goes on with the one before."""
+def pairs(
+    rows: Sequence[tuple[str, object]],
+    *,
+    loud: Sequence[str] = (),
+    stream: TextIO | None = None,
+) -> str:
+    """Label and value in two columns; an empty label goes on with the one before.
+
+    Args:
+        rows: Labels and values.
+        loud: Labels of lines that are yellow where ``stream`` has colours.
+        stream: Where it will be written.
+    """
     width = max((len(label) for label, _ in rows), default=0)
-    return "\n".join(f"{label:{width}}  {escape(value)}".rstrip() for label, value in rows)
+    lines = []
+    for label, value in rows:
+        line = f"{label:{width}}  {escape(value)}".rstrip()
+        lines.append(paint(line, "yellow", stream) if stream and label in loud else line)
+    return "\n".join(lines)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

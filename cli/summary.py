@@ -4,7 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-FAILED_SHOWN = 10  # Items and agents named; the rest is counted.
+from lockstep.cli import screen
+
+FAILED_SHOWN = 10  # Reasons and agents named; the rest is counted.
+IDS_SHOWN = 5  # Items named with one reason.
+LOUD = ("requests",)  # Labels of what must not be overlooked.
 LINE_BYTES_MAX = 1 << 20
 
 
@@ -22,15 +26,17 @@ def rows(summary: dict[str, Any], output: str = "") -> list[tuple[str, object]]:
     return [
         ("run", run),
         ("state", _state(summary)),
+        *([("seed", summary["seed"])] if "seed" in summary else []),
         ("items", items),
         ("tokens", f"{summary['tokens_in']} in, {summary['tokens_out']} out{rate}"),
-        ("steps", "{steps} steps, {turns} turns, {requests} requests, {messages} messages, "
-                  "{wall_s} s".format(**summary)),
+        ("work", "{steps} steps, {turns} turns, {requests} requests, {messages} messages, "
+                 "{wall_s} s".format(**summary)),
+        *_requests(summary),
         ("provider", summary["provider"]),
         ("digest", summary["digest"]),
         ("digest_text", summary["digest_text"]),
         *_failed(summary, run),
-        ("output", output or run / "output.jsonl"),
+        ("output", output or summary.get("output") or run / "output.jsonl"),
         *_go_on(summary, run),
     ]  # fmt: skip
 
@@ -40,40 +46,71 @@ def _state(summary: dict[str, Any]) -> str:
     return f"{summary['state']}: {reason}" if reason else str(summary["state"])
 
 
+def _requests(summary: dict[str, Any]) -> list[tuple[str, object]]:
+    failed, first = summary.get("requests_failed", 0), summary.get("request_failure", "")
+    if not failed:
+        return []
+    cause = f", the first: {screen.one_line(first)}" if first else ""
+    return [("requests", f"{failed} of {summary['requests']} failed{cause}")]
+
+
 def _failed(summary: dict[str, Any], run: Path) -> list[tuple[str, object]]:
     agents = list(summary.get("failures") or [f"agent {n}" for n in summary["agents_failed"]])
-    items = failed_items(run / "output.jsonl") if summary["items_failed"] else []
-    lines = _cut(agents, len(agents)) + _cut(items, int(summary["items_failed"]))
+    lines = agents[:FAILED_SHOWN]
+    if len(agents) > FAILED_SHOWN:
+        lines.append(f"and {len(agents) - FAILED_SHOWN} more agents")
+    if summary["items_failed"]:
+        groups = failed_items(run / "output.jsonl")
+        lines += [_group(*group) for group in groups]
+        more = int(summary["items_failed"]) - sum(count for _, count, _ in groups)
+        if more > 0:
+            lines.append(f"and {more} more items" if groups else f"{more} items")
     return [("failed" if n == 0 else "", line) for n, line in enumerate(lines)]
 
 
-def _cut(lines: list[str], total: int) -> list[str]:
-    shown = lines[:FAILED_SHOWN]
-    more = total - len(shown)
-    return [*shown, f"and {more} more"] if more > 0 and shown else shown
+def _group(reason: str, count: int, ids: list[str]) -> str:
+    if count == 1:
+        return f"item {ids[0]}: {reason}"
+    more = ", ..." if count > len(ids) else ""
+    return f"{count} items: {reason} ({', '.join(ids)}{more})"
 
 
-def failed_items(output: Path) -> list[str]:
-    """The first items of an output file that failed, each with its cause."""
-    found: list[str] = []
+def failed_items(output: Path) -> list[tuple[str, int, list[str]]]:
+    """The items of an output file that failed: reason, how many, and the first of their ids.
+
+    Items with one reason are together; the first `FAILED_SHOWN` reasons are given.
+    """
+    found: dict[str, tuple[int, list[str]]] = {}
     try:
         with open(output, "rb") as file:
-            while len(found) < FAILED_SHOWN and (line := file.readline(LINE_BYTES_MAX)):
-                try:
-                    value = json.loads(line)
-                except ValueError:
-                    continue
-                # An agent's own line has its name; only Lockstep's has none.
-                if isinstance(value, dict) and "error" in value and "agent" not in value:
-                    found.append(f"item {json.dumps(value.get('id'))}: {value['error']}")
+            while line := file.readline(LINE_BYTES_MAX):
+                if b'"error"' in line:
+                    _count(found, line)
     except OSError:
         pass
-    return found
+    return [(reason, count, ids) for reason, (count, ids) in found.items()]
+
+
+def _count(found: dict[str, tuple[int, list[str]]], line: bytes) -> None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return
+    # An agent's own line has its name; only Lockstep's has none.
+    if not isinstance(value, dict) or "error" not in value or "agent" in value:
+        return
+    reason = str(value["error"])
+    if reason not in found and len(found) >= FAILED_SHOWN:
+        return
+    count, ids = found.get(reason, (0, []))
+    if len(ids) < IDS_SHOWN:
+        ids.append(json.dumps(value.get("id")))
+    found[reason] = (count + 1, ids)
 
 
 def _go_on(summary: dict[str, Any], run: Path) -> list[tuple[str, object]]:
     lines = []
-    if summary["agents_failed"]:
+    if summary["agents_failed"] and any((run / "logs").glob("*.log")):
         lines.append(f"what the agents logged is in {run / 'logs'}")
     if summary["state"] == "stopped":
         lines.append("the journal is whole up to here; what is in it can be verified")

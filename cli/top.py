@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 STATES = ("starting", "running", "idle", "gone")  # By number, as on the board.
 BOARD_NAME = "/lockstep-"
 FILE_BYTES_MAX = 64 << 20
+NO_SUMMARY = "without a summary (the supervisor was killed)"
 
 Table = dict[str, Any]
 
@@ -32,7 +33,8 @@ def command(run: Path, as_json: bool) -> int:
         lockstep top runs/vote-1
         lockstep top runs/vote-1 --json | jq '.agents[] | select(.state == "running")'
 
-    A run that has ended is shown as it ended, without processes.
+    The first line says whether the run is alive, or how it ended. A run that has ended is shown
+    as it ended, without processes; a figure that nobody knows is "-", in JSON null.
 
     Exit codes: 0, or 2 when there is no run.
     """
@@ -49,13 +51,19 @@ def look(run: Path) -> Table:
     Raises:
         UsageError: there is no run in the folder.
     """
+    if not run.exists():
+        raise UsageError(f"{run}: no such folder")
     from lockstep.workers import folder as folders
 
     if not (run / folders.LOCK).is_file():
         raise UsageError(f"{run}: no run in this folder")
     holder = folders.holder_of(run)
-    # The board first: at the end of a run the summary is there before the board's name is gone.
-    return _from_board(run / folders.BOARD, holder) or _from_files(run, holder)
+    # A run writes its summary, takes its board away and lets go of its lock, in this order.
+    summary = _read_json(run / folders.SUMMARY) if holder is None else None
+    board = _from_board(run / folders.BOARD, holder) if summary is None else None
+    if board is not None:
+        return board
+    return _from_files(run, holder, summary or _read_json(run / folders.SUMMARY))
 
 
 def _from_board(path: Path, holder: int | None) -> Table | None:
@@ -80,15 +88,17 @@ def _from_board(path: Path, holder: int | None) -> Table | None:
 
 def _live(snapshot: "Snapshot", holder: int | None) -> Table:
     # The board of a supervisor that was killed still shows its processes; the lock knows better.
-    supervisor = snapshot.supervisor.pid if holder is not None else 0
+    alive = holder is not None
+    supervisor = snapshot.supervisor.pid if alive else 0
     engine = snapshot.engine
     return {
+        **_state_of(None, alive),
         "agents": [
             {
                 "name": agent.name,
                 "index": agent.index,
                 "pid": _pid(agent.pid, supervisor),
-                "state": _state(agent.state) if supervisor else "gone",
+                "state": _state(agent.state) if alive else "gone",
                 "step": agent.step,
                 "turns": agent.turns,
             }
@@ -96,9 +106,9 @@ def _live(snapshot: "Snapshot", holder: int | None) -> Table:
         ],
         "inference": {
             "pid": _pid(engine.pid, supervisor),
-            "step": engine.step,
-            "rows": engine.rows if supervisor else 0,
-            "tickets_waiting": engine.tickets_waiting if supervisor else 0,
+            "step": engine.step if alive or engine.pid else None,
+            "rows": engine.rows if alive else None,
+            "tickets_waiting": engine.tickets_waiting if alive else None,
         },
         "supervisor": {"pid": supervisor or None},
     }
@@ -117,23 +127,48 @@ def _pid(pid: int, supervisor: int) -> int | None:
         return None
 
 
-def _from_files(run: Path, holder: int | None) -> Table:
+def _from_files(run: Path, holder: int | None, summary: Table | None) -> Table:
     """A run without a board: it has ended, was killed, or is still loading."""
     from lockstep.workers import folder as folders
 
-    summary = _read_json(run / folders.SUMMARY) or {}
-    agents = _ended(summary.get("agents"))
+    alive = holder is not None and summary is None
+    figures = summary or {}
+    agents = _ended(figures.get("agents"))
     if not agents:
-        agents = _named(run / folders.FLEET, "starting" if holder is not None else "gone")
-    engine = {"pid": None, "step": summary.get("steps", 0), "rows": 0, "tickets_waiting": 0}
-    return {"agents": agents, "inference": engine, "supervisor": {"pid": holder or None}}
+        agents = _named(run / folders.FLEET, "starting" if alive else "gone")
+    step = figures.get("steps")
+    return {
+        **_state_of(summary, alive),
+        "agents": agents,
+        "inference": {"pid": None, "step": step, "rows": None, "tickets_waiting": None},
+        "supervisor": {"pid": holder or None if alive else None},
+    }
+
+
+def _state_of(summary: Table | None, alive: bool) -> Table:
+    """``state`` ("running", "finished", "stopped" or "ended": nobody knows how) and ``reason``."""
+    if alive:
+        return {"state": "running", "reason": ""}
+    if summary is None or not summary.get("state"):
+        return {"state": "ended", "reason": NO_SUMMARY}
+    return {"state": str(summary["state"]), "reason": str(summary.get("reason") or "")}
 
 
 def _ended(agents: object) -> list[Table]:
     """The agents of a summary, as far as it is one: a person may have edited it."""
     rows = agents if isinstance(agents, list) else []
-    keys = ("name", "index", "pid", "state", "step", "turns")
-    return [{key: row.get(key) for key in keys} for row in rows if isinstance(row, dict)]
+    return [
+        {
+            "name": row.get("name"),
+            "index": row.get("index"),
+            "pid": None,
+            "state": "gone",
+            "step": row.get("step"),
+            "turns": row.get("turns"),
+        }
+        for row in rows
+        if isinstance(row, dict)
+    ]
 
 
 def _named(fleet: Path, state: str) -> list[Table]:
@@ -144,7 +179,7 @@ def _named(fleet: Path, state: str) -> list[Table]:
     except (OSError, UsageError):
         return []
     return [
-        {"name": a.name, "index": a.index, "pid": None, "state": state, "step": 0, "turns": 0}
+        {"name": a.name, "index": a.index, "pid": None, "state": state, "step": None, "turns": None}
         for a in agents
     ]
 
@@ -168,11 +203,16 @@ def _text(found: Table) -> str:
     head = ("agent", "index", "pid", "state", "step", "turns")
     keys = ("name", *head[1:])
     rows = [[agent.get(key) for key in keys] for agent in found["agents"]]
+    known = {key: "-" if value is None else value for key, value in engine.items()}
+    state = screen.one_line(found["state"])
+    between = " " if found["state"] == "ended" else ": "
+    reason = f"{between}{screen.one_line(found['reason'])}" if found["reason"] else ""
     return "\n".join(
         (
+            f"state       {state}{reason}",
             f"supervisor  {f'pid {supervisor}' if supervisor else 'no process'}",
             f"inference   {'pid {pid}'.format(**engine) if engine['pid'] else 'no process'}, "
-            "step {step}, {rows} rows, {tickets_waiting} tickets waiting".format(**engine),
+            "step {step}, {rows} rows, {tickets_waiting} tickets waiting".format(**known),
             "",
             screen.table(head, rows),
         )

@@ -37,6 +37,8 @@ def command(run: Path, models: tuple[str, ...], as_json: bool) -> int:
 
     Exit codes: 0 equal, 4 different, 2 the run or its model cannot be used.
     """
+    if not run.is_dir():
+        raise UsageError(f"{run}: {'not a folder' if run.exists() else 'no such folder'}")
     moved = dict(_pair(text) for text in models)
     from lockstep.workers import verification
 
@@ -70,10 +72,10 @@ def _rows(run: Path, found: "Verification") -> list[tuple[str, object]]:
     if not found.whole:
         what = f"the recorded run had not ended; {what} up to there"
     return [
-        ("equal", what),
+        ("equal" if found.whole else "equal so far", what),
         ("run", run),
         ("digest", found.recorded),
-        ("steps", "{steps} steps, {turns} turns, {wall_s} s".format(**found.again)),
+        ("work", "{steps} steps, {turns} turns, {wall_s} s".format(**found.again)),
         ("provider", found.again["provider"]),
     ]
 

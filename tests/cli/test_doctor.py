@@ -4,12 +4,14 @@ import configparser
 import io
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from lockstep.cli import checks, doctor, probes
-from lockstep.cli.checks import FAIL, OK, WARN
+from lockstep.cli.checks import FAIL, OFF, OK, WARN
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +24,7 @@ def test_a_machine_that_runs_these_tests_is_good_enough(place: Any) -> None:
     assert names >= {"python", "system", "kernel", "/dev/shm", "descriptors", "machine", "cpu",
                      "guests", "inference", "provider cpu", "provider cuda", "denormals",
                      "stale segments", "working folder"}  # fmt: skip
-    assert all(check["cure"] for check in result.json["checks"] if check["state"] != OK)
+    assert all(check["cure"] for check in result.json["checks"] if check["state"] not in (OK, OFF))
     assert len(result.err.splitlines()) >= len(names)
 
 
@@ -72,6 +74,21 @@ def test_a_probe_that_crashes_is_a_failure_with_its_last_words() -> None:
     assert "SIGABRT" in found.found
     (found,) = doctor.probe("raising", "no_such_module:f")
     assert found.state == FAIL and "no_such_module" in found.found
+
+
+def test_what_is_optional_and_absent_is_off_and_not_ok() -> None:
+    missing = SimpleNamespace(provider="tensorrt", cause="no libnvinfer", cure="")
+    found = probes._provider("tensorrt", SimpleNamespace(got=["cpu"], missing=[missing]))
+    assert (found.state, found.found) == (OFF, "optional; does not come up: no libnvinfer")
+    text = doctor.line(found, io.StringIO())
+    assert text.startswith("- off ") and "ok" not in text
+
+
+def test_off_is_counted_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = (OK, OFF, OK)
+    monkeypatch.setattr(doctor, "examine", lambda: [checks.Check("x", s, "y") for s in states])
+    result = CliRunner().invoke(doctor.command, [], standalone_mode=False)
+    assert result.output.endswith("possible: 2 ok, 0 warn, 0 fail, 1 off\n")
 
 
 def test_a_line_shows_symbol_finding_and_cure() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lockstep.cli.top import NO_SUMMARY
 from lockstep.workers.identity import read_journal
 
 WATCHDOG_S = 60.0
@@ -28,7 +29,8 @@ def test_top_shows_a_live_run_and_a_second_run_in_its_folder_is_refused(
     live()
     found = place.lockstep("top", "run", "--json").json
     supervisor = found["supervisor"]["pid"]
-    assert set(found) == {"agents", "inference", "supervisor"}
+    assert set(found) == {"state", "reason", "agents", "inference", "supervisor"}
+    assert (found["state"], found["reason"]) == ("running", "")
     assert [set(agent) for agent in found["agents"]] == [AGENT, AGENT]
     assert [agent["name"] for agent in found["agents"]] == ["spin", "calm"]
     assert found["agents"][0]["state"] == "running"
@@ -36,6 +38,7 @@ def test_top_shows_a_live_run_and_a_second_run_in_its_folder_is_refused(
         os.kill(agent["pid"], 0)
     assert found["inference"] == {"pid": None, "step": 0, "rows": 0, "tickets_waiting": 0}
     table = place.lockstep("top", "run")
+    assert table.out.splitlines()[0] == "state       running"
     assert f"supervisor  pid {supervisor}" in table.out and "spin" in table.out
     second = place.lockstep("run", "endless.toml", "--run-dir", "run")
     assert second.code == 2 and f"process {supervisor} is running it" in second.err
@@ -53,12 +56,18 @@ def test_a_signal_stops_the_run_with_its_journal_whole(
     assert process.returncode == 130, err
     assert '"state": "stopped"' in out and '"reason": "interrupted"' in out
     assert "Traceback" not in err and "state        stopped: interrupted" in err
+    assert "logged" not in err
     journal = read_journal(place.path / "run")
     assert len(journal.frames) > 2 and journal.torn_bytes == 0
     after = place.lockstep("top", "run", "--json").json
     pids = [after["supervisor"]["pid"], after["inference"]["pid"]]
     assert [*pids, *(agent["pid"] for agent in after["agents"])] == [None] * 4
     assert [set(agent) for agent in after["agents"]] == [AGENT, AGENT]
+    assert {agent["state"] for agent in after["agents"]} == {"gone"}
+    assert (after["state"], after["reason"]) == ("stopped", "interrupted")
+    shown = place.lockstep("top", "run").out
+    assert shown.splitlines()[0] == "state       stopped: interrupted"
+    assert "- rows, - tickets waiting" in shown
 
 
 def _status(pid: int, key: str) -> str:
@@ -105,6 +114,11 @@ def test_a_killed_supervisor_is_told_and_top_shows_no_process(place: Any, live: 
     for _ in range(2):
         found = place.lockstep("top", "run", "--json").json
         assert found["supervisor"]["pid"] is None
+        assert (found["state"], found["reason"]) == ("ended", NO_SUMMARY)
+        assert list(found["inference"].values()) == [None] * 4
+        shown = place.lockstep("top", "run").out
+        assert shown.splitlines()[0] == f"state       ended {NO_SUMMARY}"
+        assert "step -, - rows, - tickets waiting" in shown
         assert [(a["name"], a["pid"], a["state"]) for a in found["agents"]] == [
             ("spin", None, "gone"),
             ("calm", None, "gone"),

@@ -1,5 +1,6 @@
 """The entry point: light help, one line for everything, streams that go away."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,32 @@ def test_a_bug_in_a_child_keeps_the_childs_traceback(place: Any, tmp_path: Path)
     assert done.returncode == 70 and "trying: JSONDecodeError" in done.stderr
     (kept,) = tmp_path.glob("lockstep-bug-*.txt")
     assert "raw_decode" in kept.read_text()
+
+
+STUB = """
+import os, signal, sys
+def late(*found):
+    if found[0] == "tempfile":  # One of the first imports of main.py.
+        print("there", flush=True)
+        os.read(0, 1)  # For ever: a signal ends it.
+sys.addaudithook(lambda event, found: event == "import" and late(*found))
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv[:] = ["/usr/bin/lockstep"]
+import lockstep.cli.main
+"""
+
+
+def test_an_interrupt_while_it_is_still_importing_shows_no_traceback(place: Any) -> None:
+    process = subprocess.Popen([sys.executable, "-c", STUB], env=place.env, stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == b"there\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[1] == b""
+    assert process.returncode == -signal.SIGINT
+
+
+def test_an_import_as_a_library_keeps_the_handler() -> None:
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_DFL
 
 
 def test_streams_that_are_closed_from_the_start_do_no_harm(place: Any) -> None:

@@ -119,7 +119,15 @@ def test_a_folder_that_cannot_be_written_is_refused(place: Any) -> None:
         (("verify", "."), "no run in this folder"),
         (("verify", ".", "--model", "x"), "--model is 'x', expected NAME=DIR"),
         (("top", "."), "no run in this folder"),
-        (("top", "nowhere"), "no run in this folder"),
+        (("top", "nowhere"), "nowhere: no such folder"),
+        (("verify", "nowhere"), "nowhere: no such folder"),
+        (("verify", "items.jsonl"), "items.jsonl: not a folder"),
+        (
+            ("run", "fleet.toml", "items.jsonl"),
+            "unexpected extra argument: items.jsonl; did you mean --input items.jsonl?",
+        ),
+        (("run", "fleet.toml", "a", "b"), "unexpected extra arguments: a b (lockstep run"),
+        (("run", "fleet.toml", "a", "--input", "b"), "unexpected extra argument: a (lockstep"),
         (("agent", "check", "items.jsonl"), "expected a core WebAssembly module"),
         (("agent", "check", "nowhere"), "cannot read the module"),
         (("agent", "chek"), "unknown verb 'chek'; did you mean 'check'?"),
@@ -127,7 +135,7 @@ def test_a_folder_that_cannot_be_written_is_refused(place: Any) -> None:
         (("model", "inspect", "."), "genai_config.json: missing"),
         (("rnu",), "unknown verb 'rnu'; did you mean 'run'?"),
         (("resume", "x"), "unknown verb 'resume'"),
-        (("top", "\x1b[31mred\x07"), "\\x1b[31mred\\x07: no run"),
+        (("top", "\x1b[31mred\x07"), "\\x1b[31mred\\x07: no such folder"),
     ],
 )
 def test_a_wrong_command_is_one_line(place: Any, args: tuple[str, ...], expected: str) -> None:

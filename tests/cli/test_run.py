@@ -61,7 +61,7 @@ def test_people_get_a_summary_without_colours_in_a_pipe(place: Any) -> None:
     result = place.lockstep("run", "fleet.toml", "--input", "items.jsonl", "--run-dir", "mine")
     assert result.code == 0, result.err
     labels = [line.split()[0] for line in result.out.splitlines()]
-    assert labels == ["run", "state", "items", "tokens", "steps", "provider", "digest",
+    assert labels == ["run", "state", "seed", "items", "tokens", "work", "provider", "digest",
                       "digest_text", "output", "next"]  # fmt: skip
     assert "3 in, 3 out, 0 failed" in result.out and "tokens/s" in result.out
     assert "\x1b" not in result.out + result.err and "\r" not in result.err

@@ -1,6 +1,7 @@
 """`lockstep verify`: equal, different, and what is told first."""
 
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,14 @@ def test_a_model_may_have_moved(done: Any, name: str) -> None:
     moved = Path(__file__).parents[1] / "data" / "genai-micro-fp32"
     result = place.lockstep("verify", "runs/small-1", "--model", f"{name}={moved}", "--json")
     assert result.code == (0 if name == "default" else 2), result.err
+
+
+def test_a_run_that_was_interrupted_is_equal_so_far(place: Any, live: Any) -> None:
+    process = live()
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 130
+    result = place.lockstep("verify", "run", "--json")
+    assert (result.code, result.json["equal"], result.json["whole"]) == (0, True, False)
+    shown = place.lockstep("verify", "run").out
+    assert shown.startswith("equal so far  the recorded run had not ended")

@@ -1,0 +1,125 @@
+"""The end of a run for people, from made summaries."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from lockstep.cli import run as verb
+from lockstep.cli import screen, summary
+from lockstep.workers import api
+from lockstep.workers.launch import Interrupted
+
+
+def _summary(run: Path, **more: Any) -> dict[str, Any]:
+    figures = ("steps", "turns", "messages", "requests", "tokens_in", "tokens_out", "items_in",
+               "items_out", "items_failed")  # fmt: skip
+    return {
+        **dict.fromkeys(figures, 0),
+        "run": str(run),
+        "wall_s": 1.0,
+        "provider": "cpu",
+        "digest": "d",
+        "digest_text": "t",
+        "agents_failed": [],
+        "state": "finished",
+        "exit_code": 0,
+        **more,
+    }
+
+
+def _values(run: Path, label: str, **more: Any) -> list[str]:
+    """The values of a label, with the lines that go on with it."""
+    values, now = [], ""
+    for name, value in summary.rows(_summary(run, **more)):
+        now = name or now
+        values += [str(value)] if now == label else []
+    return values
+
+
+def _failures(run: Path, reasons: list[str]) -> None:
+    lines = [{"id": n, "error": reason} for n, reason in enumerate(reasons, 1)]
+    text = "".join(json.dumps(line) + "\n" for line in [{"id": 0, "result": "error"}, *lines])
+    (run / "output.jsonl").write_text(text + '{"id": 99, "agent": "a", "error": "its own"}\n')
+
+
+def test_items_with_one_reason_are_one_line(tmp_path: Path) -> None:
+    _failures(tmp_path, ["trapped"] * 11 + ["late"] + ["trapped"] + ["fuel"] * 2)
+    assert _values(tmp_path, "failed", items_failed=15) == [
+        "12 items: trapped (1, 2, 3, 4, 5, ...)",
+        "item 12: late",
+        "2 items: fuel (14, 15)",
+    ]
+
+
+def test_many_reasons_are_counted(tmp_path: Path) -> None:
+    _failures(tmp_path, [f"reason {n}" for n in range(15)])
+    lines = _values(tmp_path, "failed", items_failed=15)
+    assert len(lines) == summary.FAILED_SHOWN + 1 and lines[-1] == "and 5 more items"
+
+
+def test_failed_items_without_an_output_file_are_counted(tmp_path: Path) -> None:
+    assert _values(tmp_path, "failed", items_failed=4) == ["4 items"]
+
+
+def test_logs_are_named_only_when_there_are_some(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    verify = f"lockstep verify {tmp_path}"
+    assert _values(tmp_path, "next", agents_failed=["a"]) == [verify]
+    (tmp_path / "logs" / "a.log").write_text("x")
+    logs = f"what the agents logged is in {tmp_path / 'logs'}"
+    assert _values(tmp_path, "next", agents_failed=["a"]) == [logs, verify]
+
+
+def test_failed_requests_are_loud_and_follow_the_work(tmp_path: Path) -> None:
+    more = {"requests": 20, "requests_failed": 20, "request_failure": "prompt: 13 tokens\nand"}
+    found = summary.rows(_summary(tmp_path, **more))
+    labels = [label for label, _ in found]
+    assert labels[labels.index("work") + 1] == "requests"
+    assert dict(found)["requests"] == "20 of 20 failed, the first: prompt: 13 tokens and"
+    assert _values(tmp_path, "requests", requests=2, requests_failed=1) == ["1 of 2 failed"]
+    assert _values(tmp_path, "requests", requests_failed=0) == []
+
+
+def test_loud_lines_are_yellow_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen, "coloured", lambda stream: True)
+    stream: Any = SimpleNamespace()
+    text = screen.pairs([("a", 1), ("requests", 2)], loud=summary.LOUD, stream=stream)
+    assert text == "a         1\n\x1b[33mrequests  2\x1b[0m"
+
+
+def test_the_seed_and_the_output_are_those_of_the_summary(tmp_path: Path) -> None:
+    assert _values(tmp_path, "seed", seed=7) == ["7"] and _values(tmp_path, "seed") == []
+    assert _values(tmp_path, "output", output="there.jsonl") == ["there.jsonl"]
+    assert _values(tmp_path, "output") == [str(tmp_path / "output.jsonl")]
+
+
+def _invoked(monkeypatch: pytest.MonkeyPatch, end: Any) -> Any:
+    monkeypatch.setattr(api, "run", end)
+    return CliRunner().invoke(verb.command, ["f.toml", "--json"], standalone_mode=False)
+
+
+def test_an_interrupted_run_shows_its_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _summary(tmp_path, state="stopped", reason="interrupted", exit_code=130)
+
+    def raises(*_: Any, **__: Any) -> Any:
+        raise Interrupted("interrupted", found)
+
+    for end in (raises, lambda *_, **__: SimpleNamespace(summary=found, exit_code=130)):
+        result = _invoked(monkeypatch, end)
+        assert result.return_value == 130
+        assert json.loads(result.stdout.splitlines()[-1]) == {**found, "notes": []}
+        assert "stopped: interrupted" in result.stderr
+
+
+def test_an_interrupted_run_without_a_summary_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(*_: Any, **__: Any) -> Any:
+        raise Interrupted("stopped at once")
+
+    result = _invoked(monkeypatch, raises)
+    assert isinstance(result.exception, Interrupted) and result.stdout == ""

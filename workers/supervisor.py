@@ -240,7 +240,12 @@ class Supervisor:
             self._orphaned = True
 
     def _from_agent(self, index: int) -> None:
-        for turn in self._crew.seats[index].receive():
+        seat = self._crew.seats[index]
+        was_loaded = seat.loaded
+        turns = seat.receive()
+        if seat.loaded and not was_loaded:
+            self._view.set_state(index, view.RUNNING)  # It is in its turn 0.
+        for turn in turns:
             self._sequencer.turn_ended(index, turn)
             self._view.set_state(index, view.IDLE)
 

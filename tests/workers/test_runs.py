@@ -22,7 +22,7 @@ import wasmtime
 from lockstep.engine.compare import ended
 from lockstep.engine.errors import Diverged, UsageError
 from lockstep.engine.journal import format as journal_format
-from lockstep.workers import Verification, run, verify
+from lockstep.workers import Verification, run, verify, view
 from lockstep.workers.identity import read_journal
 from lockstep.workers.job import Job
 from lockstep.workers.launch import ENVIRONMENT, Interrupted, launch
@@ -112,6 +112,18 @@ def stopper(chance: random.Random) -> Callable[[str, Any], None]:
                 stopped.append(pid)
                 # Nothing else would continue it: a stopped process makes no progress lines.
                 threading.Timer(0.15, _continue, (pid,)).start()
+
+    return listen
+
+
+def interrupting() -> Callable[[str, Any], None]:
+    """Listener that presses Ctrl-C once, when the run has got going."""
+    interrupted: list[int] = []
+
+    def listen(what: str, value: Any) -> None:
+        if what == "progress" and value["turns"] > 8 and not interrupted:
+            interrupted.append(value["turns"])
+            raise KeyboardInterrupt
 
     return listen
 
@@ -370,17 +382,10 @@ def test_requests_that_failed_are_counted_and_the_first_reason_is_told(tmp_path:
 
 
 def test_an_interrupted_run_is_raised_with_its_summary(tmp_path: Path) -> None:
-    interrupted: list[int] = []
-
-    def listen(what: str, value: Any) -> None:
-        if what == "progress" and value["turns"] > 8 and not interrupted:
-            interrupted.append(value["turns"])
-            raise KeyboardInterrupt
-
     text = fleets.CONVERSATION.replace("rounds_max = 2", "rounds_max = 1_000_000")
     fleet, input = fleets.fleet(tmp_path, text), fleets.items(tmp_path, 2)
     with pytest.raises(Interrupted) as caught:
-        run(fleet, input, run_dir=tmp_path / "run", listen=listen)
+        run(fleet, input, run_dir=tmp_path / "run", listen=interrupting())
     assert caught.value.summary is not None and caught.value.summary["state"] == "stopped"
 
 
@@ -425,31 +430,17 @@ def test_a_signal_while_modules_are_compiled_is_heard(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_verifies_as_far_as_it_came(tmp_path: Path) -> None:
-    interrupted: list[int] = []
-
-    def listen(what: str, value: Any) -> None:
-        if what == "progress" and value["turns"] > 8 and not interrupted:
-            interrupted.append(value["turns"])
-            raise KeyboardInterrupt
-
     # Too long to be over before the interrupt, short enough to be run again as a whole.
     text = fleets.CONVERSATION.replace("rounds_max = 2", "rounds_max = 8")
-    summary = launch(job(tmp_path, text, 20, "run"), listen)
+    summary = launch(job(tmp_path, text, 20, "run"), interrupting())
     assert (summary["state"], summary["exit_code"]) == ("stopped", 130)
     checked = verify(tmp_path / "run")
     assert checked.equal and not checked.whole
 
 
 def test_an_endless_run_that_was_interrupted_verifies_and_ends(tmp_path: Path) -> None:
-    interrupted: list[int] = []
-
-    def listen(what: str, value: Any) -> None:
-        if what == "progress" and value["turns"] > 8 and not interrupted:
-            interrupted.append(value["turns"])
-            raise KeyboardInterrupt
-
     text = fleets.CONVERSATION.replace("rounds_max = 2", "rounds_max = 1_000_000")
-    launch(job(tmp_path, text, 2, "run"), listen)
+    launch(job(tmp_path, text, 2, "run"), interrupting())
     checked = verify(tmp_path / "run")
     assert checked.equal and not checked.whole
 
@@ -542,3 +533,24 @@ def test_a_run_folder_in_use_is_refused_and_untouched(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds a run already; nothing was touched"):
         launch(job(tmp_path, fleets.ECHO, 1, "run"))
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")} == before
+
+
+def test_an_agent_in_its_first_turn_is_shown_as_running(tmp_path: Path) -> None:
+    # It loops before its first call, so turn 0 is all it ever has.
+    wat = '(module (memory (export "memory") 1) (func (export "main") (loop (br 0))))'
+    (tmp_path / "spin.wasm").write_bytes(wasmtime.wat2wasm(wat))
+    text = '[agents.spin]\nmodule = "spin.wasm"\nturn_fuel_max = 1_000_000_000_000_000\n'
+    asked = Job(
+        fleet=str(fleets.fleet(tmp_path, text)), base=str(tmp_path), run_dir=str(tmp_path / "run")
+    )
+    states: list[int] = []
+
+    def listen(what: str, _value: Any) -> None:
+        if what == "run":
+            # The board follows within its period; the test's own time-out ends a failure.
+            while not states or states[-1] != view.RUNNING:
+                states.append(fleets.board_of(tmp_path / "run").agents[0].state)
+            raise KeyboardInterrupt
+
+    assert launch(asked, listen)["exit_code"] == 130
+    assert states[-1] == view.RUNNING

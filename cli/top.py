@@ -172,7 +172,7 @@ def _ended(agents: object) -> list[Table]:
 
 
 def _named(fleet: Path, state: str) -> list[Table]:
-    from lockstep.engine.fleet import parse
+    from lockstep.engine.fleet_file import parse
 
     try:
         agents = parse(fleet.read_bytes(), str(fleet)).agents

@@ -44,6 +44,30 @@ class Append(NamedTuple):
     entry: Entry
 
 
+class Keep(NamedTuple):
+    """Append a record to the journal that is no history: OUTSIDE or ORDERED."""
+
+    record: bytes
+
+
+class CallTool(NamedTuple):
+    """Start a host command, once everything before it is as durable as promised.
+
+    Its answer comes in by `Sequencer.outside` with ``What.TOOL`` and ``source`` = ``call``.
+    """
+
+    call: int  # Numbered from 1 over the whole run.
+    agent: int
+    tool: int
+    payload: bytes
+
+
+class StopTool(NamedTuple):
+    """The call was cancelled: kill its command, nobody waits for it."""
+
+    call: int
+
+
 class Output(NamedTuple):
     """A line of the output file, without newline. Visible only after the entries before it."""
 
@@ -74,4 +98,17 @@ class Finish(NamedTuple):
     reason: str
 
 
-Action = Wake | Issue | Revoke | Grant | Append | Output | Log | Bury | Finish
+Action = (
+    Wake
+    | Issue
+    | Revoke
+    | Grant
+    | Append
+    | Keep
+    | CallTool
+    | StopTool
+    | Output
+    | Log
+    | Bury
+    | Finish
+)

@@ -29,6 +29,7 @@ ALIGN = 8
 OFFSETS = {"size": 0, "kind": 4, "flags": 6, "id": 8, "item": 16, "peer": 24, "reserved": 28}
 
 PEER_NONE = 0xFFFF_FFFF  # The peer is nobody: the input, the runtime.
+PEER_ALL = 0xFFFF_FFFE  # SEND: to every other agent.
 ITEM_NONE = 0  # Items are numbered from 1.
 
 
@@ -44,6 +45,7 @@ class Kind(IntEnum):
     CANCELLED = 7
     UNDELIVERED = 8
     CLOSE = 9
+    EVENT = 10
 
     SEND = 33
     EMIT = 34
@@ -60,6 +62,7 @@ class Kind(IntEnum):
     SHUTDOWN = 66  # Supervisor -> agent process: leave now.
     READY = 67  # Agent process -> supervisor: the module is loaded, turn 0 begins.
     ACCIDENT = 68  # Agent process -> supervisor: it leaves by an accident; payload says why.
+    PROGRESS = 69  # Agent process -> supervisor: turn `id` has burnt `item` fuel so far, at least.
 
     TAG = 96  # History: what happened at one tag follows.
     TURN = 97  # History: an agent was woken; payload is its events.
@@ -73,12 +76,21 @@ class Kind(IntEnum):
     STOP = 105  # History: the run ended.
     IDENTITY = 106  # Journal: what decides every bit of the run. Canonical JSON.
     ENVIRONMENT = 107  # Journal: what it ran on. Not in the digest.
+    OUTSIDE = 108  # An outside event got its tag (journal), or took effect (history).
+    FORCED = 109  # History: a message was accepted over the bound; payload names the cycle.
+    ORDERED = 110  # Journal: what arrival order chose: F of a turn, due of a ticket or cancel.
 
 
 GUEST_KINDS = frozenset(range(Kind.SEND, Kind.DONE + 1))
 
 FLAG_RAW = 1  # INFER and RESULT: the payload is the binary form, not JSON.
-FLAG_ERROR = 2  # RESULT: the request failed; the text says why.
+# RESULT, TOOL_RESULT: it failed, the payload says why. EMIT: the agent gives the item up.
+FLAG_ERROR = 2
+FLAG_TOPIC = 4  # SEND, MESSAGE, SUBSCRIBE: the high byte of the flags is the topic.
+FLAG_CALL = 8  # SEND, MESSAGE, UNDELIVERED: the sender waits for a reply with the same id.
+FLAG_REPLY = 16  # SEND, MESSAGE: the reply to a call.
+TOPIC_SHIFT = 8
+TOPICS_MAX = 256
 
 
 class Outcome(IntEnum):

@@ -69,6 +69,26 @@ class Section:
             raise self.error(key, value, "no name twice")
         return tuple(value)
 
+    def words(self, key: str) -> tuple[str, ...]:
+        """A list of strings, at least one; repetition is fine. Required."""
+        value = self._get(key, None)
+        good = isinstance(value, list) and value and all(isinstance(v, str) for v in value)
+        if not good or not value[0] or any("\0" in v for v in value):
+            raise self.error(key, value, "a list of strings, the command first")
+        return tuple(value)
+
+    def text_table(self, key: str) -> dict[str, str]:
+        """A table of strings, empty by default."""
+        value = self.table(key)
+        for name, text in value.items():
+            if not isinstance(text, str) or "\0" in text or "=" in name or not name:
+                raise self.error(f"{key}.{name}", text, "a name without = and a string")
+        return value
+
+    def any(self, key: str, default: object) -> object:
+        """Whatever is there: the caller checks it."""
+        return self._get(key, default)
+
     def table(self, key: str) -> dict[str, Any]:
         """A table, empty by default."""
         value = self._get(key, {})

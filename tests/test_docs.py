@@ -4,14 +4,17 @@ import dataclasses
 import re
 from pathlib import Path
 
-from lockstep.engine.fleet import AgentGroup, Fleet, Model, Schedule, parse
+from lockstep.engine.fleet import AgentGroup, Fleet, Model, Schedule, Source, Tool
+from lockstep.engine.fleet_file import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = {
-    "[fleet]": (Fleet, {"schedule", "models", "groups", "agents"}),
+    "[fleet]": (Fleet, {"schedule", "models", "groups", "agents", "tools", "sources"}),
     "[schedule]": (Schedule, set()),
     "[models.NAME]": (Model, {"name"}),
     "[agents.NAME]": (AgentGroup, {"name"}),
+    "[tools.NAME]": (Tool, {"name"}),
+    "[sources.NAME]": (Source, {"name"}),
 }
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.engine.errors import UsageError
-from lockstep.engine.fleet import SEED_MAX, Fleet, parse
+from lockstep.engine.fleet import SEED_MAX, Fleet
+from lockstep.engine.fleet_file import parse
 from lockstep.engine.items import InputItem, parse_input
 from lockstep.engine.record import HEADER_BYTES
 from lockstep.engine.strict_json import dumps, loads

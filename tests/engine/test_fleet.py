@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep.engine.errors import UsageError
-from lockstep.engine.fleet import AGENTS_MAX, parse
+from lockstep.engine.fleet import AGENTS_MAX
+from lockstep.engine.fleet_file import parse
 from lockstep.engine.strict_json import dumps, loads
 
 MINIMAL = """

@@ -9,7 +9,7 @@ import pytest
 from lockstep.engine import actions
 from lockstep.engine.effects import Turn
 from lockstep.engine.errors import LockstepBug, UsageError
-from lockstep.engine.fleet import parse
+from lockstep.engine.fleet_file import parse
 from lockstep.engine.items import InputItem
 from lockstep.engine.record import Kind, Outcome, decode, encode
 from lockstep.engine.sequencer import Sequencer

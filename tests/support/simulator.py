@@ -22,7 +22,8 @@ import numpy as np
 from lockstep.engine import actions
 from lockstep.engine.digest import Digest
 from lockstep.engine.effects import Turn
-from lockstep.engine.fleet import Fleet, parse
+from lockstep.engine.fleet import Fleet
+from lockstep.engine.fleet_file import parse
 from lockstep.engine.items import InputItem
 from lockstep.engine.plan import FINISH_STATUS, Request, StepPlan
 from lockstep.engine.planner import ModelLimits, Planner

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from lockstep.engine.fleet import parse
+from lockstep.engine.fleet_file import parse
 from lockstep.engine.schedule import Schedule, make
 
 

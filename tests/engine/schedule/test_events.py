@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lockstep.engine.errors import UsageError
-from lockstep.engine.fleet import parse
+from lockstep.engine.fleet_file import parse
 from lockstep.engine.record import PEER_NONE
 from lockstep.engine.schedule import make
 

@@ -56,6 +56,20 @@ def parse_input(data: bytes, where: str, line_bytes_max: int) -> list[InputItem]
     return items
 
 
+def item_of_line(line: bytes, number: int) -> InputItem:
+    """The item of a line that came in while the run goes on; its source has checked it.
+
+    A line without a usable id has its number in the run as its id.
+    """
+    try:
+        value = loads(line)
+    except ValueError:
+        return InputItem(number, line)
+    id = value.get("id", number) if isinstance(value, dict) else number
+    good = isinstance(id, str | int) and not isinstance(id, bool)
+    return InputItem(id if good else number, line)
+
+
 class ItemBook:
     """Which items are in flight, finished or failed, and the lines of the output in item order.
 
@@ -70,22 +84,31 @@ class ItemBook:
         in_flight_max: int,
         reordered_max: int,
     ) -> None:
-        self._inputs = inputs
+        self._inputs = list(inputs)
         self._names = agent_names
         self._in_flight_max = in_flight_max
         self._reordered_max = reordered_max
         self._unfinished: dict[int, None] = {}  # In order of admission, so in item order.
         self._lines: dict[int, list[bytes]] = {}  # Finished, not yet put out.
         self._next_out = 1
-        self.admitted = 0
+        self._closed_early: dict[int, None] = {}  # Failed before they could enter.
+        self._cancelled: dict[int, None] = {}
+        self.admitted = 0  # Items up to this one have entered, or were closed before they could.
         self.finished = 0
         self.failed = 0
 
     def __len__(self) -> int:
         return len(self._inputs)
 
+    def append(self, item: InputItem) -> None:
+        """One more item of an input that grows."""
+        self._inputs.append(item)
+
     def may_admit(self) -> bool:
         """Whether the next item may enter now."""
+        while self.admitted + 1 in self._closed_early:
+            self.admitted += 1
+            del self._closed_early[self.admitted]
         return (
             self.admitted < len(self._inputs)
             and len(self._unfinished) < self._in_flight_max
@@ -93,10 +116,22 @@ class ItemBook:
         )
 
     def admit(self) -> tuple[int, bytes]:
-        """Let the next item in: its number and payload."""
+        """Let the next item in (`may_admit` allowed it): its number and payload."""
         self.admitted += 1
         self._unfinished[self.admitted] = None
         return self.admitted, self._inputs[self.admitted - 1].payload
+
+    def open(self, item: int) -> bool:
+        """Whether the item is in flight or has not entered yet."""
+        return self.unfinished(item) or (item > self.admitted and item not in self._closed_early)
+
+    def mark_cancelled(self, item: int) -> None:
+        """What is asked for on the item's behalf from now on is cancelled at once."""
+        self._cancelled[item] = None
+
+    def cancelled(self, item: int) -> bool:
+        """Whether the item was cancelled."""
+        return item in self._cancelled
 
     def unfinished(self, item: int) -> bool:
         """Whether the item is in flight."""
@@ -114,7 +149,9 @@ class ItemBook:
 
     def fail(self, item: int, reason: str) -> None:
         """An item is given up."""
-        self._unfinished.setdefault(item, None)  # One that never entered fails, too, at the end.
+        if item > self.admitted:  # One that never entered fails, too.
+            self._closed_early[item] = None
+            self._unfinished[item] = None
         self._close(item, [_dump({"id": self._inputs[item - 1].id, "error": reason})])
         self.failed += 1
 

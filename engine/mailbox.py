@@ -21,10 +21,11 @@ class EventClass(IntEnum):
 
 
 class Event(NamedTuple):
-    """One event. Sorted by its first fields; no two of a mailbox share them.
+    """One event, or several messages of one sender. Sorted by its first fields; no two of a
+    mailbox share them.
 
-    ``key`` is, by class: ticket; order of application; item number; order of setting.
-    ``order`` settles what is left (a join's predecessors of one item).
+    ``key`` is, by class: ticket; order of application; item number; order of setting; arrival
+    number. ``order`` settles what is left (a join's predecessors of one item).
     """
 
     deliverable: Tag
@@ -35,13 +36,19 @@ class Event(NamedTuple):
     item: int
     peer: int
     record: bytes
+    count: int = 1  # type: ignore[assignment]
 
 
 class Mailbox:
-    """One agent's events. Taken all at once when the agent is woken."""
+    """One agent's events. Taken all at once when the agent is woken.
+
+    Attributes:
+        messages: Messages among them: the only class that is bounded (rule 9).
+    """
 
     def __init__(self) -> None:
         self._events: list[Event] = []
+        self.messages = 0
 
     def __len__(self) -> int:
         return len(self._events)
@@ -49,13 +56,16 @@ class Mailbox:
     def put(self, event: Event) -> None:
         """Keep an event."""
         self._events.append(event)
+        if event.event_class == EventClass.MESSAGE:
+            self.messages += event.count
 
     def take(self) -> list[Event]:
         """Everything, in order; the mailbox is empty then."""
         events = sorted(self._events)
         self._events = []
+        self.messages = 0
         return events
 
     def drop(self, unwanted: Callable[[Event], bool]) -> None:
-        """Give up the events that are not wanted any more."""
+        """Give up events that are not wanted any more. Messages are never among them."""
         self._events = [event for event in self._events if not unwanted(event)]

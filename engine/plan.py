@@ -81,6 +81,8 @@ class StepPlan:
     step: int
     ended: tuple[Ended, ...] = ()  # Refused, cancelled or timed out at the boundary.
     models: tuple[ModelPlan, ...] = field(default=())
+    # (`engine.planner.DUE` or `CANCEL`, ticket, due step) of what was taken in at the boundary.
+    taken: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from lockstep.engine.errors import LockstepBug
 from lockstep.engine.plan import Admission, Chunk, Decode, Ended, ModelPlan, Request, StepPlan
 
+DUE, CANCEL = 1, 2  # What `StepPlan.taken` is about.
 CHUNK_TOKENS_MIN = 3  # Smallest budget with which every prompt gets on (see `_chunk_size`).
 
 
@@ -218,12 +219,13 @@ class Planner:
 
     def plan(self, step: int) -> StepPlan:
         """Decide everything at the boundary before ``step`` and in it."""
+        self._taken: list[tuple[int, int, int]] = []
         ended = self._join(step)
         ended += self._cancel(step)
         ended += self._time_out(step)
         models = tuple(m.plan() for m in self._models if step % m.limits.period == 0)
         self.last_step = step
-        return StepPlan(step, tuple(ended), models)
+        return StepPlan(step, tuple(ended), models, tuple(self._taken))
 
     def commit(self, sampled: Mapping[int, int | None]) -> list[Ended]:
         """Book what the model answered for the last plan: ticket -> token, None if not finite.
@@ -243,6 +245,7 @@ class Planner:
         ended = []
         while self._offered and self._offered[0][0] <= step:
             request = heapq.heappop(self._offered)[2]
+            self._taken.append((DUE, request.ticket, request.due))
             if request.refusal:
                 ended.append(Ended(request.ticket, "refused", request.refusal))
                 continue
@@ -263,7 +266,8 @@ class Planner:
     def _cancel(self, step: int) -> list[Ended]:
         ended = []
         while self._cancels and self._cancels[0][0] <= step:
-            ticket = heapq.heappop(self._cancels)[1]
+            due, ticket = heapq.heappop(self._cancels)
+            self._taken.append((CANCEL, ticket, due))
             if self._end(ticket, step):
                 ended.append(Ended(ticket, "cancelled", "cancelled"))
         return ended

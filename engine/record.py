@@ -78,6 +78,7 @@ class Kind(IntEnum):
     ENVIRONMENT = 107  # Journal: what it ran on. Not in the digest.
     OUTSIDE = 108  # An outside event got its tag (journal), or took effect (history).
     FORCED = 109  # History: a message was accepted over the bound; payload names the cycle.
+    CALLED = 111  # History: a host command was asked for; flags is the tool.
     ORDERED = 110  # Journal: what arrival order chose: F of a turn, due of a ticket or cancel.
 
 

@@ -69,6 +69,14 @@ class RequestBook:
             raise LockstepBug(f"ticket {number} was answered twice or never given")
         return ticket
 
+    def unanswered_ticket(self, number: int) -> Ticket | None:
+        """A ticket the engine still owes the answer to, None for any other number."""
+        return self._unanswered.get(number)
+
+    def of_item(self, item: int) -> list[Ticket]:
+        """Unanswered tickets of an item, by number."""
+        return [ticket for ticket in self._unanswered.values() if ticket.item == item]
+
     def deliver(self, number: int) -> None:
         """The answer reaches its guest now; its request number is free again."""
         ticket = self._undelivered.pop(number)

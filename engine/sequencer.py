@@ -3,62 +3,80 @@
 Records and step reports go in, actions come out (engine/actions.py). It keeps the pending tags,
 decides when a tag may be processed (rule 4), how far the engine may run (rule 5) and when the
 run ends (rules 6 and 16). Nothing here reads a clock, a pid or an arrival order: whatever order
-turns and reports physically come in, the history is one.
+turns and reports physically come in, the history is one. The exceptions are the ones a person
+asks for: outside events (rule 8) and arrival order (rule 11) are numbered as they come, and kept.
 """
 
-import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from lockstep.engine import actions
+from lockstep.engine import order as orders
 from lockstep.engine import tag as tags
+from lockstep.engine.agenda import Agenda, Pending
 from lockstep.engine.effects import Turn
 from lockstep.engine.errors import LockstepBug
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.history import step_entry
 from lockstep.engine.items import InputItem
 from lockstep.engine.mailbox import Event
+from lockstep.engine.outside import Outside, What, from_record
+from lockstep.engine.record import Kind, decode_at
+from lockstep.engine.running import Running
 from lockstep.engine.tag import INFINITE_STEP, Tag
-from lockstep.engine.wire import Answer, StepReport
+from lockstep.engine.wire import StepReport
 from lockstep.engine.world import World
 
-
-@dataclass(slots=True)
-class _Pending:
-    """What waits for one tag."""
-
-    turns: dict[int, Turn] = field(default_factory=dict)
-    answers: list[Answer] = field(default_factory=list)
-    timers: list[tuple[int, Event]] = field(default_factory=list)
-    admit: bool = False
-    close: bool = False
+NOBODY = -1
 
 
 class Sequencer:
-    """Order of use: `start`, then `turn_ended` and `step_reported` as they come, `pump` after."""
+    """Order of use: `start`, then `turn_ended` and `step_reported` as they come, `pump` after.
 
-    def __init__(self, fleet: Fleet, inputs: Sequence[InputItem]) -> None:
-        self.world = World(fleet, inputs, self._set_timer)
+    Args:
+        fleet: What runs.
+        inputs: Its items; sources may add more.
+        recorded: What the journal of a run kept besides its history, to repeat that run; None:
+            the run is live.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        inputs: Sequence[InputItem],
+        recorded: Sequence[bytes] | None = None,
+    ) -> None:
+        kept = None if recorded is None else [decode_at(data, 0)[0] for data in recorded]
+        self._order = orders.make(fleet, kept)
+        self.world = World(fleet, inputs, self._set_timer, self._order)
         self._fleet = fleet
         self._schedule = fleet.schedule
-        self._heap: list[Tag] = []
-        self._pending: dict[Tag, _Pending] = {}
-        self._running: dict[int, tuple[Tag, Tag]] = {}  # Agent -> (begun, low effect tag).
+        self._agenda = Agenda(self.world.desk.book.open)
+        self._running = Running()
         self._reported = -1  # Last step the engine reported.
         self._reports: list[StepReport] = []  # Reported, not yet in the history.
         self._tokens: dict[int, list[int]] = {}  # Ticket -> token ids, until it is answered.
         self._last: Tag = (-1, 0)  # Last processed tag.
         self._granted: actions.Grant | None = None
+        self._highest = 0  # Highest grant ever sent.
+        self._arrived = 0  # Outside events so far.
+        # Sources that hold the end of the run until they are closed.
+        self._open = {n: None for n, s in enumerate(fleet.sources) if s.kind != "timer" or s.count}
         self._closed = False
         self.rows = 0  # Tokens of the last reported step: for display.
         self.finished = False
+        # Outside events of the run to repeat are pending from the start.
+        for data, record in zip(recorded or (), kept or (), strict=True):
+            self._keep(data)
+            if record.kind == Kind.OUTSIDE:
+                self._arrived += 1
+                self._agenda.add_outside(from_record(record))
 
     # -- what comes in ------------------------------------------------------------------------
 
     def start(self) -> None:
         """Open tag (0, 0): every agent runs its turn 0; items wait for it."""
-        for agent in range(len(self.world.agents)):
-            self._running[agent] = (tags.ORIGIN, tags.next_microstep(tags.ORIGIN))
+        for agent in range(len(self.world.roster)):
+            self._begin_turn(agent, 0, tags.ORIGIN)
         self._at(tags.ORIGIN).admit = True
 
     def turn_ended(self, agent: int, turn: Turn) -> None:
@@ -67,20 +85,25 @@ class Sequencer:
         Raises:
             LockstepBug: the agent runs no turn, or another one.
         """
-        state = self.world.agents[agent]
+        state = self.world.roster[agent]
         if agent not in self._running or state.turn != turn.number:
             raise LockstepBug(
                 f"agent {agent} ended turn {turn.number}, expected turn {state.turn} "
                 f"({'running' if agent in self._running else 'not running'})"
             )
-        begun, _ = self._running.pop(agent)
-        self._at(self._effect_tag(agent, begun, turn.fuel)).turns[agent] = turn
+        begun = self._running.end(agent)
+        if self._order.live_arrival:
+            tag = self._next_free()
+            self._keep(orders.chosen_effect(agent, turn.number, tag))
+        else:
+            tag = self._order.effect(agent, turn, begun)
+        self._at(tag).turns[agent] = turn
 
     def fuel_published(self, agent: int, turn: int, fuel: int) -> None:
         """A running turn has burnt at least this much: its effects cannot come earlier."""
-        if agent in self._running and self.world.agents[agent].turn == turn:
-            begun, low = self._running[agent]
-            self._running[agent] = (begun, max(low, self._effect_tag(agent, begun, fuel)))
+        if agent in self._running and self.world.roster[agent].turn == turn:
+            begun = self._running.begun(agent)
+            self._running.raise_low(agent, self._order.low(agent, turn, begun, fuel))
 
     def step_reported(self, report: StepReport) -> None:
         """The engine executed a step. What ended in it is delivered at (step + 1, 0) (rule 1).
@@ -97,23 +120,41 @@ class Sequencer:
             self._tokens.setdefault(ticket, []).append(token)
         if report.answers:
             self._at((report.step + 1, 0)).answers.extend(report.answers)
+        if self._order.live_arrival:
+            for what, ticket, step in report.ordered:
+                self._keep(orders.chosen_step(what, ticket, step))
+
+    def outside(self, what: What, source: int, payload: bytes = b"", flags: int = 0) -> Outside:
+        """Something came in from outside (rule 8): it gets its number and its tag. Live only.
+
+        The record of it is the next `Keep`; the event takes effect at its tag.
+        """
+        self._arrived += 1
+        if self._order.live_arrival:
+            tag = self._next_free()
+        else:
+            tag = (max(self._last[0] + 1, self._highest - self._order.lookahead), 0)
+        event = Outside(self._arrived, tag, what, source, flags, payload)
+        self._agenda.add_outside(event)
+        self._keep(event.record())
+        return event
 
     # -- what goes out ------------------------------------------------------------------------
 
     def pump(self) -> list[actions.Action]:
         """Process every tag that may be processed; what to do, in order."""
         while not self.finished:
-            if self._over_steps_max():
+            tag = self._agenda.first()
+            if self._over_steps_max(tag):
                 self._stop(f"steps_max = {self._fleet.steps_max} is reached")
-            elif self._heap and self._may_process(self._heap[0]):
-                self._process(heapq.heappop(self._heap))
-            elif self._heap or self._running or self._next_step() < INFINITE_STEP:
-                break
-            elif self._closed:
-                self._finish()
+            elif tag is not None and tag[0] == INFINITE_STEP and not self._running:
+                self._stop("the record of the order ends here")
+            elif self._quiet() and not self._holding():
+                self._wind_up()
+            elif tag is not None and self._may_process(tag):
+                self._process(tag)
             else:
-                self._closed = True
-                self._at(tags.next_microstep(self._last)).close = True
+                break
         if not self.finished:
             self._grant()
         done, self.world.actions = self.world.actions, []
@@ -122,6 +163,14 @@ class Sequencer:
     def waits_for(self) -> list[int]:
         """Agents whose turn is not over, physically: who may hold the horizon."""
         return list(self._running)
+
+    def held_by(self) -> int | None:
+        """Whom the engine waits for: an agent, `NOBODY` in particular, or None: it does not."""
+        step = self._next_step()
+        if step == INFINITE_STEP or self._granted is None or step < self._granted.limit:
+            return None
+        lowest = self._running.lowest()
+        return NOBODY if lowest is None else lowest[1]
 
     @property
     def step(self) -> int:
@@ -132,6 +181,11 @@ class Sequencer:
     def tag(self) -> Tag:
         """Last processed tag."""
         return self._last
+
+    @property
+    def regenerative(self) -> bool:
+        """Whether the run follows from its identity alone: nothing came in from outside."""
+        return self._arrived == 0 and self._schedule.order == "strict"
 
     # -- rule 4 and 5 -------------------------------------------------------------------------
 
@@ -145,43 +199,64 @@ class Sequencer:
         return INFINITE_STEP if due is None else max(self._reported + 1, due)
 
     def _may_process(self, tag: Tag) -> bool:
+        if tag[0] > self._fleet.steps_max:
+            return False
+        if self._order.live_arrival:
+            idle = not self._running and not self.world.requests.open_count()
+            return tag[0] <= self._reported + 1 or idle
         # The engine may still deliver at (next + 1, 0) and a running turn at its low tag;
         # both must lie strictly behind the tag.
-        if (self._next_step() + 1, 0) <= tag or tag[0] > self._fleet.steps_max:
+        if (self._next_step() + 1, 0) <= tag:
             return False
-        return all(low > tag for _, low in self._running.values())
+        lowest = self._running.lowest()
+        return lowest is None or lowest[0] > tag
 
     def _horizon(self) -> int:
         """First step that a turn or a pending tag could still reach with a request."""
-        lows = [low[0] for _, low in self._running.values()]
-        if self._heap:
-            lows.append(self._heap[0][0])
-        return min(lows, default=INFINITE_STEP) + self._schedule.lookahead
+        lowest, tag = self._running.lowest(), self._agenda.first()
+        steps = [INFINITE_STEP]
+        if lowest is not None:
+            steps.append(lowest[0][0])
+        if tag is not None:
+            steps.append(tag[0])
+        return min(steps) + self._order.lookahead
 
     def _grant(self) -> None:
-        due = self.world.requests.smallest_due()
-        after = self._reported + 1
-        credit = max(after, after if due is None else due) + self._schedule.credit
-        limit = min(self._horizon(), credit, self._fleet.steps_max + 1)
-        grant = actions.Grant(limit, after)
+        if self._order.live_arrival:
+            grant = actions.Grant(self._fleet.steps_max + 1, 0)
+        else:
+            due = self.world.requests.smallest_due()
+            after = self._reported + 1
+            credit = max(after, after if due is None else due) + self._schedule.credit
+            limit = min(self._horizon(), credit, self._fleet.steps_max + 1)
+            grant = actions.Grant(limit, after)
         if grant != self._granted:
             self._granted = grant
+            self._highest = max(self._highest, grant.limit)
             self.world.actions.append(grant)
 
     # -- one tag ------------------------------------------------------------------------------
 
     def _process(self, tag: Tag) -> None:
-        pending = self._pending.pop(tag)
+        pending = self._agenda.take(tag)
         self._flush_steps(tag[0])
         world = self.world
         world.open(tag)
         if tag == tags.ORIGIN:
             world.begin()
-        world.effects(pending.turns)
+        world.effects(pending.turns, pending.retry, pending.forced)
         world.completions(pending.answers)
         world.timers(pending.timers)
-        if pending.admit:
-            world.admit()
+        world.outside(pending.outside)
+        for event in pending.outside:
+            if event.what == What.CLOSED:
+                self._open.pop(event.source, None)
+        for item in pending.overdue:
+            world.desk.cancel(
+                item, f"not finished {self._schedule.item_steps_max} steps after it entered"
+            )
+        if pending.admit or any(event.what == What.ITEM for event in pending.outside):
+            self._admit(tag)
         if pending.close:
             world.close_all()
         woken = world.wake()
@@ -189,11 +264,27 @@ class Sequencer:
         world.actions.append(actions.Append(world.close()))
         self._show_output()
         for agent, wake in woken:
-            self._running[agent] = (tag, tags.next_microstep(tag))
+            self._begin_turn(agent, wake.turn, tag)
             world.actions.append(wake)
-        if world.items.may_admit():
-            self._at(tags.next_microstep(tag)).admit = True
+        self._follow_up(tags.next_microstep(tag))
         self._check_limits()
+
+    def _admit(self, tag: Tag) -> None:
+        steps = self._schedule.item_steps_max
+        for item in self.world.desk.admit():
+            if steps:
+                self._agenda.add_deadline((tag[0] + steps, 0), item)
+
+    def _follow_up(self, following: Tag) -> None:
+        """What this tag makes happen at the next microstep."""
+        if self.world.desk.book.may_admit():
+            self._at(following).admit = True
+        if self.world.post.freed:
+            self.world.post.freed = False
+            self._at(following).retry = True
+
+    def _begin_turn(self, agent: int, turn: int, tag: Tag) -> None:
+        self._running.begin(agent, tag, self._order.low(agent, turn, tag))
 
     def _flush_steps(self, before: int) -> None:
         """Steps enter the history after all tags with a step <= theirs (rule 7)."""
@@ -220,28 +311,54 @@ class Sequencer:
         return ticket.agent, ticket.ordinal
 
     def _show_output(self) -> None:
-        for line in self.world.items.take_lines():
+        for line in self.world.desk.book.take_lines():
             self.world.actions.append(actions.Output(line))
 
     # -- ends ---------------------------------------------------------------------------------
 
+    def _quiet(self) -> bool:
+        """Nothing runs, pends or is unanswered. Outside events do not count: a second execution
+        has them from the start."""
+        open_count = self.world.requests.open_count()
+        return not self._running and not open_count and self._agenda.only_outside()
+
+    def _holding(self) -> bool:
+        """Whether the run must not end yet: something may still come from outside."""
+        return not self.world.post.parked and bool(self._open or self.world.tools.waiting())
+
+    def _wind_up(self) -> None:
+        """Nothing can happen by itself any more: free a circle of senders, say CLOSE, or end."""
+        post, following = self.world.post, tags.next_microstep(self._last)
+        if post.parked and self._schedule.mailbox_cycle == "stop":
+            self._stop(f"agents wait for room with one another: {post.circle()}")
+        elif post.parked:
+            self._at(following).forced = True
+        elif self._closed:
+            self._finish()
+        else:
+            self._closed = True
+            self._at(following).close = True
+
     def _check_limits(self) -> None:
         counts, fleet = self.world.counts, self._fleet
-        if counts.turns > fleet.turns_max:
+        if self.world.cancelled:
+            self._stop(self.world.cancelled)
+        elif counts.turns > fleet.turns_max:
             self._stop(f"turns_max = {fleet.turns_max} is passed")
         elif counts.messages > fleet.messages_max:
             self._stop(f"messages_max = {fleet.messages_max} is passed")
 
-    def _over_steps_max(self) -> bool:
+    def _over_steps_max(self, tag: Tag | None) -> bool:
         """Nothing can happen any more at a step the fleet allows."""
         bound = self._fleet.steps_max
-        if self._running or (self._heap and self._heap[0][0] <= bound):
+        if self._running or (tag is not None and tag[0] <= bound):
             return False
-        first = min(self._heap[0][0] if self._heap else INFINITE_STEP, self._next_step())
+        first = min(tag[0] if tag is not None else INFINITE_STEP, self._next_step())
         return bound < first < INFINITE_STEP
 
     def _finish(self) -> None:
-        stalled = self.world.items.in_flight() or len(self.world.items) > self.world.items.admitted
+        book = self.world.desk.book
+        stalled = book.in_flight() or len(book) > book.admitted
         self._end("finished", "stalled" if stalled else "")
 
     def _stop(self, reason: str) -> None:
@@ -260,18 +377,20 @@ class Sequencer:
 
     # -- parts --------------------------------------------------------------------------------
 
-    def _at(self, tag: Tag) -> _Pending:
+    def _keep(self, record: bytes) -> None:
+        self.world.actions.append(actions.Keep(record))
+
+    def _at(self, tag: Tag) -> Pending:
         if tag <= self._last:
             raise LockstepBug(f"tag {tags.text(tag)} is pending after {tags.text(self._last)}")
-        pending = self._pending.get(tag)
-        if pending is None:
-            pending = self._pending[tag] = _Pending()
-            heapq.heappush(self._heap, tag)
-        return pending
+        return self._agenda.at(tag)
 
-    def _effect_tag(self, agent: int, begun: Tag, fuel: int) -> Tag:
-        delay = self._fleet.groups[self._fleet.agents[agent].group].delay
-        return tags.effect_tag(begun, fuel, self._schedule.fuel_per_step, delay)
+    def _next_free(self) -> Tag:
+        """The next free microstep of the current step (rule 11)."""
+        tag = max(tags.next_microstep(self._last), (self._reported + 1, 0))
+        while not self._agenda.free(tag):
+            tag = tags.next_microstep(tag)
+        return tag
 
     def _set_timer(self, tag: Tag, agent: int, event: Event) -> None:
         self._at(tag).timers.append((agent, event))

@@ -7,17 +7,26 @@ whose next request is due ``lookahead`` steps later. A later grant may be lower 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from lockstep.engine.plan import Ended, Request, StepPlan
 from lockstep.engine.planner import Planner
 
 
 class Stepper:
-    """The engine's actor: grants, tickets and cancels in; steps to run out."""
+    """The engine's actor: grants, tickets and cancels in; steps to run out.
 
-    def __init__(self, planner: Planner, lookahead: int) -> None:
+    Args:
+        planner: What runs in a step.
+        lookahead: The fleet's.
+        on_arrival: Rule 11, live: a ticket or a cancel is due at the next step when it is taken,
+            and no step waits for what an answer may bring.
+    """
+
+    def __init__(self, planner: Planner, lookahead: int, on_arrival: bool = False) -> None:
         self.planner = planner
         self._lookahead = lookahead
+        self._on_arrival = on_arrival
         self._limit = 0  # Steps below it are granted.
         self._applied = 0  # Results of steps below it were known to the grant.
         self._ended_steps: list[int] = []  # Steps >= applied in which a request ended, rising.
@@ -25,10 +34,14 @@ class Stepper:
 
     def offer(self, request: Request) -> None:
         """Take a ticket (published before the grant that covers it)."""
+        if self._on_arrival:
+            request = replace(request, due=max(request.due, self.planner.last_step + 1))
         self.planner.offer(request)
 
     def cancel(self, ticket: int, due: int) -> None:
         """Take a cancel (published before the grant that covers it)."""
+        if self._on_arrival:
+            due = max(due, self.planner.last_step + 1)
         self.planner.cancel(ticket, due)
 
     def grant(self, limit: int, applied: int) -> None:
@@ -55,7 +68,7 @@ class Stepper:
         """Book the step's tokens; every request that ended in it, boundary first."""
         assert self._plan is not None
         ended = [*self._plan.ended, *self.planner.commit(sampled)]
-        if ended:
+        if ended and not self._on_arrival:
             self._ended_steps.append(self._plan.step)
         self._plan = None
         return ended

@@ -1,9 +1,14 @@
-"""Topology: the edges of a fleet, checked before anything starts. Errors name the path."""
+"""Topology: the edges of a fleet, checked before anything starts. Errors name the path.
 
-from collections.abc import Iterator
+Unreachable agents: in a dag nobody is, once there is no cycle, nobody waits for more EMITs than
+there can be, and every loop leads to whom it began with. With the other policies every agent has
+a turn at the start, and whoever has a turn may set timers and be sent messages.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 
 from lockstep.engine.errors import UsageError
-from lockstep.engine.fleet import Fleet
+from lockstep.engine.fleet import JOIN_ALL, AgentGroup, Fleet
 from lockstep.engine.settings import nearest
 
 
@@ -11,26 +16,96 @@ def check_topology(fleet: Fleet, where: str) -> None:
     """Refuse a fleet whose names or edges cannot work.
 
     Raises:
-        UsageError: an unknown name (the nearest known one is told), a cycle (its path).
+        UsageError: an unknown name (the nearest known one is told), a cycle (its path), a join of
+            more EMITs than there can be, a loop that leads nowhere, a key that means nothing
+            under the policy, a source that nobody listens to.
     """
-    names = [group.name for group in fleet.groups]
-    after = {group.name: group.after for group in fleet.groups}
+    by_name = {group.name: group for group in fleet.groups}
+    topics = dict.fromkeys(fleet.schedule.topics)
+    tools = {tool.name: None for tool in fleet.tools}
     for group in fleet.groups:
         place = f"{where}: [agents.{group.name}]"
-        if group.after and fleet.schedule.policy != "dag":
-            raise UsageError(f'{place}: after needs [schedule] policy = "dag"')
-        for name in group.after:
-            if name not in names:
-                raise UsageError(f"{place}: after names {name!r}, no such agent"
-                                 f"{nearest(name, names)}")  # fmt: skip
-    if fleet.schedule.policy == "round-robin":
-        for group in fleet.groups:
-            if group.input:
-                raise UsageError(
-                    f"{where}: [agents.{group.name}]: input is {group.input!r}, but round-robin "
-                    "gives the input to the first agent"
-                )
-    _refuse_cycle(after, where)
+        _check_keys(group, fleet.schedule.policy, place)
+        _known(group.after, by_name, f"{place}: after", "agent")
+        _known(group.back, by_name, f"{place}: back", "agent")
+        _known(group.topics, topics, f"{place}: topics", "topic in [schedule] topics")
+        _known(group.tools, tools, f"{place}: tools", "[tools.NAME]")
+    _refuse_cycle({group.name: group.after for group in fleet.groups}, where)
+    for group in fleet.groups:
+        place = f"{where}: [agents.{group.name}]"
+        _check_join(group, by_name, place)
+        _check_back(group, by_name, place)
+    _check_sources(fleet, by_name, where)
+
+
+def _check_keys(group: AgentGroup, policy: str, place: str) -> None:
+    for key, given in (
+        ("after", bool(group.after)),
+        ("join", group.join != JOIN_ALL),
+        ("back", bool(group.back)),
+        ("passes_max", group.passes_max != 1),
+    ):
+        if given and policy != "dag":
+            raise UsageError(f'{place}: {key} needs [schedule] policy = "dag"')
+    if group.join != JOIN_ALL and not group.after:
+        raise UsageError(f"{place}: join is given, but no after: nothing is joined")
+    if group.passes_max != 1 and not group.back:
+        raise UsageError(f"{place}: passes_max is given, but no back: nothing is sent back")
+    if group.input and policy == "round-robin":
+        raise UsageError(
+            f"{place}: input is {group.input!r}, but round-robin gives the input to the first agent"
+        )
+
+
+def _known(names: Sequence[str], known: Mapping[str, object], key: str, what: str) -> None:
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{key} names {name!r}, no such {what}{nearest(name, list(known))}")
+
+
+def _check_join(group: AgentGroup, by_name: dict[str, AgentGroup], place: str) -> None:
+    counts = {name: emits(by_name[name]) for name in group.after}
+    if group.join > sum(counts.values()):
+        ways = ", ".join(f"{name} -> {group.name} ({count})" for name, count in counts.items())
+        raise UsageError(
+            f"{place}: join is {group.join}, but an item gets it at most "
+            f"{sum(counts.values())} EMITs: {ways}"
+        )
+
+
+def emits(group: AgentGroup) -> int:
+    """How many agents of a group get an item, so how often it is emitted for at most."""
+    return 1 if group.input == "deal" else max(group.replicas, 1)
+
+
+def _check_back(group: AgentGroup, by_name: dict[str, AgentGroup], place: str) -> None:
+    if not group.back:
+        return
+    before: dict[str, None] = {}
+    queue = list(group.after)
+    for name in queue:
+        if name not in before:
+            before[name] = None
+            queue += by_name[name].after
+    for name in group.back:
+        if name not in before:
+            known = f"before it: {', '.join(sorted(before)) or 'nobody'}"
+            raise UsageError(
+                f"{place}: back names {name!r}, but no path of after leads "
+                f"{name} -> ... -> {group.name}; {known}"
+            )
+
+
+def _check_sources(fleet: Fleet, by_name: dict[str, AgentGroup], where: str) -> None:
+    for source in fleet.sources:
+        place = f"{where}: [sources.{source.name}]"
+        _known(source.to, by_name, f"{place}: to", "agent")
+        taken = fleet.schedule.policy != "events" or any(group.input for group in by_name.values())
+        if not source.to and not taken:
+            raise UsageError(
+                f"{place}: without to each of its lines is an item, "
+                'but no [agents.NAME] has input = "broadcast" or "deal"'
+            )
 
 
 def _refuse_cycle(after: dict[str, tuple[str, ...]], where: str) -> None:

@@ -34,6 +34,7 @@ TICKET_SLOT = np.dtype(
 #   CHUNK   model  slot  ticket  start        tokens
 #   TOKEN   model  slot  ticket  token id     position
 #   END     0      0     ticket  status       prompt tokens
+#   TAKEN   what   0     ticket  due step     0     arrival order: of a ticket or cancel
 #   STEP    0      0     0       step         0
 RESULT_SLOT = np.dtype(
     [
@@ -70,6 +71,7 @@ class FromEngine(IntEnum):
     TOKEN = 4
     END = 5
     STEP = 6
+    TAKEN = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +109,14 @@ class StepReport:
         body: Every slot of the step and every answer's record: what history keeps.
         tokens: (ticket, token id) in slot order of the report.
         answers: Requests that ended in it, in order.
+        ordered: (what, ticket, due step) that the engine chose in arrival order.
     """
 
     step: int
     body: bytes
     tokens: tuple[tuple[int, int], ...]
     answers: tuple[Answer, ...]
+    ordered: tuple[tuple[int, int, int], ...] = ()
 
 
 def step_report(slots: Slots, records: bytes) -> StepReport:
@@ -134,7 +138,8 @@ def step_report(slots: Slots, records: bytes) -> StepReport:
         if part.kind not in (Kind.RESULT, Kind.CANCELLED):
             raise ProtocolError(f"step report: kind {part.kind} in place of an answer")
         answers.append(Answer(end[3], end[4], end[5], encode_record(part)))
-    return StepReport(rows[-1][4], slots.tobytes() + records, tokens, tuple(answers))
+    taken = tuple((row[1], row[3], row[4]) for row in rows if row[0] == FromEngine.TAKEN)
+    return StepReport(rows[-1][4], slots.tobytes() + records, tokens, tuple(answers), taken)
 
 
 class StepAssembler:

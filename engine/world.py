@@ -1,46 +1,41 @@
-"""The world at one tag: agents, mailboxes, requests and items, and how effects change them.
+"""The world at one tag: agents, requests and items, and how effects change them.
 
-Rule 3 in code: effects in hashed order of agents, tickets dealt one per agent in turn, messages
-delivered at the same tag, then whoever has events is woken. When a tag is processed, and when
-the engine may run, is the sequencer's business; here time only stands still.
+Rule 3 in code: parked senders first, then effects in hashed order of agents, tickets dealt one
+per agent in turn, messages delivered at the same tag, then whoever has events is woken. When a
+tag is processed, and when the engine may run, is the sequencer's business; here time only stands
+still.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from lockstep.engine import actions, effects, keyed
 from lockstep.engine import tag as tags
 from lockstep.engine.effects import Turn
-from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.history import TICKET_PAYLOAD, Entry, TagEntry
+from lockstep.engine.itemdesk import ItemDesk
 from lockstep.engine.items import InputItem, ItemBook
-from lockstep.engine.mailbox import Event, EventClass, Mailbox
+from lockstep.engine.mailbox import Event, EventClass
+from lockstep.engine.order import Order
+from lockstep.engine.outside import Outside, What
+from lockstep.engine.post import Applying, Post
 from lockstep.engine.record import (
+    FLAG_ERROR,
     PEER_NONE,
     Kind,
     Outcome,
     Record,
-    decode_at,
     encode,
     encode_record,
 )
-from lockstep.engine.requests import RequestBook
-from lockstep.engine.schedule import make
-from lockstep.engine.strict_json import dumps
+from lockstep.engine.requests import RequestBook, Ticket
+from lockstep.engine.roster import AgentState, Roster, start_records
+from lockstep.engine.schedule import Schedule
+from lockstep.engine.standing import AgentStanding
 from lockstep.engine.tag import Tag
+from lockstep.engine.toolbook import ToolBook, ToolCall
 from lockstep.engine.wire import Answer
-
-
-@dataclass(slots=True)
-class AgentState:
-    """One agent's logical state."""
-
-    turn: int = 0  # Number of the turn it is in, or was in last.
-    busy: bool = True  # A turn is not over: its events are kept until its effect tag.
-    alive: bool = True
-    mailbox: Mailbox = field(default_factory=Mailbox)
-    timers: dict[int, int] = field(default_factory=dict)  # Item -> timers set and not fired.
 
 
 @dataclass(slots=True)
@@ -48,12 +43,12 @@ class Counts:
     """What a run did, in logical units."""
 
     turns: int = 0
-    messages: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     steps: int = 0
     requests_failed: int = 0  # Refused, timed out, or an output that was not finite.
     request_failure: str = ""  # Why, of the first one.
+    messages: int = 0
 
 
 class World:
@@ -64,331 +59,368 @@ class World:
         fleet: Fleet,
         inputs: Sequence[InputItem],
         set_timer: Callable[[Tag, int, Event], None],
+        order: Order,
     ) -> None:
-        names = [agent.name for agent in fleet.agents]
-        schedule = fleet.schedule
         self.fleet = fleet
-        self.agents = [AgentState() for _ in fleet.agents]
-        self.requests = RequestBook(len(names))
-        self.items = ItemBook(
-            inputs, names, schedule.items_in_flight_max, schedule.items_reordered_max
-        )
+        self.roster = Roster(fleet)
+        self.requests = RequestBook(len(self.roster))
+        self.tools = ToolBook(len(self.roster))
+        self.post = Post(fleet, self.roster)
+        self.desk = ItemDesk(fleet, inputs, self)
         self.counts = Counts()
         self.failures: list[tuple[str, str]] = []  # (agent, reason), in order.
         self.actions: list[actions.Action] = []
-        self.schedule = make(fleet, self, bool(inputs))
-        self._names = names
+        self.cancelled = ""  # Why the whole run was cancelled.
+        self.entry = TagEntry(tags.ORIGIN)
         self._starts = start_records(fleet)
         self._set_timer = set_timer
         self._order_key = keyed.key(fleet.seed, "order", "agents")
-        self._tag: Tag = tags.ORIGIN
-        self._entry = TagEntry(tags.ORIGIN)
-        self._applied = 0  # Running number of what goes into mailboxes, within a run.
+        self._order = order
+        # In arrival order the engine says when a ticket or a cancel is due (rule 11): history has
+        # it in the step.
+        self._dues_known = fleet.schedule.order == "strict"
+
+    @property
+    def agents(self) -> list[AgentState]:
+        """Every agent's state, by index."""
+        return self.roster.agents
+
+    @property
+    def items(self) -> ItemBook:
+        """Every item and what became of it."""
+        return self.desk.book
+
+    @property
+    def schedule(self) -> Schedule:
+        """Who gets an item next."""
+        return self.desk.schedule
 
     # -- one tag, in the order of rule 3 ------------------------------------------------------
 
     def open(self, tag: Tag) -> None:
         """Begin to process a tag."""
-        self._tag = tag
-        self._entry = TagEntry(tag)
+        self.roster.tag = tag
+        self.entry = TagEntry(tag)
 
     def begin(self) -> None:
         """At (0, 0): every agent is in its turn 0, without events, and START waits for it."""
         for agent, record in enumerate(self._starts):
-            self._put(agent, EventClass.START, 0, record)
-            self._entry.add(encode(Kind.TURN, id=0, peer=agent))
+            self.roster.put(agent, EventClass.START, 0, record)
+            self.entry.add(encode(Kind.TURN, id=0, peer=agent))
             self.counts.turns += 1
 
-    def effects(self, turns: dict[int, Turn]) -> None:
-        """Apply the turns that take effect at this tag."""
-        tag = self._tag
-        order = sorted(turns, key=lambda a: (keyed.draw(self._order_key, *tag, a), a))
-        settled: list[tuple[int, Turn, list[Record]]] = []
-        for agent in order:
-            turn, records = self._settle(agent, turns[agent])
-            self._entry.add(
-                encode(
-                    Kind.EFFECT,
-                    turn.records,
-                    flags=turn.outcome,
-                    id=turn.number,
-                    item=turn.fuel,
-                    peer=agent,
-                )
-            )
-            self.agents[agent].busy = False
-            settled.append((agent, turn, records))
-        self._deal_tickets(settled)
-        for agent, turn, records in settled:
-            # Tickets are dealt already, but a CANCEL does not reach an INFER written behind it.
-            ahead = {r.id: None for r in records if r.kind == Kind.INFER}
-            for record in records:
-                if record.kind == Kind.INFER:
-                    del ahead[record.id]
-                elif record.kind != Kind.CANCEL or record.id not in ahead:
-                    self._apply(agent, record)
-            said_done = any(r.kind == Kind.DONE and not r.item for r in records)
-            if turn.outcome != Outcome.BLOCKED or said_done:
-                self._bury(agent, turn)
-            else:
-                self.schedule.after_effects(agent)
+    def effects(self, turns: dict[int, Turn], retry: bool, forced: bool) -> None:
+        """Apply what parked senders still have to say, then the turns of this tag."""
+        step, micro = self.roster.tag
+        order = sorted(turns, key=lambda a: (keyed.draw(self._order_key, step, micro, a), a))
+        applying = list(self.post.parked.values()) if retry or forced else []
+        if forced:
+            self.post.accept_first(self.entry)
+        applying += [self._settle(agent, turns[agent]) for agent in order]
+        over = [turn for turn in applying if self._advance(turn)]
+        self._deal_tickets(applying)
+        for turn in applying:
+            for request in turn.late_cancels:
+                self._revoke(turn.agent, request)
+            turn.infers, turn.late_cancels = [], []
+        for turn in over:
+            self._over(turn)
 
     def completions(self, answers: Sequence[Answer]) -> None:
         """Answers of the step before become deliverable."""
         for answer in answers:
             ticket = self.requests.answer(answer.ticket)
-            if self.agents[ticket.agent].alive:
-                self._put(ticket.agent, EventClass.COMPLETION, ticket.number, answer.record)
+            if self.roster[ticket.agent].alive:
+                self.roster.put(
+                    ticket.agent, EventClass.COMPLETION, ticket.number, answer.record
+                )  # fmt: skip
             else:
                 self.requests.deliver(ticket.number)  # Nobody waits for it any more.
 
     def timers(self, fired: Sequence[tuple[int, Event]]) -> None:
         """Timers set for this tag fire, in the order they were set."""
         for agent, event in fired:
-            if self.agents[agent].alive:
-                self.agents[agent].mailbox.put(event)
+            if self.roster[agent].alive:
+                self.roster.deliver(agent, event)
 
-    def admit(self) -> None:
-        """Let items in until enough are in flight."""
-        while self.items.may_admit():
-            item, payload = self.items.admit()
-            self._entry.add(encode(Kind.ADMIT, item=item))
-            self.schedule.admit(item, payload)
+    def outside(self, events: Iterable[Outside]) -> None:
+        """Outside events take effect, in the order in which they arrived."""
+        for event in events:
+            self.entry.add(event.record())
+            why = event.payload.decode("utf-8", "replace")
+            match event.what:
+                case What.ITEM:
+                    self.desk.came(event.payload)
+                case What.EVENT:
+                    self._event(event)
+                case What.TOOL:
+                    self._tool_answered(event)
+                case What.CANCEL_ITEM:
+                    self.desk.cancel(event.source, why)
+                case What.CANCEL_REQUEST:
+                    ticket = self.requests.unanswered_ticket(event.source)
+                    if ticket is not None:
+                        self._revoke_ticket(ticket)
+                case What.CANCEL_RUN:
+                    self.cancelled = why or "cancelled"
 
     def close_all(self) -> None:
         """Tell every living agent that nothing more will come."""
-        for index, agent in enumerate(self.agents):
-            if agent.alive:
-                self._put(index, EventClass.CLOSE, 0, encode(Kind.CLOSE))
+        for index in self.roster.living():
+            self.roster.put(index, EventClass.CLOSE, 0, encode(Kind.CLOSE))
 
     def wake(self) -> list[tuple[int, actions.Wake]]:
         """Begin a turn of every agent that has events and none running."""
         woken = []
-        for index, agent in enumerate(self.agents):
+        for index in self.roster.take_touched():
+            agent = self.roster[index]
             if agent.busy or not agent.alive or not agent.mailbox:
                 continue
             events = agent.mailbox.take()
+            self.post.took(index)
             agent.turn += 1
             agent.busy = True
             for event in events:
                 self._seen(index, event)
-            data = b"".join(event.record for event in events)
-            self._entry.add(encode(Kind.TURN, data, id=agent.turn, peer=index))
+            data = b"".join([event.record for event in events])
+            self.entry.add(encode(Kind.TURN, data, id=agent.turn, peer=index))
             self.counts.turns += 1
-            woken.append((index, actions.Wake(index, agent.turn, self._tag, data, len(events))))
+            count = sum([event.count for event in events])
+            woken.append((index, actions.Wake(index, agent.turn, self.roster.tag, data, count)))
         return woken
 
     def close(self) -> Entry:
         """The tag is processed: its entry. Actions after it may show what it promised."""
-        return self._entry.close()
+        self.counts.messages = self.post.messages
+        return self.entry.close()
 
     def stop(self, reason: str) -> None:
         """Give up every item that is not finished, for the one reason, and record the end."""
-        for item in range(1, len(self.items) + 1):
-            if item > self.items.admitted:
-                self._fail(item, f"{reason}; the item never entered")
-            elif self.items.unfinished(item):
-                names = [self._names[a] for a in self.schedule.holders(item)]
-                self._fail(item, f"{reason}; it was held by {', '.join(names) or 'nobody'}")
-        self._entry.add(encode(Kind.STOP, reason.encode()))
+        self.desk.stop(reason)
+        self.entry.add(encode(Kind.STOP, reason.encode()))
 
-    # -- what a schedule may do ---------------------------------------------------------------
-
-    def deliver_item(self, agent: int, item: int, payload: bytes, peer: int, turn: int) -> None:
-        """Give an item to an agent (engine/schedule/base.py)."""
-        if not self.items.unfinished(item):
-            return
-        if not self.agents[agent].alive:
-            self.fail_item(item, f"agent {self._names[agent]} has ended before it got the item")
-            return
-        record = encode(Kind.ITEM, payload, id=turn, item=item, peer=peer)
-        self._put(agent, EventClass.ITEM, item, record, Kind.ITEM, item, peer)
-
-    def finish_item(self, item: int, outputs: Sequence[tuple[int, bytes]]) -> None:
-        """The item is done."""
-        self.schedule.forget(item)
-        self.items.finish(item, self._tag, outputs)
-        for agent, payload in outputs:
-            self._entry.add(encode(Kind.OUTCOME, payload, item=item, peer=agent))
-            self._entry.output(agent, item, payload)
-
-    def fail_item(self, item: int, reason: str) -> None:
-        """The item is given up."""
-        if self.items.unfinished(item):
-            self._fail(item, reason)
+    # -- what items and schedules ask for -----------------------------------------------------
 
     def has_open(self, agent: int, item: int) -> bool:
-        """Whether the agent waits for a request or timer of the item."""
-        if self.agents[agent].timers.get(item):
+        """Whether the agent waits for a request, timer or tool call of the item."""
+        if self.roster[agent].timers.get(item):
             return True
-        return any(ticket.item == item for ticket in self.requests.open(agent).values())
+        books = self.requests.open(agent).values(), self.tools.open(agent).values()
+        return any(waiting.item == item for book in books for waiting in book)
 
-    # -- parts --------------------------------------------------------------------------------
+    def cancel_work(self, item: int) -> None:
+        """Cancel every request and tool call of an item."""
+        for ticket in self.requests.of_item(item):
+            self._revoke_ticket(ticket)
+        for call in self.tools.unanswered():
+            if call.item == item:
+                self._stop_tool(call)
 
-    def _settle(self, agent: int, turn: Turn) -> tuple[Turn, list[Record]]:
+    # -- effects of one turn ------------------------------------------------------------------
+
+    def _settle(self, agent: int, turn: Turn) -> Applying:
+        """The turn as it will take effect: whole, or its logs and a failure."""
         turn, records = effects.settle(turn)
-        if turn.outcome not in (Outcome.BLOCKED, Outcome.RETURNED):
-            return turn, records
-        limits = effects.Limits(len(self.agents), len(self.fleet.models), self.items.admitted)
-        requests = self.requests.open(agent)
-        going = self.items.unfinished  # What was finished meanwhile may still be written to.
-        why = effects.check(
-            records,
-            limits,
-            requests.__contains__,
-            len(requests),
-            lambda item: self.schedule.may_emit(agent, item) if going(item) else "",
-            lambda item: self.schedule.may_finish(agent, item) if going(item) else "",
-            sum(self.agents[agent].timers.values()),
+        if turn.outcome in (Outcome.BLOCKED, Outcome.RETURNED):
+            limits = effects.Limits(
+                len(self.roster), len(self.fleet.models), self.desk.book.admitted,
+                len(self.fleet.schedule.topics), len(self.fleet.tools),
+            )  # fmt: skip
+            why = effects.check(records, limits, AgentStanding(self, agent))
+            if why:
+                turn, records = effects.failed(turn, why), effects.logs_of(records)
+        self.entry.add(
+            encode(
+                Kind.EFFECT,
+                turn.records,
+                flags=turn.outcome,
+                id=turn.number,
+                item=turn.fuel,
+                peer=agent,
+            )
         )
-        return (effects.failed(turn, why), effects.logs_of(records)) if why else (turn, records)
+        return Applying(agent, turn, records)
 
-    def _deal_tickets(self, settled: list[tuple[int, Turn, list[Record]]]) -> None:
-        # One per agent in turn, so that an agent with many requests does not push back the rest.
-        waiting = [(a, [r for r in records if r.kind == Kind.INFER]) for a, _, records in settled]
-        due = self._tag[0] + self.fleet.schedule.lookahead
-        for place in range(max((len(records) for _, records in waiting), default=0)):
-            for agent, records in waiting:
-                if place < len(records):
-                    self._issue(agent, records[place], due)
+    def _advance(self, applying: Applying) -> bool:
+        """Apply records until the end, or until one has to wait; whether the turn is over."""
+        records, at = applying.records, applying.at
+        while at < len(records):
+            record = records[at]
+            if record.kind != Kind.SEND:
+                self._apply(applying, record)
+            elif not self.post.send(applying, record, self.entry):
+                break
+            at += 1
+        applying.at = at
+        if at < len(records):
+            self.post.parked[applying.agent] = applying
+            return False
+        self.post.parked.pop(applying.agent, None)
+        return True
 
-    def _issue(self, agent: int, record: Record, due: int) -> None:
-        ticket = self.requests.issue(agent, record.id, record.item, due)
-        payload = TICKET_PAYLOAD.pack(due, ticket.ordinal, ticket.request)
-        number, item = ticket.number, ticket.item
-        self._entry.add(encode(Kind.TICKET, payload, id=number, item=item, peer=agent))
-        self.actions.append(actions.Issue(ticket, encode_record(record)))
-
-    def _apply(self, agent: int, record: Record) -> None:
+    def _apply(self, applying: Applying, record: Record) -> None:
+        agent = applying.agent
         match record.kind:
             case Kind.LOG:
                 stream = 0 if record.peer == PEER_NONE else record.peer
                 self.actions.append(
-                    actions.Log(agent, record.id, stream, self._tag, record.payload)
+                    actions.Log(agent, record.id, stream, self.roster.tag, record.payload)
                 )
-            case Kind.SEND:
-                self._send(agent, record)
             case Kind.EMIT:
-                if self.items.unfinished(record.item):
-                    self.schedule.emitted(agent, record.item, record.payload)
+                self.desk.emitted(agent, record)
+            case Kind.INFER:
+                applying.infers.append(record)
+            case Kind.CANCEL if record.item:
+                self.desk.cancel(record.item, f"cancelled by agent {self.roster.names[agent]}")
             case Kind.CANCEL:
-                self._revoke(agent, record.id)
+                self._cancel(applying, record.id)
+            case Kind.SUBSCRIBE:
+                self.post.subscribe(agent, record)
             case Kind.SET_TIMER:
                 self._time(agent, record)
-            case Kind.DONE:
-                if record.item and self.items.unfinished(record.item):
-                    self.schedule.done(agent, record.item)
+            case Kind.TOOL_CALL:
+                self._call_tool(agent, record)
+            case Kind.DONE if record.item:
+                self.desk.done(agent, record.item)
 
-    def _send(self, agent: int, record: Record) -> None:
-        self.counts.messages += 1
-        self._entry.message(agent, record.peer, record.payload)
-        fields = {"id": record.id, "item": record.item}
-        if self.agents[record.peer].alive:
-            message = encode(Kind.MESSAGE, record.payload, peer=agent, **fields)
-            self._put(
-                record.peer, EventClass.MESSAGE, self._number(), message,
-                Kind.MESSAGE, record.item, agent,
+    def _over(self, applying: Applying) -> None:
+        """Every record of the turn has taken effect."""
+        agent, turn = applying.agent, applying.turn
+        self.roster[agent].busy = False
+        self.roster.touch(agent)
+        said_done = any(r.kind == Kind.DONE and not r.item for r in applying.records)
+        if turn.outcome != Outcome.BLOCKED or said_done:
+            self._bury(agent, turn)
+        else:
+            self.desk.schedule.after_effects(agent)
+
+    # -- requests -----------------------------------------------------------------------------
+
+    def _deal_tickets(self, applying: list[Applying]) -> None:
+        # One per agent in turn, so that an agent with many requests does not push back the rest.
+        for place in range(max((len(turn.infers) for turn in applying), default=0)):
+            for turn in applying:
+                if place < len(turn.infers):
+                    self._issue(turn.agent, turn.infers[place])
+
+    def _issue(self, agent: int, record: Record) -> None:
+        due = self._order.due(self.requests.issued + 1, self.roster.tag[0])
+        ticket = self.requests.issue(agent, record.id, record.item, due)
+        shown = due if self._dues_known else 0
+        payload = TICKET_PAYLOAD.pack(shown, ticket.ordinal, ticket.request)
+        number, item = ticket.number, ticket.item
+        self.entry.add(encode(Kind.TICKET, payload, id=number, item=item, peer=agent))
+        self.actions.append(actions.Issue(ticket, encode_record(record)))
+        if item and self.desk.book.cancelled(item):
+            self._revoke_ticket(ticket)
+
+    def _cancel(self, applying: Applying, request: int) -> None:
+        """A CANCEL reaches what was written before it, not an INFER behind it."""
+        agent = applying.agent
+        call = self.tools.open(agent).get(request)
+        if call is not None:
+            self._stop_tool(call)
+        elif request in self.requests.open(agent):
+            self._revoke(agent, request)
+        elif any(infer.id == request for infer in applying.infers):
+            applying.late_cancels.append(request)
+
+    def _revoke(self, agent: int, request: int) -> None:
+        ticket = self.requests.open(agent).get(request)
+        if ticket is not None and self.requests.unanswered(ticket):
+            self._revoke_ticket(ticket)  # Else the answer was on its way already: it stands.
+
+    def _revoke_ticket(self, ticket: Ticket) -> None:
+        due = self._order.cancel(ticket.number, self.roster.tag[0])
+        payload = (due if self._dues_known else 0).to_bytes(8, "little")
+        self.entry.add(encode(Kind.REVOKE, payload, id=ticket.number))
+        self.actions.append(actions.Revoke(ticket.number, due))
+
+    # -- tools, timers, outside events --------------------------------------------------------
+
+    def _call_tool(self, agent: int, record: Record) -> None:
+        call = self.tools.issue(agent, record.id, record.item, record.peer)
+        self.entry.add(
+            encode(Kind.CALLED, id=call.number, item=call.item, peer=agent, flags=call.tool)
+        )
+        self.actions.append(actions.CallTool(call.number, agent, call.tool, record.payload))
+        if call.item and self.desk.book.cancelled(call.item):
+            self._stop_tool(call)
+
+    def _stop_tool(self, call: ToolCall) -> None:
+        """Cancelled at this very tag: whatever the command still answers is void."""
+        if self.tools.answer(call.number) is None:
+            return
+        self.actions.append(actions.StopTool(call.number))
+        self._deliver_tool(call, encode(
+            Kind.CANCELLED, id=call.request, item=call.item, peer=call.tool
+        ), call.number)  # fmt: skip
+
+    def _tool_answered(self, event: Outside) -> None:
+        call = self.tools.answer(event.source)
+        if call is not None:
+            record = encode(
+                Kind.TOOL_RESULT, event.payload, flags=event.flags & FLAG_ERROR,
+                id=call.request, item=call.item, peer=call.tool,
+            )  # fmt: skip
+            self._deliver_tool(call, record, event.number)
+
+    def _deliver_tool(self, call: ToolCall, record: bytes, key: int) -> None:
+        if self.roster[call.agent].alive:
+            self.roster.put(
+                call.agent, EventClass.OUTSIDE, key, record, Kind.TOOL_RESULT,
+                call.item, call.number,
             )  # fmt: skip
         else:
-            self._return(agent, record.peer, record.id, record.item, record.payload)
+            self.tools.deliver(call.number)
 
-    def _return(self, sender: int, receiver: int, id: int, item: int, payload: bytes) -> None:
-        if self.agents[sender].alive:
-            record = encode(Kind.UNDELIVERED, payload, id=id, item=item, peer=receiver)
-            self._put(sender, EventClass.UNDELIVERED, self._number(), record)
+    def _event(self, event: Outside) -> None:
+        wanted = self.fleet.sources[event.source].to
+        record = encode(Kind.EVENT, event.payload, id=event.number, peer=event.source)
+        for agent in self.fleet.agents:
+            if self.fleet.groups[agent.group].name in wanted and self.roster[agent.index].alive:
+                self.roster.put(agent.index, EventClass.OUTSIDE, event.number, record)
 
     def _time(self, agent: int, record: Record) -> None:
         (steps,) = effects.TIMER_PAYLOAD.unpack(record.payload)
-        tag = (self._tag[0] + steps, 0)
+        tag = (self.roster.tag[0] + steps, 0)
         data = encode(Kind.TIMER, id=record.id, item=record.item)
-        number = self._number()
-        timers = self.agents[agent].timers
+        number = self.roster.number()
+        timers = self.roster[agent].timers
         timers[record.item] = timers.get(record.item, 0) + 1
         event = Event(tag, EventClass.TIMER, number, 0, Kind.TIMER, record.item, PEER_NONE, data)
         self._set_timer(tag, agent, event)
 
-    def _revoke(self, agent: int, request: int) -> None:
-        ticket = self.requests.open(agent).get(request)
-        if ticket is None or not self.requests.unanswered(ticket):
-            return  # The answer was on its way already: it stands.
-        due = self._tag[0] + self.fleet.schedule.lookahead
-        self._entry.add(encode(Kind.REVOKE, due.to_bytes(8, "little"), id=ticket.number))
-        self.actions.append(actions.Revoke(ticket.number, due))
+    # -- ends ---------------------------------------------------------------------------------
 
     def _bury(self, index: int, turn: Turn) -> None:
         """An agent ends: its requests are cancelled, its items fail, its mail goes back."""
-        agent = self.agents[index]
+        agent = self.roster[index]
         agent.alive = False
         reason = ""
         if turn.outcome not in (Outcome.BLOCKED, Outcome.RETURNED):
             reason = f"{Outcome(turn.outcome).name.lower().replace('_', ' ')}: {turn.reason}"
-            self.failures.append((self._names[index], reason))
-            self._entry.add(encode(Kind.FAILED, reason.encode(), flags=turn.outcome, peer=index))
+            self.failures.append((self.roster.names[index], reason))
+            self.entry.add(encode(Kind.FAILED, reason.encode(), flags=turn.outcome, peer=index))
         for request in list(self.requests.open(index)):
             self._revoke(index, request)
-        for event in agent.mailbox.take():
-            if event.kind == Kind.MESSAGE:
-                sent, _ = decode_at(event.record, 0)
-                self._return(event.peer, index, sent.id, sent.item, sent.payload)
+        for call in list(self.tools.open(index).values()):
+            self._stop_tool(call)
+        self.post.end(index, agent.mailbox.take())
         what = f"failed: {reason}" if reason else "ended before it emitted"
-        for item in self.items.in_flight():
-            if self.items.unfinished(item) and index in self.schedule.holders(item):
-                self._fail(item, f"agent {self._names[index]} {what}")
+        self.desk.ended(index, f"agent {self.roster.names[index]} {what}")
         self.actions.append(actions.Bury(index, reason))
-
-    def _fail(self, item: int, reason: str) -> None:
-        if self.items.unfinished(item):
-            self.schedule.forget(item)
-        self.items.fail(item, reason)
-        self._entry.add(encode(Kind.OUTCOME, reason.encode(), flags=1, item=item))
 
     def _seen(self, index: int, event: Event) -> None:
         """Book what an agent learns by being woken."""
         if event.event_class == EventClass.COMPLETION:
             self.requests.deliver(event.key)
         elif event.kind == Kind.ITEM:
-            self.schedule.delivered(index, event.item)
+            self.desk.delivered(index, event.item)
+        elif event.kind == Kind.TOOL_RESULT:
+            self.tools.deliver(event.peer)
         elif event.kind == Kind.TIMER:
-            timers = self.agents[index].timers
+            timers = self.roster[index].timers
             timers[event.item] -= 1
             if not timers[event.item]:
                 del timers[event.item]
-
-    def _put(
-        self,
-        agent: int,
-        event_class: EventClass,
-        key: int,
-        record: bytes,
-        kind: int = 0,
-        item: int = 0,
-        peer: int = PEER_NONE,
-    ) -> None:
-        event = Event(self._tag, event_class, key, self._number(), kind, item, peer, record)
-        self.agents[agent].mailbox.put(event)
-
-    def _number(self) -> int:
-        self._applied += 1
-        return self._applied
-
-
-def start_records(fleet: Fleet) -> list[bytes]:
-    """Every agent's START: who it is, who the others are, and its config as JSON.
-
-    Raises:
-        UsageError: one is larger than a record may be (a huge config or roster).
-    """
-    names = [agent.name for agent in fleet.agents]
-    models = [model.name for model in fleet.models]
-    records = []
-    for agent in fleet.agents:
-        config = fleet.groups[agent.group].config
-        payload = dumps({"agent": agent.name, "agents": names, "models": models, "config": config})
-        record = encode(Kind.START, payload, id=agent.replica, item=len(names), peer=agent.index)
-        if len(record) > fleet.record_bytes_max:
-            raise UsageError(
-                f"START of agent {agent.name} (its config and {len(names)} names) has "
-                f"{len(record)} bytes, [fleet] record_bytes_max is {fleet.record_bytes_max}"
-            )
-        records.append(record)
-    return records

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import AGENTS_MAX
 from lockstep.engine.fleet_file import parse
+from lockstep.engine.record import TOPICS_MAX
 from lockstep.engine.strict_json import dumps, loads
 
 MINIMAL = """
@@ -37,6 +38,22 @@ module = "judge.wasm"
 after = ["solver"]
 input = "deal"
 """
+SERVED = """
+[agents.a]
+module = "a.wasm"
+input = "deal"
+[tools.grep]
+command = ["grep", "-n", "-n"]
+[sources.feed]
+kind = "stdin"
+[sources.door]
+kind = "socket"
+to = ["a"]
+[sources.clock]
+kind = "timer"
+to = ["a"]
+every_ms = 5
+"""
 
 
 def refused(text: str | bytes) -> str:
@@ -53,7 +70,11 @@ def with_keys(section: str, line: str) -> str:
         "schedule": "",
         "models.m": 'path = "m"\n',
         "agents.a": 'module = "a.wasm"\n',
+        "tools.t": 'command = ["t"]\n',
+        "sources.s": 'kind = "timer"\nto = ["a"]\n',
     }
+    if not line.startswith("every_ms"):
+        sections["sources.s"] += "every_ms = 1\n"
     return "".join(
         f"[{name}]\n{lines}{line if name == section else ''}\n" for name, lines in sections.items()
     )
@@ -80,6 +101,10 @@ def test_a_minimal_fleet_gets_every_default() -> None:
             "rounds_max": 1,
             "priority_steps": 8,
             "credit": 4,
+            "order": "strict",
+            "topics": (),
+            "item_steps_max": 0,
+            "mailbox_cycle": "accept",
         },
         "models": (),
         "groups": (
@@ -89,6 +114,14 @@ def test_a_minimal_fleet_gets_every_default() -> None:
                 "replicas": 0,
                 "input": "",
                 "after": (),
+                "join": 0,
+                "back": (),
+                "passes_max": 1,
+                "retries": 0,
+                "topics": (),
+                "tools": (),
+                "mailbox_max": 4096,
+                "mailbox_full": "wait",
                 "memory_bytes_max": 67_108_864,
                 "table_elements_max": 100_000,
                 "delay": 1,
@@ -101,7 +134,29 @@ def test_a_minimal_fleet_gets_every_default() -> None:
             },
         ),
         "agents": ({"name": "a", "index": 0, "replica": 0, "group": 0},),
+        "tools": (),
+        "sources": (),
     }
+
+
+def test_a_tool_and_a_source_get_every_default() -> None:
+    settings = parse(SERVED.encode(), "f.toml").settings()
+    assert settings["tools"] == (
+        {
+            "name": "grep",
+            "command": ("grep", "-n", "-n"),
+            "timeout_ms": 10_000,
+            "output_bytes_max": 32_768,
+            "parallel_max": 4,
+            "env": {},
+        },
+    )
+    feed = {"name": "feed", "kind": "stdin", "to": (), "path": "", "every_ms": 0, "count": 0}
+    assert settings["sources"] == (
+        feed,
+        feed | {"name": "door", "kind": "socket", "to": ("a",), "path": "door.sock"},
+        feed | {"name": "clock", "kind": "timer", "to": ("a",), "every_ms": 5},
+    )
 
 
 def test_replicas_are_numbered_side_by_side_in_file_order() -> None:
@@ -242,6 +297,14 @@ def test_a_config_as_deep_as_possible_can_be_read_back() -> None:
             "f.toml: [models.m]: unknown key 'row_max'; did you mean 'rows_max'?",
         ),
         (
+            with_keys("tools.t", "timeout = 1"),
+            "f.toml: [tools.t]: unknown key 'timeout'; did you mean 'timeout_ms'?",
+        ),
+        (
+            with_keys("sources.s", "counts = 1"),
+            "f.toml: [sources.s]: unknown key 'counts'; did you mean 'count'?",
+        ),
+        (
             with_keys("agents.a", "replica = 1"),
             "f.toml: [agents.a]: unknown key 'replica'; did you mean 'replicas'?",
         ),
@@ -268,12 +331,15 @@ INTEGERS = [
     ("schedule", "rounds_max", 1, 2**20),
     ("schedule", "priority_steps", 1, 2**20),
     ("schedule", "credit", 1, 2**20),
+    ("schedule", "item_steps_max", 1, 2**40),
     ("models.m", "intra_op_threads", 1, 256),
     ("models.m", "rows_max", 1, 1024),
     ("models.m", "tokens_max", 4, 2**20),
     ("models.m", "prefill_tokens_per_step", 3, 2**20),
     ("models.m", "period", 1, 2**10),
     ("agents.a", "replicas", 1, 10_000),
+    ("agents.a", "retries", 0, 2**20),
+    ("agents.a", "mailbox_max", 1, 2**20),
     ("agents.a", "memory_bytes_max", 65_536, 2**32),
     ("agents.a", "table_elements_max", 0, 10**7),
     ("agents.a", "delay", 1, 10**6),
@@ -281,7 +347,13 @@ INTEGERS = [
     ("agents.a", "turn_out_bytes_max", 64, 2**30),
     ("agents.a", "log_lines_max", 0, 10**7),
     ("agents.a", "log_bytes_max", 0, 2**26),
+    ("tools.t", "timeout_ms", 1, 86_400_000),
+    ("tools.t", "output_bytes_max", 0, 2**26),
+    ("tools.t", "parallel_max", 1, 1024),
+    ("sources.s", "every_ms", 1, 86_400_000),
+    ("sources.s", "count", 1, 2**40),
 ]
+OF_A_LOOP = [("agents.a", "join"), ("agents.a", "passes_max")]  # Below: they need a dag.
 
 
 @pytest.mark.parametrize(("section", "key", "low", "high"), INTEGERS)
@@ -300,6 +372,8 @@ def test_the_list_of_bounds_above_is_complete() -> None:
         "schedule": settings["schedule"],
         "models.m": settings["models"][0],
         "agents.a": settings["groups"][0],
+        "tools.t": settings["tools"][0],
+        "sources.s": settings["sources"][0],
     }
     numbers = [
         (section, key)
@@ -307,7 +381,87 @@ def test_the_list_of_bounds_above_is_complete() -> None:
         for key, value in table.items()
         if isinstance(value, int) and not isinstance(value, bool)
     ]
-    assert sorted(numbers) == sorted((section, key) for section, key, _, _ in INTEGERS)
+    listed = [(section, key) for section, key, _, _ in INTEGERS]
+    assert sorted(numbers) == sorted(listed + OF_A_LOOP)
+
+
+def looping(line: str, replicas: int = 1) -> str:
+    """A dag of ``a`` and, with one more line in its table, ``b`` that may send back to it."""
+    return (
+        '[schedule]\npolicy = "dag"\n'
+        f"[agents.a]\nmodule = 'a'\nreplicas = {replicas}\n"
+        f"[agents.b]\nmodule = 'b'\nafter = ['a']\nback = ['a']\n{line}\n"
+    )
+
+
+def test_passes_have_bounds() -> None:
+    for value in (1, 2**20):
+        group = parse(looping(f"passes_max = {value}").encode(), "f.toml").groups[1]
+        assert (group.back, group.passes_max) == (("a",), value)
+    for value in (0, 2**20 + 1, "true"):
+        shown = str(value).capitalize()
+        assert refused(looping(f"passes_max = {value}")) == (
+            f"f.toml: [agents.b]: passes_max is {shown}, expected a whole number from 1 to 1048576"
+        )
+
+
+@pytest.mark.parametrize(
+    ("line", "join"), [("", 0), ("'all'", 0), ("'any'", 1), ("1", 1), ("9999", 9999)]
+)
+def test_a_join_is_all_any_or_a_number(line: str, join: int) -> None:
+    text = looping(line and f"join = {line}", replicas=9999)
+    assert parse(text.encode(), "f.toml").groups[1].join == join
+
+
+@pytest.mark.parametrize("value", ["0", "10001", "-1", "true", "'first'", "1.5", "['all']"])
+def test_another_join_is_refused(value: str) -> None:
+    message = refused(looping(f"join = {value}"))
+    assert message.startswith("f.toml: [agents.b]: join is ")
+    assert message.endswith('expected "all", "any" or a number from 1 to 10000')
+
+
+def test_topics_keep_the_order_of_the_file() -> None:
+    text = f"[schedule]\ntopics = ['z', 'a']\n{MINIMAL}topics = ['a', 'z']"
+    fleet = parse(text.encode(), "f.toml")
+    assert (fleet.schedule.topics, fleet.groups[0].topics) == (("z", "a"), ("a", "z"))
+
+
+def test_more_topics_than_a_record_can_name_are_refused() -> None:
+    names = [f"t{n}" for n in range(TOPICS_MAX + 1)]
+    parse(f"[schedule]\ntopics = {names[1:]}\n{MINIMAL}".encode(), "f.toml")
+    assert refused(f"[schedule]\ntopics = {names}\n{MINIMAL}") == (
+        f"f.toml: [schedule]: topics is {TOPICS_MAX + 1}, expected at most {TOPICS_MAX}"
+    )
+
+
+def test_a_tool_is_given_its_whole_environment() -> None:
+    text = with_keys("tools.t", 'env = { LANG = "C", EMPTY = "" }')
+    assert parse(text.encode(), "f.toml").tools[0].env == {"LANG": "C", "EMPTY": ""}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[tools.t]", "[tools.t]: command is missing"),
+        ("[tools.t]\ncommand = 'ls'", "command is 'ls', expected a list of strings, the command"),
+        ("[tools.t]\ncommand = []", "command is [], expected a list of strings, the command first"),
+        ("[tools.t]\ncommand = ['']", "command is [''], expected a list of strings, the command"),
+        ('[tools.t]\ncommand = ["a", "\\u0000"]', "expected a list of strings, the command first"),
+        ("[tools.t]\ncommand = ['a']\nenv.'x=y' = ''", "env.x=y is '', expected a name without ="),
+        ("[tools.t]\ncommand = ['a']\nenv.x = 1", "env.x is 1, expected a name without = and a"),
+        ("[tools.'t t']\ncommand = ['a']", "name 't t', expected 1 to 48 of"),
+        ("[sources.s]", "[sources.s]: kind is missing"),
+        ("[sources.s]\nkind = 'http'", 'kind is \'http\', expected "stdin" or "socket" or "timer"'),
+        ("[sources.s]\nkind = 'timer'\nto = ['a']", "[sources.s]: every_ms is missing"),
+        ("[sources.s]\nkind = 'timer'\nevery_ms = 1", "to is [], expected the agents that a timer"),
+        ("[sources.s]\nkind = 'stdin'\ncount = 1", "[sources.s]: unknown key 'count'"),
+        ("[sources.s]\nkind = 'stdin'\npath = 'x'", "[sources.s]: unknown key 'path'"),
+        ("[sources.s]\nkind = 'socket'\npath = '/tmp/x'", "path is '/tmp/x', expected a file name"),
+        ("[sources.s]\nkind = 'socket'\nevery_ms = 1", "[sources.s]: unknown key 'every_ms'"),
+    ],
+)
+def test_a_malformed_tool_or_source_is_refused(text: str, message: str) -> None:
+    assert message in refused(f"{MINIMAL}{text}")
 
 
 @pytest.mark.parametrize(
@@ -316,6 +470,19 @@ def test_the_list_of_bounds_above_is_complete() -> None:
         ("fleet", "name = 1", "name is 1, expected a string that is not empty"),
         ("fleet", 'name = "a b"', "name 'a b', expected 1 to 48 of A-Z a-z 0-9 _ -"),
         ("schedule", 'policy = "x"', 'policy is \'x\', expected "events" or "round-robin" or'),
+        ("schedule", 'order = "any"', 'order is \'any\', expected "strict" or "arrival"'),
+        ("schedule", 'mailbox_cycle = "x"', 'mailbox_cycle is \'x\', expected "accept" or "stop"'),
+        ("schedule", 'topics = ["a", "a"]', "topics is ['a', 'a'], expected no name twice"),
+        ("schedule", 'topics = ["a b"]', "[schedule] topics: name 'a b', expected 1 to 48 of"),
+        ("schedule", 'topics = "a"', "topics is 'a', expected a list of strings"),
+        (
+            "agents.a",
+            'mailbox_full = "drop"',
+            'mailbox_full is \'drop\', expected "wait" or "fail"',
+        ),
+        ("agents.a", "back = 1", "back is 1, expected a list of strings"),
+        ("agents.a", "tools = ['t', 't']", "tools is ['t', 't'], expected no name twice"),
+        ("agents.a", "topics = [1]", "topics is [1], expected a list of strings"),
         ("models.m", "providers = []", "providers is [], expected at least one provider"),
         ("models.m", 'providers = ["cpu", "cpu"]', "expected no name twice"),
         (
@@ -359,64 +526,6 @@ def test_more_agents_than_possible_are_refused() -> None:
     half = AGENTS_MAX // 2
     text = "".join(f"[agents.{n}]\nmodule = 'a'\nreplicas = {half + 1}\n" for n in "ab")
     assert refused(text) == f"f.toml: {AGENTS_MAX + 2} agents, at most {AGENTS_MAX} are possible"
-
-
-def dag(after: dict[str, list[str]], policy: str = "dag") -> str:
-    lines = [f"[schedule]\npolicy = '{policy}'"]
-    lines += [f"[agents.{name}]\nmodule = 'a'\nafter = {names}" for name, names in after.items()]
-    return "\n".join(lines)
-
-
-def test_after_needs_the_dag_policy() -> None:
-    for policy in ("events", "round-robin"):
-        assert refused(dag({"a": [], "b": ["a"]}, policy)) == (
-            'f.toml: [agents.b]: after needs [schedule] policy = "dag"'
-        )
-
-
-def test_an_unknown_predecessor_names_the_nearest_agent() -> None:
-    assert refused(dag({"solver": [], "judge": ["solvr"]})) == (
-        "f.toml: [agents.judge]: after names 'solvr', no such agent; did you mean 'solver'?"
-    )
-
-
-@pytest.mark.parametrize(
-    ("after", "path"),
-    [
-        ({"a": ["a"]}, "a -> a"),
-        ({"a": ["b"], "b": ["a"]}, "a -> b -> a"),
-        ({"x": [], "a": ["x", "c"], "b": ["a"], "c": ["b"]}, "a -> b -> c -> a"),
-        ({"x": ["a"], "a": ["b"], "b": ["c"], "c": ["b"]}, "b -> c -> b"),
-    ],
-)
-def test_a_cycle_is_refused_with_its_path(after: dict[str, list[str]], path: str) -> None:
-    assert refused(dag(after)) == f"f.toml: after makes a cycle: {path}"
-
-
-def test_a_deep_and_wide_graph_is_walked_once() -> None:
-    # Once per path it would be 2^200 walks; by recursion it would end Python's stack.
-    layers = {f"{side}{n}": [f"a{n - 1}", f"b{n - 1}"] for n in range(1, 200) for side in "ab"}
-    parse(dag({"a0": [], "b0": [], **layers}).encode(), "f.toml")
-    chain = {f"c{n}": [f"c{n - 1}"] for n in range(3000, 0, -1)}
-    parse(dag({**chain, "c0": []}).encode(), "f.toml")
-
-
-@given(st.dictionaries(st.sampled_from("abcdef"), st.sets(st.sampled_from("abcdef"))))
-def test_a_graph_is_refused_exactly_when_it_has_a_cycle(after: dict[str, set[str]]) -> None:
-    graph = {name: sorted(after.get(name, ())) for name in "abcdef"}
-    left = dict(graph)
-    while ready := [n for n, before in left.items() if not any(b in left for b in before)]:
-        for name in ready:
-            del left[name]
-    if left:
-        assert "after makes a cycle" in refused(dag(graph))
-    else:
-        parse(dag(graph).encode(), "f.toml")
-
-
-def test_round_robin_gives_the_input_itself() -> None:
-    text = "[schedule]\npolicy = 'round-robin'\n[agents.a]\nmodule = 'a'\ninput = 'deal'"
-    assert "input is 'deal', but round-robin gives the input to the first agent" in refused(text)
 
 
 @given(st.binary(max_size=60))

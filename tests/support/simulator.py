@@ -5,34 +5,37 @@ actors, each with a random physical duration from ``physical_seed``. Everything 
 from ``fleet_seed``. So all physical seeds of one fleet must give one history; a rule that lets
 timing through shows up as a second digest (an atomic model cannot see a stale grant).
 
-Repeat one case:  python tests/support/simulator.py FLEET_SEED PHYSICAL_SEED
+A run that something from outside reached, or in arrival order, has one history per live run:
+what it kept must repeat it under every other physical timing.
+
+Repeat one case:  python tests/support/simulator.py FLEET_SEED PHYSICAL_SEED [LIVE_SEED]
+(LIVE_SEED: the physical seed of the live run that is repeated)
 """
 
 from __future__ import annotations
 
 import heapq
 import random
-import struct
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from fleetmaker import PROMPT, ScriptedAgent, make_fleet
 
 from lockstep.engine import actions
 from lockstep.engine.digest import Digest
 from lockstep.engine.effects import Turn
 from lockstep.engine.fleet import Fleet
-from lockstep.engine.fleet_file import parse
-from lockstep.engine.items import InputItem
+from lockstep.engine.outside import What
 from lockstep.engine.plan import FINISH_STATUS, Request, StepPlan
 from lockstep.engine.planner import ModelLimits, Planner
-from lockstep.engine.record import Kind, Outcome, Record, decode, decode_at, encode
+from lockstep.engine.record import FLAG_ERROR, Kind, Record, decode, decode_at, encode
 from lockstep.engine.sequencer import Sequencer
 from lockstep.engine.stepper import Stepper
 from lockstep.engine.wire import RESULT_SLOT, FromEngine, StepReport, step_report
 
-_PROMPT = struct.Struct("<IIIII")  # prompt tokens, out max, priority, timeout steps, salt
 EVENTS_MAX = 400_000  # Physical events after which a run counts as hung.
 
 
@@ -46,164 +49,24 @@ class Run:
     reason: str
     outputs: tuple[bytes, ...]
     entries: tuple[bytes, ...]
+    kept: tuple[bytes, ...]
+    regenerative: bool
     steps: int
     tickets: int
     failures: tuple[tuple[str, str], ...]
 
 
-def make_fleet(seed: int) -> tuple[Fleet, list[InputItem]]:
-    """A random fleet and its input."""
-    rng = random.Random(f"fleet {seed}")
-    policy = rng.choice(["events", "round-robin", "dag", "dag"])
-    lines = [
-        "[fleet]",
-        f"seed = {seed}",
-        f"turns_max = {rng.choice([40, 100_000, 100_000, 100_000])}",
-        f"steps_max = {rng.choice([60, 1_000_000, 1_000_000, 1_000_000])}",
-        "[schedule]",
-        f'policy = "{policy}"',
-        f"lookahead = {rng.choice([0, 1, 1, 1, 2, 5])}",
-        "fuel_per_step = 1000",
-        f"items_in_flight_max = {rng.choice([1, 2, 5, 64])}",
-        f"items_reordered_max = {rng.choice([1, 3, 100])}",
-        f"rounds_max = {rng.choice([1, 2, 3])}",
-        f"credit = {rng.choice([1, 4, 50])}",
-    ]
-    models = rng.choice([1, 1, 2])
-    for index in range(models):
-        lines += [
-            f"[models.m{index}]",
-            'path = "none"',
-            f"rows_max = {rng.choice([1, 2, 4, 16])}",
-            f"prefill_tokens_per_step = {rng.choice([3, 7, 64])}",
-            f"period = {rng.choice([1, 1, 2, 3])}",
-        ]
-    names: list[str] = []
-    for index in range(rng.randint(1, 6)):
-        name = f"a{index}"
-        lines += [f"[agents.{name}]", 'module = "none"', f"delay = {rng.choice([1, 1, 3])}"]
-        if rng.random() < 0.3:
-            lines.append(f"replicas = {rng.randint(1, 4)}")
-        if policy == "dag" and names and rng.random() < 0.7:
-            after = rng.sample(names, rng.randint(1, min(2, len(names))))
-            lines.append(f"after = {after!r}".replace("'", '"'))
-            if rng.random() < 0.3:
-                lines.append('input = "deal"')
-        elif policy == "events" and (not names or rng.random() < 0.4):
-            lines.append(f'input = "{rng.choice(["broadcast", "deal"])}"')
-        names.append(name)
-    items = [InputItem(n, b"%d" % n) for n in range(rng.choice([0, 1, 7, 20]))]
-    return parse("\n".join(lines).encode(), f"fleet {seed}"), items
-
-
-@dataclass
-class ScriptedAgent:
-    """A pure function of its events, standing in for a guest: no physical time in it."""
-
-    name: str
-    agents: int
-    models: int
-    seed: int
-    round_robin: bool
-    turn: int = 0
-    requests: int = 0
-    waits: dict[int, int] = field(default_factory=dict)  # Item -> answers it waits for.
-    owner: dict[int, int] = field(default_factory=dict)  # Request -> item.
-
-    def run(self, events: list[Record]) -> Turn:
-        """The agent's next turn."""
-        rng = random.Random(f"{self.seed} {self.name} {self.turn}")
-        number, self.turn = self.turn, self.turn + 1
-        out: list[bytes] = []
-        for event in events:
-            self._on_event(event, rng, out)
-        fuel = rng.choice([10, 100, 500, 999, 1000, 2500, rng.randint(0, 30_000)])
-        data = b"".join(out)
-        luck = rng.random()
-        if luck < 0.01:
-            return Turn(number, fuel, Outcome.TRAPPED, "unreachable", data)
-        if luck < 0.015:
-            return Turn(number, fuel, Outcome.RETURNED, "", data)
-        if luck < 0.02:
-            data += encode(Kind.SUBSCRIBE)  # Not served: a protocol failure.
-        return Turn(number, fuel, Outcome.BLOCKED, "", data)
-
-    def _on_event(self, event: Record, rng: random.Random, out: list[bytes]) -> None:
-        kind = event.kind
-        if kind == Kind.ITEM and event.item not in self.waits:
-            self._work(event.item, rng, out)
-        elif kind in (Kind.RESULT, Kind.CANCELLED):
-            self._answered(event, rng, out)
-        elif kind == Kind.MESSAGE and event.payload and event.payload[0] > 0:
-            hops = bytes([event.payload[0] - 1])
-            peer = rng.randrange(self.agents)
-            out.append(encode(Kind.SEND, hops, item=event.item, peer=peer))
-            if rng.random() < 0.3:
-                self._infer(0, rng, out)
-        elif kind == Kind.TIMER and rng.random() < 0.3:
-            self._infer(0, rng, out)
-        if rng.random() < 0.15:
-            out.append(
-                encode(Kind.SEND, bytes([rng.randrange(4)]), peer=rng.randrange(self.agents))
-            )
-        if rng.random() < 0.1:
-            steps = struct.pack("<Q", rng.choice([1, 2, 9, 40]))
-            out.append(encode(Kind.SET_TIMER, steps, id=self.turn))
-        if rng.random() < 0.1:
-            out.append(encode(Kind.LOG, b"log line", id=1))
-
-    def _work(self, item: int, rng: random.Random, out: list[bytes]) -> None:
-        count = rng.choice([0, 1, 1, 2, 3])
-        self.waits[item] = count
-        for _ in range(count):
-            self._infer(item, rng, out)
-        if count == 0:
-            self._emit(item, rng, out)
-        elif rng.random() < 0.1:
-            out.append(encode(Kind.CANCEL, id=self.requests))
-
-    def _answered(self, event: Record, rng: random.Random, out: list[bytes]) -> None:
-        item = self.owner.pop(event.id)
-        if item:
-            self.waits[item] -= 1
-            if self.waits[item] == 0:
-                self._emit(item, rng, out, event.payload)
-
-    def _infer(self, item: int, rng: random.Random, out: list[bytes]) -> None:
-        self.requests += 1
-        self.owner[self.requests] = item
-        payload = _PROMPT.pack(
-            rng.choice([1, 2, 5, 30]),
-            rng.choice([1, 2, 8, 20]),
-            rng.choice([0, 0, 0, 1, 7]),
-            rng.choice([0, 0, 0, 3, 10]),
-            rng.randrange(3),
-        )
-        out.append(
-            encode(
-                Kind.INFER, payload, id=self.requests, item=item, peer=rng.randrange(self.models)
-            )
-        )
-
-    def _emit(
-        self, item: int, rng: random.Random, out: list[bytes], payload: bytes = b"{}"
-    ) -> None:
-        del self.waits[item]
-        if rng.random() < 0.97:  # Else it stalls, or in round-robin passes on nothing.
-            out.append(encode(Kind.EMIT, payload, item=item))
-        if self.round_robin and rng.random() < 0.05:
-            out.append(encode(Kind.DONE, item=item))
-
-
 class Engine:
     """The inference actor: stepper, planner, and a model that hashes."""
 
-    def __init__(self, fleet: Fleet, stepper_type: type[Stepper]) -> None:
+    def __init__(self, fleet: Fleet, stepper_type: type[Stepper], repeats: bool) -> None:
         models = [
             ModelLimits(m.rows_max, m.prefill_tokens_per_step, m.period) for m in fleet.models
         ]
         planner = Planner(models, fleet.schedule.priority_steps)
-        self.stepper = stepper_type(planner, fleet.schedule.lookahead)
+        self.arrival = fleet.schedule.order == "arrival"
+        lookahead = 0 if self.arrival else fleet.schedule.lookahead
+        self.stepper = stepper_type(planner, lookahead, self.arrival and not repeats)
         self.inbox: list[actions.Action] = []
         self.busy = False
         self._requests: dict[int, tuple[Request, Record]] = {}
@@ -223,7 +86,7 @@ class Engine:
     def _offer(self, message: actions.Issue) -> None:
         ticket = message.ticket
         record, _ = decode_at(message.record, 0)
-        length, out_max, priority, timeout, salt = _PROMPT.unpack(record.payload)
+        length, out_max, priority, timeout, salt = PROMPT.unpack(record.payload)
         request = Request(
             ticket.number,
             ticket.due,
@@ -242,6 +105,8 @@ class Engine:
     def execute(self, plan: StepPlan) -> StepReport:
         """Run a plan on the hashing model."""
         rows: list[tuple[int, int, int, int, int, int]] = []
+        if self.arrival:
+            rows += [(FromEngine.TAKEN, what, 0, t, due, 0) for what, t, due in plan.taken]
         sampled: dict[int, int | None] = {}
         for model in plan.models:
             m = model.model
@@ -285,7 +150,15 @@ def hash_of(text: str, *numbers: int) -> int:
 
 
 class Simulation:
-    """One run: the physical world as a queue of (time, number, what happens)."""
+    """One run: the physical world as a queue of (time, number, what happens).
+
+    Args:
+        fleet_seed: Everything logical.
+        physical_seed: Everything physical, outside events of a live run included.
+        sequencer_type: Of which the mutants are subclasses.
+        stepper_type: Likewise.
+        recorded: What a run kept, to repeat it; None: live.
+    """
 
     def __init__(
         self,
@@ -293,27 +166,29 @@ class Simulation:
         physical_seed: int,
         sequencer_type: type[Sequencer] = Sequencer,
         stepper_type: type[Stepper] = Stepper,
+        recorded: Sequence[bytes] | None = None,
     ) -> None:
+        self._fleet_seed = fleet_seed
         self.fleet, items = make_fleet(fleet_seed)
         self._rng = random.Random(f"physical {fleet_seed} {physical_seed}")
         # Each party has its own speed: some physical seeds have slow agents, others slow engines.
-        self._pace = {who: self._rng.choice([0.01, 1.0, 30.0]) for who in ("turn", "step", "wire")}
+        paces = ("turn", "step", "wire", "outside")
+        self._pace = {who: self._rng.choice([0.01, 1.0, 30.0]) for who in paces}
         self._agent_pace = [self._rng.choice([0.1, 1.0, 20.0]) for _ in self.fleet.agents]
-        self._sequencer = sequencer_type(self.fleet, items)
-        self._engine = Engine(self.fleet, stepper_type)
+        self._live = recorded is None
+        self._sequencer = sequencer_type(self.fleet, items, recorded)
+        self._engine = Engine(self.fleet, stepper_type, not self._live)
         self._digest = Digest(b"")
-        round_robin = self.fleet.schedule.policy == "round-robin"
-        self._agents = [
-            ScriptedAgent(a.name, len(self.fleet.agents), len(self.fleet.models), fleet_seed,
-                          round_robin)
-            for a in self.fleet.agents
-        ]  # fmt: skip
+        agents = range(len(self.fleet.agents))
+        self._agents = [ScriptedAgent(self.fleet, index, fleet_seed) for index in agents]
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._now = 0.0
         self._number = 0
         self._wires = {"to engine": 0.0, "to sequencer": 0.0}
         self._outputs: list[bytes] = []
         self._entries: list[bytes] = []
+        self._kept: list[bytes] = []
+        self._tools: dict[int, None] = {}  # Calls whose command runs.
         self._last_ticket = 0
         self._finish: actions.Finish | None = None
 
@@ -326,6 +201,8 @@ class Simulation:
         self._sequencer.start()
         for agent in range(len(self._agents)):
             self._start_turn(agent, [])
+        if self._live:
+            self._open_sources()
         self._pump()
         events = 0
         while self._finish is None:
@@ -343,6 +220,8 @@ class Simulation:
             self._finish.reason,
             tuple(self._outputs),
             tuple(self._entries),
+            tuple(self._kept),
+            self._sequencer.regenerative,
             world.counts.steps,
             world.requests.issued,
             tuple(world.failures),
@@ -362,10 +241,53 @@ class Simulation:
                 case actions.Append():
                     self._digest.add(action.entry)
                     self._entries.append(action.entry.body)
+                case actions.Keep():
+                    self._kept.append(action.record)
+                case actions.CallTool() if self._live:
+                    self._call_tool(action)
+                case actions.StopTool():
+                    self._tools.pop(action.call, None)
                 case actions.Output():
                     self._outputs.append(action.line)
                 case actions.Finish():
                     self._finish = action
+
+    # -- what comes from outside, live only ----------------------------------------------------
+
+    def _open_sources(self) -> None:
+        for index, source in enumerate(self.fleet.sources):
+            count = source.count or self._rng.randint(0, 6)
+            self._feed(index, What.EVENT if source.to else What.ITEM, count)
+        if person_acts(self._fleet_seed):
+            what = self._rng.choice([What.CANCEL_ITEM, What.CANCEL_REQUEST] * 3 + [What.CANCEL_RUN])
+            number = self._rng.randint(1, 12)
+            self._after(self._pace["outside"] * 5, lambda: self._came(what, number, b"by a person"))
+
+    def _feed(self, source: int, what: What, left: int) -> None:
+        def come() -> None:
+            if left:
+                self._came(what, source, b'{"n":%d}' % left)
+                self._feed(source, what, left - 1)
+            elif self.fleet.sources[source].kind != "timer" or self.fleet.sources[source].count:
+                self._came(What.CLOSED, source, b"")
+
+        self._after(self._pace["outside"], come)
+
+    def _call_tool(self, call: actions.CallTool) -> None:
+        self._tools[call.call] = None
+
+        def answer() -> None:
+            if self._tools.pop(call.call, 0) is None:
+                flags = FLAG_ERROR if self._rng.random() < 0.2 else 0
+                self._came(What.TOOL, call.call, b"%d" % self._rng.randrange(9), flags)
+
+        self._after(self._pace["outside"], answer)
+
+    def _came(self, what: What, source: int, payload: bytes, flags: int = 0) -> None:
+        self._sequencer.outside(what, source, payload, flags)
+        self._pump()
+
+    # -- turns and steps -----------------------------------------------------------------------
 
     def _start_turn(self, agent: int, events: list[Record]) -> None:
         turn = self._agents[agent].run(events)
@@ -426,8 +348,27 @@ class Simulation:
         heapq.heappush(self._queue, (at, self._number, happen))
 
 
+def one_history(fleet_seed: int) -> bool:
+    """Whether a fleet has one history, however often it runs: nothing can come from outside."""
+    fleet, _ = make_fleet(fleet_seed)
+    outside = fleet.tools or fleet.sources or person_acts(fleet_seed)
+    return not outside and fleet.schedule.order == "strict"
+
+
+def person_acts(fleet_seed: int) -> bool:
+    """Whether a person cancels something in the live runs of a fleet."""
+    return random.Random(f"person {fleet_seed}").random() < 0.15
+
+
+def simulate(fleet_seed: int, physical_seed: int, first: Run | None = None, **mutant: Any) -> Run:
+    """One run; a repeat of ``first`` where that was not regenerative."""
+    recorded = None if first is None or one_history(fleet_seed) else first.kept
+    return Simulation(fleet_seed, physical_seed, recorded=recorded, **mutant).run()
+
+
 if __name__ == "__main__":
-    result = Simulation(int(sys.argv[1]), int(sys.argv[2])).run()
+    seed, physical, *live = map(int, sys.argv[1:])
+    result = simulate(seed, physical, simulate(seed, live[0]) if live else None)
     print(result.digest, result.state, result.reason, result.steps, result.tickets)
     print(*result.outputs, sep="\n")
     print(*result.failures, sep="\n")

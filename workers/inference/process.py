@@ -140,7 +140,9 @@ class Server:
         self._end = end
         self._board = board
         self._planner = Planner(limits, spec.priority_steps)
-        self._stepper = Stepper(self._planner, spec.lookahead)
+        self._arrival = spec.order == "arrival"
+        lookahead = 0 if self._arrival else spec.lookahead
+        self._stepper = Stepper(self._planner, lookahead, self._arrival and not spec.repeats)
         self._names = [model.name for model in spec.models]
         self._keys = [sampling_key(spec.seed, name) for name in spec.agent_names]
         self._open: dict[int, _Open] = {}
@@ -221,6 +223,8 @@ class Server:
         """Run a plan: the step's slots, and ticket -> token (None: not finite)."""
         rows: list[_Row] = []
         sampled: dict[int, int | None] = {}
+        if self._arrival:
+            rows += [(FromEngine.TAKEN, what, 0, t, due, 0) for what, t, due in plan.taken]
         for part in plan.models:
             m = part.model
             rows += [(FromEngine.EVICT, m, slot, 0, 0, 0) for slot in part.evicted]

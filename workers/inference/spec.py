@@ -16,6 +16,8 @@ class InferenceSpec:
         frozen_date: For chat templates.
         lookahead, priority_steps: Of the schedule.
         record_bytes_max: Largest record an answer may be.
+        order: Of the schedule.
+        repeats: The run repeats a recorded one: in arrival order, tickets come with their dues.
     """
 
     models: tuple[Model, ...]
@@ -25,3 +27,5 @@ class InferenceSpec:
     lookahead: int
     priority_steps: int
     record_bytes_max: int
+    order: str = "strict"
+    repeats: bool = False

@@ -15,6 +15,7 @@ class Host:
         self.schedule: Schedule
         self.open: list[tuple[int, int]] = []  # (agent, item) with a request or timer.
         self.dead: list[int] = []
+        self._over: list[int] = []  # Items that were finished or failed.
         self._log: list[tuple[object, ...]] = []
 
     def log(self) -> list[tuple[object, ...]]:
@@ -23,21 +24,30 @@ class Host:
         return done
 
     def deliver_item(self, agent: int, item: int, payload: bytes, peer: int, turn: int) -> None:
+        if item in self._over:
+            return
         if agent in self.dead:
             self.fail_item(item, "dead")
             return
         self._log.append((agent, item, payload, peer, turn))
 
     def finish_item(self, item: int, outputs: Sequence[tuple[int, bytes]]) -> None:
+        assert item not in self._over
+        self._over.append(item)
         self.schedule.forget(item)
         self._log.append(("finished", item, *outputs))
 
     def fail_item(self, item: int, reason: str) -> None:
-        self.schedule.forget(item)
-        self._log.append(("failed", item, reason))
+        if item not in self._over:
+            self._over.append(item)
+            self.schedule.forget(item)
+            self._log.append(("failed", item, reason))
 
     def has_open(self, agent: int, item: int) -> bool:
         return (agent, item) in self.open
+
+    def is_alive(self, agent: int) -> bool:
+        return agent not in self.dead
 
 
 Routed = Callable[[str, str], tuple[Schedule, Host]]

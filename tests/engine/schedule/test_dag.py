@@ -21,8 +21,8 @@ judge after = ['solver']
 
 
 def emit(schedule: Any, agent: int, item: int, payload: bytes) -> None:
-    assert schedule.may_emit(agent, item) == ""
-    schedule.emitted(agent, item, payload)
+    assert schedule.may_emit(agent, item, PEER_NONE, False) == ""
+    schedule.emitted(agent, item, payload, PEER_NONE)
 
 
 def test_an_item_walks_a_diamond_and_a_join_comes_in_file_order(routed: Any) -> None:
@@ -57,7 +57,7 @@ def test_dealt_items_have_one_replica_each(routed: Any) -> None:
     for item in (1, 2, 3):
         schedule.admit(item, b"")
     assert [(agent, item) for agent, item, *_ in host.log()] == [(0, 1), (1, 2), (0, 3)]
-    assert schedule.may_emit(1, 1) == "the item was dealt to another replica"
+    assert schedule.may_emit(1, 1, PEER_NONE, False) == "the item was dealt to another replica"
     emit(schedule, 1, 2, b"x")
     assert host.log() == [(2, 2, b"x", 1, 0)]
     assert schedule.holders(2) == [2]
@@ -91,10 +91,10 @@ def test_several_sinks_finish_an_item_together_in_file_order(routed: Any) -> Non
 def test_an_emit_is_refused_before_the_item_came_and_after_the_first(routed: Any) -> None:
     schedule, _ = routed(DAG, DIAMOND)
     schedule.admit(1, b"in")
-    assert schedule.may_emit(1, 1) == "the agent was not given it yet"
+    assert schedule.may_emit(1, 1, PEER_NONE, False) == "the agent was not given it yet"
     emit(schedule, 0, 1, b"A")
-    assert schedule.may_emit(0, 1) == "a second EMIT for it"
-    assert schedule.may_emit(1, 1) == ""
+    assert schedule.may_emit(0, 1, PEER_NONE, False) == "a second EMIT for it"
+    assert schedule.may_emit(1, 1, PEER_NONE, False) == ""
     assert schedule.may_finish(0, 1) == "DONE for one item is for round-robin"
 
 

@@ -29,8 +29,8 @@ def test_the_first_emit_finishes_an_item_whoever_says_it(routed: Any) -> None:
     schedule, host = routed("", "a input = 'broadcast'\nb")
     schedule.admit(1, b"x")
     host.log()
-    assert schedule.may_emit(1, 1) == ""
-    schedule.emitted(1, 1, b"y")
+    assert schedule.may_emit(1, 1, PEER_NONE, False) == ""
+    schedule.emitted(1, 1, b"y", PEER_NONE)
     assert host.log() == [("finished", 1, (1, b"y"))]
     assert schedule.holders(1) == []
 

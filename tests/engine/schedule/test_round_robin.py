@@ -15,8 +15,8 @@ def go(schedule: Any, agent: int, item: int, payload: bytes | None = None) -> No
     """The agent is woken with the item, emits and has nothing open: its go is over."""
     schedule.delivered(agent, item)
     if payload is not None:
-        assert schedule.may_emit(agent, item) == ""
-        schedule.emitted(agent, item, payload)
+        assert schedule.may_emit(agent, item, PEER_NONE, False) == ""
+        schedule.emitted(agent, item, payload, PEER_NONE)
     schedule.after_effects(agent)
 
 
@@ -68,10 +68,10 @@ def test_a_go_lasts_until_every_request_and_timer_of_the_item_is_seen(routed: An
     schedule.after_effects(0)
     assert host.log() == []
     host.open.pop()  # One of two answers was seen.
-    schedule.emitted(0, 1, b"x")
+    schedule.emitted(0, 1, b"x", PEER_NONE)
     schedule.after_effects(0)
     assert host.log() == []
-    assert schedule.may_emit(0, 1) == "a second EMIT in one go"
+    assert schedule.may_emit(0, 1, PEER_NONE, False) == "a second EMIT in one go"
     host.open.pop()
     schedule.after_effects(0)
     assert host.log() == [(1, 1, b"x", 0, 0)]
@@ -92,7 +92,7 @@ def test_done_ends_the_conversation_with_its_last_emit(routed: Any) -> None:
     go(schedule, 0, 1, b"1")
     host.log()
     assert schedule.may_finish(0, 1) == "it is another agent's go"
-    assert schedule.may_emit(2, 1) == "it is another agent's go"
+    assert schedule.may_emit(2, 1, PEER_NONE, False) == "it is another agent's go"
     assert schedule.may_finish(1, 1) == ""
     schedule.delivered(1, 1)
     schedule.done(1, 1)

@@ -53,9 +53,17 @@ class Limits:
 class Standing(Protocol):
     """What an agent may do at the tag at which its turn takes effect."""
 
-    open_requests: int  # INFER and TOOL_CALL whose answer it has not seen.
-    open_timers: int
-    open_calls: int
+    @property
+    def open_requests(self) -> int:
+        """INFER and TOOL_CALL whose answer it has not seen."""
+
+    @property
+    def open_timers(self) -> int:
+        """Timers that have not fired."""
+
+    @property
+    def open_calls(self) -> int:
+        """Calls whose reply it has not got."""
 
     def in_use(self, request: int) -> bool:
         """Whether a request number waits for its answer."""
@@ -135,8 +143,11 @@ def logs_of(records: list[Record]) -> list[Record]:
 
 def check(records: list[Record], limits: Limits, standing: Standing) -> str:
     """Why the records of one turn must not take effect; empty when they may."""
-    turn = _TurnCheck(standing)
+    turn = None
     for number, record in enumerate(records):
+        if _is_plain(record, limits):
+            continue
+        turn = turn or _TurnCheck(standing)
         why = _shape_error(record, limits) or turn.check(record)
         if why:
             name = Kind(record.kind).name if record.kind in Kind.__members__.values() else "?"
@@ -144,12 +155,21 @@ def check(records: list[Record], limits: Limits, standing: Standing) -> str:
     return ""
 
 
+def _is_plain(record: Record, limits: Limits) -> bool:
+    """A message to one agent, or a log line: most records, and nothing to look up for them."""
+    if record.flags:
+        return False
+    if record.kind == Kind.SEND:
+        return record.peer < limits.agents and record.item <= limits.items
+    return record.kind == Kind.LOG and not _shape_error(record, limits)
+
+
 class _TurnCheck:
     """What depends on the world, and on what the turn has written before."""
 
     def __init__(self, standing: Standing) -> None:
         self._standing = standing
-        self._timers = standing.open_timers
+        self._timers = 0
         self._requests: dict[int, None] = {}
         self._calls: dict[int, None] = {}
         self._replies: dict[tuple[int, int], None] = {}
@@ -169,7 +189,7 @@ class _TurnCheck:
                 return self._emit(record)
             case Kind.SET_TIMER:
                 self._timers += 1
-                if self._timers > TIMERS_OPEN_MAX:
+                if self._standing.open_timers + self._timers > TIMERS_OPEN_MAX:
                     return f"more than {TIMERS_OPEN_MAX} timers that have not fired"
             case Kind.DONE if record.item:
                 return self._standing.may_finish(record.item)

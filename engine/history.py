@@ -13,6 +13,7 @@ from lockstep.engine.wire import StepReport
 
 TICKET_PAYLOAD = struct.Struct("<QQQ")  # due step, ordinal, request number
 TEXT_PART = struct.Struct("<BxxxIQI")  # what, agent, number, bytes of what follows
+TEXT_MESSAGE, TEXT_OUTPUT, TEXT_TOKENS = 1, 2, 3  # What; the number is receiver, item, ordinal.
 
 
 class Entry(NamedTuple):
@@ -35,11 +36,15 @@ class TagEntry:
 
     def message(self, agent: int, receiver: int, payload: bytes) -> None:
         """A message, for the text digest."""
-        self._text.append(TEXT_PART.pack(1, agent, receiver, len(payload)) + payload)
+        self._text.append(TEXT_PART.pack(TEXT_MESSAGE, agent, receiver, len(payload)) + payload)
+
+    def text(self, text: bytes) -> None:
+        """Parts of the text digest that were made elsewhere."""
+        self._text.append(text)
 
     def output(self, agent: int, item: int, payload: bytes) -> None:
         """An output, for the text digest."""
-        self._text.append(TEXT_PART.pack(2, agent, item, len(payload)) + payload)
+        self._text.append(TEXT_PART.pack(TEXT_OUTPUT, agent, item, len(payload)) + payload)
 
     def close(self) -> Entry:
         """The entry."""
@@ -52,5 +57,5 @@ def step_entry(report: StepReport, finished: list[tuple[int, int, list[int]]]) -
     text = []
     for agent, ordinal, tokens in finished:
         ids = struct.pack(f"<{len(tokens)}i", *tokens)
-        text.append(TEXT_PART.pack(3, agent, ordinal, len(ids)) + ids)
+        text.append(TEXT_PART.pack(TEXT_TOKENS, agent, ordinal, len(ids)) + ids)
     return Entry(body, b"".join(text))

@@ -61,7 +61,9 @@ class Mailbox:
 
     def take(self) -> list[Event]:
         """Everything, in order; the mailbox is empty then."""
-        events = sorted(self._events)
+        events = self._events
+        if len(events) > 1:
+            events.sort()
         self._events = []
         self.messages = 0
         return events

@@ -34,7 +34,7 @@ class Strict:
 
     def effect(self, agent: int, turn: Turn, begun: Tag) -> Tag:
         """Where the turn takes effect."""
-        return self.low(agent, turn.number, begun, turn.fuel)
+        return tags.effect_tag(begun, turn.fuel, self._quantum, self._delays[agent])
 
     def due(self, ticket: int, step: int) -> int:
         """When a ticket is due that takes effect in ``step``."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from lockstep.engine.calls import CallBook
 from lockstep.engine.effects import Turn
 from lockstep.engine.fleet import Fleet
+from lockstep.engine.flood import Flood
 from lockstep.engine.history import TagEntry
 from lockstep.engine.mailbox import Event, EventClass
 from lockstep.engine.record import (
@@ -30,19 +31,24 @@ class Applying:
     """A turn whose records take effect one after another; parked in front of one, perhaps.
 
     Attributes:
+        records: Of the turn; empty while it is taken as a flood.
+        flood: The turn as a whole, if it is nothing but plain messages.
         at: First record that has not taken effect.
         left: Of a SEND at ``at`` that has begun: receivers that have not got it.
         infers: Requests met at this tag: their tickets are dealt when every agent had its go.
         late_cancels: Numbers among those that were cancelled behind them.
+        said_done: The agent has ended by its own word.
     """
 
     agent: int
     turn: Turn
     records: list[Record]
+    flood: Flood | None = None
     at: int = 0
     left: list[int] = field(default_factory=list)
     infers: list[Record] = field(default_factory=list)
     late_cancels: list[int] = field(default_factory=list)
+    said_done: bool = False
 
 
 class Post:
@@ -78,15 +84,31 @@ class Post:
     def send(self, applying: Applying, record: Record, entry: TagEntry) -> bool:
         """Deliver a message to whom it goes; False: somebody has no room, the sender parks."""
         if not applying.left:
-            applying.left = self._receivers(applying.agent, record)
-            if not applying.left:
+            if not record.flags and record.peer != PEER_ALL and not self._must_wait(record.peer):
+                self._deliver(applying.agent, record.peer, record, entry)  # Nearly all of them.
                 return True
+            applying.left = self._receivers(applying.agent, record)
         while applying.left:
             receiver = applying.left[0]
             if self._must_wait(receiver):
                 return False
             self._deliver(applying.agent, receiver, record, entry)
             del applying.left[0]
+        return True
+
+    def send_flood(self, agent: int, flood: Flood, entry: TagEntry) -> bool:
+        """Deliver a whole turn of plain messages; False: not everybody has room for all of it."""
+        for receiver, count in flood.counts:
+            state = self._roster[receiver]
+            if not state.alive or state.mailbox.messages + count > state.messages_max:
+                return False
+        self.messages += len(flood.batch)
+        entry.text(flood.text())
+        for receiver, count, records in flood.shares():
+            self._roster.put(
+                receiver, EventClass.MESSAGE, self._roster.number(), records,
+                Kind.MESSAGE, 0, agent, count,
+            )  # fmt: skip
         return True
 
     def accept_first(self, entry: TagEntry) -> str:

@@ -30,6 +30,7 @@ OFFSETS = {"size": 0, "kind": 4, "flags": 6, "id": 8, "item": 16, "peer": 24, "r
 
 PEER_NONE = 0xFFFF_FFFF  # The peer is nobody: the input, the runtime.
 PEER_ALL = 0xFFFF_FFFE  # SEND: to every other agent.
+_PADDINGS = [bytes(n) for n in range(ALIGN)]
 ITEM_NONE = 0  # Items are numbered from 1.
 
 
@@ -145,7 +146,7 @@ def encode(
     """One record with its padding."""
     size = HEADER_BYTES + len(payload)
     head = HEADER.pack(size, kind, flags, id, item, peer, 0)
-    return head + payload + bytes(aligned(size) - size)
+    return head + payload + _PADDINGS[-size % ALIGN]
 
 
 def encode_record(record: Record) -> bytes:
@@ -187,7 +188,7 @@ def decode_at(data: bytes, offset: int) -> tuple[Record, int]:
         raise ProtocolError(f"record at byte {offset}: reserved field is {reserved}, expected 0")
     stop = offset + size
     after = offset + aligned(size)
-    if any(data[stop:after]):
+    if stop != after and any(data[stop:after]):
         raise ProtocolError(f"record at byte {offset}: padding after {size} bytes is not zero")
     payload = bytes(data[offset + HEADER_BYTES : stop])
     return Record(kind, flags, id, item, peer, payload), after

@@ -22,25 +22,38 @@ class Books(Protocol):
 
 
 class AgentStanding:
-    """`engine.effects.Standing` of one agent. A snapshot: the open counts are of its making."""
+    """`engine.effects.Standing` of one agent. Made for every turn, so it looks up nothing early."""
+
+    __slots__ = ("_agent", "_books")
 
     def __init__(self, books: Books, agent: int) -> None:
         self._books = books
         self._agent = agent
-        self._requests = books.requests.open(agent)
-        self._tools = books.tools.open(agent)
-        self._calls = books.post.calls.made(agent)
-        self.open_requests = len(self._requests) + len(self._tools)
-        self.open_timers = sum(books.roster[agent].timers.values())
-        self.open_calls = len(self._calls)
+
+    @property
+    def open_requests(self) -> int:
+        """As `Standing`."""
+        books, agent = self._books, self._agent
+        return len(books.requests.open(agent)) + len(books.tools.open(agent))
+
+    @property
+    def open_timers(self) -> int:
+        """As `Standing`."""
+        return sum(self._books.roster[self._agent].timers.values())
+
+    @property
+    def open_calls(self) -> int:
+        """As `Standing`."""
+        return len(self._books.post.calls.made(self._agent))
 
     def in_use(self, request: int) -> bool:
         """As `Standing`."""
-        return request in self._requests or request in self._tools
+        books, agent = self._books, self._agent
+        return request in books.requests.open(agent) or request in books.tools.open(agent)
 
     def call_in_use(self, number: int) -> bool:
         """As `Standing`."""
-        return number in self._calls
+        return number in self._books.post.calls.made(self._agent)
 
     def may_reply(self, caller: int, number: int) -> bool:
         """As `Standing`. A caller that is gone is told apart when the reply takes effect."""

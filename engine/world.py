@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from lockstep.engine import actions, effects, keyed
 from lockstep.engine import tag as tags
-from lockstep.engine.effects import Turn
+from lockstep.engine.effects import Limits, Turn
 from lockstep.engine.fleet import Fleet
+from lockstep.engine.flood import Flood
 from lockstep.engine.history import TICKET_PAYLOAD, Entry, TagEntry
 from lockstep.engine.itemdesk import ItemDesk
 from lockstep.engine.items import InputItem, ItemBook
@@ -36,6 +37,8 @@ from lockstep.engine.standing import AgentStanding
 from lockstep.engine.tag import Tag
 from lockstep.engine.toolbook import ToolBook, ToolCall
 from lockstep.engine.wire import Answer
+
+TAKES_EFFECT = (Outcome.BLOCKED, Outcome.RETURNED)  # After these a turn's records count.
 
 
 @dataclass(slots=True)
@@ -116,7 +119,11 @@ class World:
         applying = list(self.post.parked.values()) if retry or forced else []
         if forced:
             self.post.accept_first(self.entry)
-        applying += [self._settle(agent, turns[agent]) for agent in order]
+        limits = Limits(
+            len(self.roster), len(self.fleet.models), self.desk.book.admitted,
+            len(self.fleet.schedule.topics), len(self.fleet.tools),
+        )  # fmt: skip
+        applying += [self._settle(agent, turns[agent], limits) for agent in order]
         over = [turn for turn in applying if self._advance(turn)]
         self._deal_tickets(applying)
         for turn in applying:
@@ -177,11 +184,13 @@ class World:
             if agent.busy or not agent.alive or not agent.mailbox:
                 continue
             events = agent.mailbox.take()
-            self.post.took(index)
+            if self.post.parked:
+                self.post.took(index)
             agent.turn += 1
             agent.busy = True
             for event in events:
-                self._seen(index, event)
+                if event.event_class != EventClass.MESSAGE:
+                    self._seen(index, event)
             data = b"".join([event.record for event in events])
             self.entry.add(encode(Kind.TURN, data, id=agent.turn, peer=index))
             self.counts.turns += 1
@@ -218,17 +227,17 @@ class World:
 
     # -- effects of one turn ------------------------------------------------------------------
 
-    def _settle(self, agent: int, turn: Turn) -> Applying:
+    def _settle(self, agent: int, turn: Turn, limits: Limits) -> Applying:
         """The turn as it will take effect: whole, or its logs and a failure."""
-        turn, records = effects.settle(turn)
-        if turn.outcome in (Outcome.BLOCKED, Outcome.RETURNED):
-            limits = effects.Limits(
-                len(self.roster), len(self.fleet.models), self.desk.book.admitted,
-                len(self.fleet.schedule.topics), len(self.fleet.tools),
-            )  # fmt: skip
-            why = effects.check(records, limits, AgentStanding(self, agent))
-            if why:
-                turn, records = effects.failed(turn, why), effects.logs_of(records)
+        flood, records = None, list[Record]()
+        if turn.outcome in TAKES_EFFECT:
+            flood = Flood.of(agent, turn.records, limits)
+        if flood is None:
+            turn, records = effects.settle(turn)
+            if turn.outcome in TAKES_EFFECT:
+                why = effects.check(records, limits, AgentStanding(self, agent))
+                if why:
+                    turn, records = effects.failed(turn, why), effects.logs_of(records)
         self.entry.add(
             encode(
                 Kind.EFFECT,
@@ -239,10 +248,14 @@ class World:
                 peer=agent,
             )
         )
-        return Applying(agent, turn, records)
+        return Applying(agent, turn, records, flood)
 
     def _advance(self, applying: Applying) -> bool:
         """Apply records until the end, or until one has to wait; whether the turn is over."""
+        if applying.flood is not None:
+            if self.post.send_flood(applying.agent, applying.flood, self.entry):
+                return True
+            applying.records, applying.flood = list(applying.flood.batch), None
         records, at = applying.records, applying.at
         while at < len(records):
             record = records[at]
@@ -282,14 +295,15 @@ class World:
                 self._call_tool(agent, record)
             case Kind.DONE if record.item:
                 self.desk.done(agent, record.item)
+            case Kind.DONE:
+                applying.said_done = True
 
     def _over(self, applying: Applying) -> None:
         """Every record of the turn has taken effect."""
         agent, turn = applying.agent, applying.turn
         self.roster[agent].busy = False
         self.roster.touch(agent)
-        said_done = any(r.kind == Kind.DONE and not r.item for r in applying.records)
-        if turn.outcome != Outcome.BLOCKED or said_done:
+        if turn.outcome != Outcome.BLOCKED or applying.said_done:
             self._bury(agent, turn)
         else:
             self.desk.schedule.after_effects(agent)

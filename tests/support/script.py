@@ -11,7 +11,16 @@ from lockstep.engine.effects import Turn
 from lockstep.engine.fleet_file import parse
 from lockstep.engine.items import InputItem
 from lockstep.engine.outside import Outside, What, from_record
-from lockstep.engine.record import Kind, decode, decode_at, encode
+from lockstep.engine.record import (
+    FLAG_CALL,
+    FLAG_REPLY,
+    FLAG_TOPIC,
+    TOPIC_SHIFT,
+    Kind,
+    decode,
+    decode_at,
+    encode,
+)
 from lockstep.engine.sequencer import Sequencer
 from lockstep.engine.strict_json import loads
 from lockstep.engine.wire import RESULT_SLOT, FromEngine, StepReport, step_report
@@ -130,7 +139,7 @@ def shown_event(event: object) -> str:
     name = Kind(kind).name
     if kind == Kind.START:
         return name
-    return f"{name} {id}/{item} {payload.decode()}".rstrip()
+    return f"{name} {id}/{item} {payload.decode(errors='replace')}".rstrip()
 
 
 def report(number: int, answers: Sequence[tuple[int, int]] = ()) -> StepReport:
@@ -145,6 +154,22 @@ def report(number: int, answers: Sequence[tuple[int, int]] = ()) -> StepReport:
 
 def send(peer: int, payload: bytes, id: int = 0) -> bytes:
     return encode(Kind.SEND, payload, peer=peer, id=id)
+
+
+def call(peer: int, number: int, payload: bytes = b"") -> bytes:
+    return encode(Kind.SEND, payload, flags=FLAG_CALL, id=number, peer=peer)
+
+
+def reply(peer: int, number: int, payload: bytes = b"") -> bytes:
+    return encode(Kind.SEND, payload, flags=FLAG_REPLY, id=number, peer=peer)
+
+
+def to_topic(topic: int, payload: bytes) -> bytes:
+    return encode(Kind.SEND, payload, flags=FLAG_TOPIC | topic << TOPIC_SHIFT)
+
+
+def subscribe(topic: int, off: bool = False) -> bytes:
+    return encode(Kind.SUBSCRIBE, flags=FLAG_TOPIC | topic << TOPIC_SHIFT, id=int(off))
 
 
 def infer(request: int, item: int = 0) -> bytes:

@@ -15,12 +15,14 @@ Loops: an EMIT that names an agent of a group in ``back`` sends the item back. I
 nobody holds it any more in that group or behind it (at once, as a rule); what such a straggler
 still emits goes no further. Then all of these groups are waiting again, and the one that was named
 is woken with what was sent back. So each agent emits once per item and pass, whatever else was
-under way. If several send it back in one pass, what they sent comes together, in file order; where
-one named group lies behind another, what was sent to it joins what wakes it.
+under way. An item that an agent sends back more than ``passes_max`` times fails. If several send it
+back in one pass, what they sent comes together, in file order; where
+one named group lies behind another, what was sent to it joins what wakes it next.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lockstep.engine.fleet import JOIN_ALL, Fleet
 from lockstep.engine.record import PEER_NONE
@@ -30,8 +32,7 @@ from lockstep.engine.schedule.edges import Edges
 _EVERYBODY = -1  # An EMIT that names nobody goes to every successor.
 
 
-@dataclass(frozen=True, slots=True)
-class _Emit:
+class _Emit(NamedTuple):
     payload: bytes
     to: int  # A group, or `_EVERYBODY`.
 
@@ -75,6 +76,7 @@ class Dag(Schedule):
     def __init__(self, fleet: Fleet, host: Host) -> None:
         super().__init__(fleet, host)
         self._names = [group.name for group in fleet.groups]
+        self._agent_names = [agent.name for agent in fleet.agents]
         self._joins = [group.join for group in fleet.groups]
         self._passes_max = [group.passes_max for group in fleet.groups]
         self._edges = Edges(fleet.groups)
@@ -109,17 +111,20 @@ class Dag(Schedule):
             return ""
         if given_up:
             return "an agent that gives it up sends it to nobody"
-        return self._may_send(walk, agent, group, peer)
+        return self._may_send(group, peer)
 
     def emitted(self, agent: int, item: int, payload: bytes, peer: int) -> None:
         walk, group = self._walks[item], self._groups.of[agent]
         to = _EVERYBODY if peer == PEER_NONE else self._groups.of[peer]
         emit = walk.emits[agent] = _Emit(payload, to)
         if to in self._edges.back[group]:
-            walk.sent_back[agent] = walk.sent_back.get(agent, 0) + 1
+            times = walk.sent_back[agent] = walk.sent_back.get(agent, 0) + 1
+            if times > self._passes_max[group]:
+                self._host.fail_item(item, self._too_often(agent, to))
+                return
             walk.returns.setdefault(to, []).append((agent, payload))
             walk.region |= self._reach[to]
-        elif not walk.region >> group & 1:
+        else:
             self._pass_on(item, walk, group, emit)
         if walk.returns and item in self._walks:
             self._return_when_idle(item, walk)
@@ -141,19 +146,19 @@ class Dag(Schedule):
         group = self._groups.of[agent]
         return self._walks[item].passes.get(group, 0) + self._groups.retries(group, item)
 
-    def _may_send(self, walk: _Walk, agent: int, group: int, peer: int) -> str:
+    def _may_send(self, group: int, peer: int) -> str:
         to = self._groups.of[peer]
-        if to in self._edges.back[group]:
-            times = walk.sent_back.get(agent, 0)
-            full = times >= self._passes_max[group]
-            return f"it has sent the item back {times} times, its passes_max" if full else ""
-        if to in self._edges.next[group]:
+        if to in self._edges.back[group] or to in self._edges.next[group]:
             return ""
         ways = [self._names[g] for g in (*self._edges.next[group], *self._edges.back[group])]
         return (
             f"{self._names[to]} does not come after {self._names[group]}, and is not in its back; "
             f"it can go to {', '.join(ways) or 'nobody'}"
         )
+
+    def _too_often(self, agent: int, to: int) -> str:
+        name, most = self._agent_names[agent], self._passes_max[self._groups.of[agent]]
+        return f"agent {name} sent it back to {self._names[to]} more than passes_max = {most} times"
 
     # -- forward ------------------------------------------------------------------------------
 
@@ -199,7 +204,6 @@ class Dag(Schedule):
     def _skip(self, walk: _Walk, group: int) -> list[int]:
         """Nobody of the group will emit; who waited for it is returned, to be looked at."""
         walk.skipped[group] = None
-        walk.notes.pop(group, None)
         agents = self._groups.count(group)
         if not self._edges.next[group]:
             walk.ends -= agents
@@ -240,7 +244,8 @@ class Dag(Schedule):
         self._count_ends(item, walk)
         walk.region = 0
         for group in sorted(returns):
-            walk.notes[group] = sorted(returns[group])
+            notes = walk.notes.get(group, []) + returns[group]
+            walk.notes[group] = sorted(notes, key=lambda note: note[0])
         for group in sorted(returns):
             if not any(self._reach[other] >> group & 1 for other in returns if other != group):
                 self._wake(item, walk, group, walk.notes.pop(group))
@@ -251,7 +256,6 @@ class Dag(Schedule):
         walk.passes[group] = walk.passes.get(group, 0) + 1
         walk.given.pop(group, None)
         walk.skipped.pop(group, None)
-        walk.notes.pop(group, None)
         for agent in self._groups.members[group]:
             walk.emits.pop(agent, None)
 

@@ -38,9 +38,6 @@ def test_an_item_goes_round_as_often_as_it_may(routed: Any) -> None:
         assert schedule.holders(1) == [WRITER]
     emit(schedule, WRITER, b"last")
     emit(schedule, EDITOR, b"edited")
-    assert schedule.may_emit(CRITIC, 1, WRITER, False) == (
-        "it has sent the item back 2 times, its passes_max"
-    )
     emit(schedule, CRITIC, b"yes")
     emit(schedule, PRINTER, b"book")
     assert host.log() == [
@@ -51,14 +48,28 @@ def test_an_item_goes_round_as_often_as_it_may(routed: Any) -> None:
     ]
 
 
+def test_an_item_that_is_sent_back_too_often_fails(routed: Any) -> None:
+    schedule, host = routed(DAG, "a\nb after = ['a']; back = ['a']")
+    schedule.admit(1, b"in")
+    for _ in range(2):
+        emit(schedule, 0, b"x")
+        assert schedule.may_emit(1, 1, 0, False) == ""
+        emit(schedule, 1, b"no", peer=0)
+    assert host.log()[-1] == (
+        "failed", 1, "agent b sent it back to a more than passes_max = 1 times"
+    )  # fmt: skip
+
+
 def test_passes_are_counted_for_each_item(routed: Any) -> None:
-    schedule, _ = routed(DAG, "a\nb after = ['a']; back = ['a']")
+    schedule, host = routed(DAG, "a\nb after = ['a']; back = ['a']")
     for item in (1, 2):
         schedule.admit(item, b"in")
         emit(schedule, 0, b"x", item=item)
         emit(schedule, 1, b"no", peer=0, item=item)
         emit(schedule, 0, b"x", item=item)
-        assert schedule.may_emit(1, item, 0, False) != ""
+    emit(schedule, 1, b"yes", item=1)
+    emit(schedule, 1, b"no", peer=0, item=2)
+    assert [entry[:2] for entry in host.log()[-2:]] == [("finished", 1), ("failed", 2)]
 
 
 def test_each_agent_emits_once_in_each_pass(routed: Any) -> None:
@@ -107,6 +118,52 @@ def test_an_item_goes_back_when_nobody_behind_holds_it_any_more(routed: Any) -> 
     assert host.log()[-1] == ("finished", 1, (1, b"yes"), (2, b"logged again"))
 
 
+def test_nobody_behind_is_woken_while_an_item_waits_to_go_back(routed: Any) -> None:
+    schedule, host = routed(DAG, f"{SIDE}facts\nmix after = ['facts', 'writer']")
+    schedule.admit(1, b"in")
+    emit(schedule, 0, b"x")
+    emit(schedule, 1, b"no", peer=0)
+    host.log()
+    emit(schedule, 3, b"F")  # With this mix had all it waits for.
+    assert host.log() == []
+    emit(schedule, 2, b"logged")
+    assert host.log() == [(0, 1, b"no", 1, 1)]
+    emit(schedule, 0, b"y")
+    assert host.log()[-2:] == [(4, 1, b"y", 0, 1), (4, 1, b"F", 3, 1)]
+
+
+def test_an_item_that_waits_to_go_back_may_fail_elsewhere(routed: Any) -> None:
+    schedule, host = routed(DAG, f"{SIDE}facts\ncheck after = ['facts']")
+    schedule.admit(1, b"in")
+    emit(schedule, 0, b"x")
+    emit(schedule, 1, b"no", peer=0)
+    host.log()
+    host.dead = [4]
+    emit(schedule, 3, b"F")
+    assert host.log() == [("failed", 1, "dead")]
+
+
+def test_an_item_that_waits_to_go_back_is_not_finished_by_a_last_emit(routed: Any) -> None:
+    schedule, host = routed(
+        DAG,
+        """
+        writer
+        fast
+        critic after = ['writer']; back = ['writer']
+        slow after = ['writer']
+        printer after = ['fast', 'critic', 'slow']; join = 'any'
+        """,
+    )
+    schedule.admit(1, b"in")
+    emit(schedule, 1, b"F")
+    emit(schedule, 0, b"x")
+    emit(schedule, 2, b"no", peer=0)
+    emit(schedule, 4, b"printed too early")
+    host.log()
+    emit(schedule, 3, b"S")
+    assert host.log() == [(0, 1, b"no", 2, 1), (4, 1, b"F", 1, 1)]
+
+
 def test_what_was_done_elsewhere_stands(routed: Any) -> None:
     schedule, host = routed(
         DAG,
@@ -125,6 +182,26 @@ def test_what_was_done_elsewhere_stands(routed: Any) -> None:
     emit(schedule, 1, b"y")
     # The facts are joined once more; their agent is not asked again.
     assert host.log() == [(2, 1, b"F", 0, 1), (2, 1, b"y", 1, 1)]
+
+
+def test_a_way_that_was_skipped_elsewhere_is_not_waited_for_in_the_next_pass(routed: Any) -> None:
+    schedule, host = routed(
+        DAG,
+        """
+        writer
+        router
+        facts after = ['router']
+        other after = ['router']
+        critic after = ['writer', 'facts']; back = ['writer']
+        """,
+    )
+    schedule.admit(1, b"in")
+    emit(schedule, 1, b"R", peer=3)
+    emit(schedule, 0, b"x")
+    emit(schedule, 4, b"no", peer=0)
+    host.log()
+    emit(schedule, 0, b"y")
+    assert host.log() == [(4, 1, b"y", 0, 1)]
 
 
 def test_a_way_that_was_skipped_is_open_again(routed: Any) -> None:
@@ -186,6 +263,53 @@ def test_what_goes_to_a_later_agent_joins_what_wakes_it(
     assert host.log() == [(1, 1, b"O2", 0, 1), (1, 1, b"style", 2, 1)]
 
 
+def test_what_joins_a_later_agent_waits_for_it_over_another_loop(routed: Any) -> None:
+    schedule, host = routed(
+        DAG,
+        """
+        topic
+        judge after = ['topic']; back = ['topic']
+        outline after = ['topic']
+        writer after = ['outline']
+        critic after = ['writer']; back = ['writer']
+        reader after = ['writer']; back = ['outline']
+        """,
+    )
+    schedule.admit(1, b"in")
+    for agent in (0, 2, 3):
+        emit(schedule, agent, b"x")
+    emit(schedule, 4, b"style", peer=3)
+    emit(schedule, 5, b"all wrong", peer=2)  # Now the outline is made again, before the writing.
+    emit(schedule, 1, b"off topic", peer=0)  # And now the topic, before the outline.
+    emit(schedule, 2, b"x")
+    emit(schedule, 0, b"y")
+    host.log()
+    emit(schedule, 2, b"z")
+    assert host.log() == [(3, 1, b"z", 2, 2), (3, 1, b"style", 4, 2)]
+
+
+def test_what_was_sent_back_before_is_not_lost_by_what_is_sent_back_later(routed: Any) -> None:
+    schedule, host = routed(
+        DAG,
+        """
+        facts
+        outline
+        writer after = ['outline']
+        critic after = ['writer', 'facts']; join = 'any'; back = ['writer']; passes_max = 2
+        reader after = ['writer']; back = ['outline']
+        """,
+    )
+    schedule.admit(1, b"in")
+    for agent in (0, 1, 2):
+        emit(schedule, agent, b"x")
+    emit(schedule, 3, b"one", peer=2)
+    host.log()
+    emit(schedule, 4, b"all wrong", peer=1)
+    assert host.log() == [(1, 1, b"all wrong", 4, 1), (3, 1, b"x", 0, 1)]
+    emit(schedule, 3, b"two", peer=2)  # The writer was to wait for the outline: not any more.
+    assert host.log() == [(2, 1, b"one", 3, 2), (2, 1, b"two", 3, 2), (3, 1, b"x", 0, 2)]
+
+
 def test_a_loop_within_a_loop_keeps_its_own_count(routed: Any) -> None:
     schedule, host = routed(
         DAG,
@@ -209,7 +333,9 @@ def test_a_loop_within_a_loop_keeps_its_own_count(routed: Any) -> None:
     assert host.log() == [(0, 1, b"no", 3, 1), (1, 1, b"", 0, 2)]
     emit(schedule, 1, b"")
     # c has used its pass: the loops are bounded together, not multiplied.
-    assert schedule.may_emit(2, 1, 1, False) == "it has sent the item back 1 times, its passes_max"
+    host.log()
+    emit(schedule, 2, b"no", peer=1)
+    assert host.log()[0][0] == "failed"
 
 
 def test_dealt_replicas_keep_their_item_in_every_pass(routed: Any) -> None:

@@ -69,9 +69,8 @@ class Model:
     def ways(self, agent: int) -> list[int]:
         """Groups that an agent may name now."""
         group = self.of[agent]
-        again = self.sent_back[agent] < self.groups[group].passes_max
         after = [n for n, g in enumerate(self.groups) if group in g.after]
-        return after + (self.groups[group].back if again else [])
+        return after + self.groups[group].back
 
     def region(self) -> set[int]:
         found = {group for group, _, _ in self.pending}
@@ -86,6 +85,9 @@ class Model:
         self.emits[agent] = (payload, to)
         if to in self.groups[group].back:
             self.sent_back[agent] += 1
+            if self.sent_back[agent] > self.groups[group].passes_max:
+                self.over = ("failed",)
+                return
             self.pending.append((to, agent, payload))
         if self.pending and not self.region() & {self.of[a] for a in self.holders()}:
             self.go_back()
@@ -120,7 +122,6 @@ class Model:
                 return True
             if len(sent) + len(missing) < max(group.join, 1):
                 self.skipped.add(n)
-                self.notes.pop(n, None)
                 return True
         return False
 
@@ -130,12 +131,12 @@ class Model:
         for n in region:
             self.passes[n] += 1
             self.given.pop(n, None)
-            self.notes.pop(n, None)
             for agent in self.members[n]:
                 self.emits.pop(agent, None)
         self.skipped -= region
-        for to, agent, payload in sorted(pending):
-            self.notes.setdefault(to, []).append((agent, payload))
+        for to, agent, payload in pending:
+            notes = [*self.notes.get(to, []), (agent, payload)]
+            self.notes[to] = sorted(notes, key=lambda note: note[0])
         for to in sorted({to for to, _, _ in pending}):
             self.pending = [(other, 0, b"") for other, _, _ in pending if other != to]
             inner = to in self.region()
@@ -149,17 +150,16 @@ def graphs(draw: st.DrawFn) -> list[Group]:
     """Groups whose predecessors have smaller numbers, before they are shuffled in the file."""
     groups: list[Group] = []
     before: list[set[int]] = []
-    for n in range(draw(st.integers(1, 6))):
+    for n in range(draw(st.integers(1, 7))):
         after = sorted(draw(st.sets(st.integers(0, n - 1), max_size=3))) if n else []
-        size = draw(st.integers(1, 3))
+        size = draw(st.sampled_from([1, 1, 2, 3]))
         dealt = draw(st.booleans())
         most = sum(1 if groups[p].dealt else groups[p].size for p in after)
         join = draw(st.integers(0, most))
         before.append(set(after).union(*(before[p] for p in after)))
-        back = (
-            sorted(draw(st.sets(st.sampled_from(sorted(before[n])), max_size=2))) if after else []
-        )
-        passes_max = draw(st.integers(1, 2)) if back else 1
+        back = draw(st.lists(st.sampled_from(sorted(before[n])), max_size=3)) if after else []
+        back = sorted(dict.fromkeys(back))
+        passes_max = draw(st.integers(1, 3)) if back else 1
         retries = draw(st.integers(0, 1))
         groups.append(Group(after, size, dealt, join, back, passes_max, retries))
     order = draw(st.permutations(range(len(groups))))

@@ -119,7 +119,9 @@ class ItemBook:
         """Let the next item in (`may_admit` allowed it): its number and payload."""
         self.admitted += 1
         self._unfinished[self.admitted] = None
-        return self.admitted, self._inputs[self.admitted - 1].payload
+        entered = self._inputs[self.admitted - 1]
+        self._inputs[self.admitted - 1] = InputItem(entered.id, b"")  # Whoever gets it has it.
+        return self.admitted, entered.payload
 
     def open(self, item: int) -> bool:
         """Whether the item is in flight or has not entered yet."""

@@ -1,6 +1,7 @@
 """Running turns: who is in one, since when, and the earliest tag it can still reach."""
 
 import heapq
+from collections.abc import Iterator
 
 from lockstep.engine.tag import Tag
 
@@ -18,7 +19,7 @@ class Running:
     def __contains__(self, agent: int) -> bool:
         return agent in self._turns
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[int]:
         return iter(self._turns)
 
     def begin(self, agent: int, begun: Tag, low: Tag) -> None:

@@ -48,28 +48,39 @@
 enum {
     /* To the agent. */
     LS_START = 1,       /* id = replica, item = number of agents, peer = own index; JSON */
-    LS_ITEM = 2,        /* id = round, peer = who emitted it, or LS_NOBODY: the input */
-    LS_MESSAGE = 3,     /* peer = sender */
+    LS_ITEM = 2,        /* id = round or attempt, peer = who emitted it, or LS_NOBODY: the input */
+    LS_MESSAGE = 3,     /* peer = sender; id, item and flags as it sent them */
     LS_RESULT = 4,      /* id, item of the INFER, peer = model */
     LS_TIMER = 5,       /* id, item of the SET_TIMER */
-    LS_CANCELLED = 7,   /* as RESULT */
-    LS_UNDELIVERED = 8, /* id, item, payload of the SEND; peer = the receiver that is gone */
+    LS_TOOL_RESULT = 6, /* id, item of the TOOL_CALL, peer = tool; LS_FLAG_ERROR: it failed */
+    LS_CANCELLED = 7,   /* as RESULT; of a tool call: no payload; id 0: an item, and why */
+    LS_UNDELIVERED = 8, /* id, item, flags, payload of the SEND; peer = receiver, gone or full */
     LS_CLOSE = 9,       /* nothing more will come: answer or return */
+    LS_EVENT = 10,      /* id = number from 1, peer = source; a line of it, or nothing (timer) */
     /* From it. */
     LS_SEND = 33,
     LS_EMIT = 34,
     LS_INFER = 35,
     LS_CANCEL = 36,
+    LS_SUBSCRIBE = 37,
     LS_SET_TIMER = 38,
+    LS_TOOL_CALL = 39,
     LS_LOG = 40,
     LS_DONE = 41
 };
 
-enum { LS_FLAG_RAW = 1, LS_FLAG_ERROR = 2 };
+enum {
+    LS_FLAG_RAW = 1,
+    LS_FLAG_ERROR = 2,
+    LS_FLAG_TOPIC = 4, /* The high byte of the flags is the topic: ls_topic_of. */
+    LS_FLAG_CALL = 8,  /* The sender waits for a reply: ls_reply. */
+    LS_FLAG_REPLY = 16 /* The reply to the call with this id. */
+};
 enum { LS_DEBUG = 0, LS_INFO = 1, LS_WARNING = 2, LS_ERROR = 3 };
 
-#define LS_NOBODY 0xFFFFFFFFu /* As peer. */
-#define LS_NO_ITEM 0u         /* Items are numbered from 1. */
+#define LS_NOBODY 0xFFFFFFFFu    /* As peer. */
+#define LS_EVERYBODY 0xFFFFFFFEu /* As peer of ls_send: all other agents. */
+#define LS_NO_ITEM 0u            /* Items are numbered from 1. */
 
 /* Header of a record in memory: 32 bytes, then the payload, zero-padded to 8. `size` counts
  * header and payload. */
@@ -169,9 +180,58 @@ static inline void ls_send(uint32_t peer, uint64_t id, uint64_t item, const void
     ls_write(LS_SEND, 0, id, item, peer, payload, len);
 }
 
+/* A message to whoever is subscribed to a topic when it takes effect. */
+static inline void ls_publish(uint32_t topic, uint64_t id, uint64_t item, const void *payload,
+                              uint32_t len) {
+    ls_write(LS_SEND, (uint16_t)(LS_FLAG_TOPIC | topic << 8), id, item, LS_NOBODY, payload, len);
+}
+
+/* From this turn's effect on, get what is published on a topic. */
+static inline void ls_subscribe(uint32_t topic) {
+    ls_write(LS_SUBSCRIBE, (uint16_t)(LS_FLAG_TOPIC | topic << 8), 0, LS_NO_ITEM, LS_NOBODY, 0, 0);
+}
+
+/* And no more. */
+static inline void ls_unsubscribe(uint32_t topic) {
+    ls_write(LS_SUBSCRIBE, (uint16_t)(LS_FLAG_TOPIC | topic << 8), 1, LS_NO_ITEM, LS_NOBODY, 0, 0);
+}
+
+/* Ask another agent. `id` is the call's number, any that waits for no reply. The answer is a
+ * MESSAGE from `peer` with LS_FLAG_REPLY and this id, or UNDELIVERED with LS_FLAG_CALL. */
+static inline void ls_call(uint32_t peer, uint64_t id, uint64_t item, const void *payload,
+                           uint32_t len) {
+    ls_write(LS_SEND, LS_FLAG_CALL, id, item, peer, payload, len);
+}
+
+/* Answer a MESSAGE with LS_FLAG_CALL, once, in this turn or a later one: keep its id, item and
+ * peer. */
+static inline void ls_reply(uint32_t peer, uint64_t id, uint64_t item, const void *payload,
+                            uint32_t len) {
+    ls_write(LS_SEND, LS_FLAG_REPLY, id, item, peer, payload, len);
+}
+
 /* This agent's output for an item it holds: JSON if it parses, else text. Once per item (round). */
 static inline void ls_emit(uint64_t item, const void *payload, uint32_t len) {
     ls_write(LS_EMIT, 0, 0, item, LS_NOBODY, payload, len);
+}
+
+/* In a dag: the output goes to this successor alone, named by one of its agents; or back to an
+ * agent that `back` allows. */
+static inline void ls_emit_to(uint32_t successor, uint64_t item, const void *payload,
+                              uint32_t len) {
+    ls_write(LS_EMIT, 0, 0, item, successor, payload, len);
+}
+
+/* Give an item up: it comes again while there are `retries`, else it fails; `why` is the reason. */
+static inline void ls_give_up(uint64_t item, const void *why, uint32_t len) {
+    ls_write(LS_EMIT, LS_FLAG_ERROR, 0, item, LS_NOBODY, why, len);
+}
+
+/* Have a host command run. `input` is its standard input; what it writes comes as TOOL_RESULT.
+ * Numbers are those of ls_infer_raw: no two open ones are equal. */
+static inline void ls_tool_call(uint64_t id, uint64_t item, uint32_t tool, const void *input,
+                                uint32_t len) {
+    ls_write(LS_TOOL_CALL, 0, id, item, tool, input, len);
 }
 
 /* Ask a model. `id` is the request's number, any that waits for no answer; it comes back in the
@@ -205,9 +265,14 @@ static inline void ls_infer_json(uint64_t id, uint64_t item, uint32_t model, con
     ls_write(LS_INFER, 0, id, item, model, json, len);
 }
 
-/* Cancel a request by its number. What ended before stands; else a CANCELLED comes. */
+/* Cancel a request or tool call by its number. What ended before stands; else a CANCELLED comes. */
 static inline void ls_cancel(uint64_t id) {
     ls_write(LS_CANCEL, 0, id, LS_NO_ITEM, LS_NOBODY, 0, 0);
+}
+
+/* Cancel an item for everybody: it fails, whoever was given it gets CANCELLED with id 0. */
+static inline void ls_cancel_item(uint64_t item) {
+    ls_write(LS_CANCEL, 0, 0, item, LS_NOBODY, 0, 0);
 }
 
 /* A TIMER event `steps` (at least 1) after this turn's effect. */
@@ -225,6 +290,9 @@ static inline void ls_log(int level, uint64_t item, const void *text, uint32_t l
 static inline void ls_done(uint64_t item) { ls_write(LS_DONE, 0, 0, item, LS_NOBODY, 0, 0); }
 
 /* ---- Receiving ---------------------------------------------------------------------------- */
+
+/* The topic of a message with LS_FLAG_TOPIC. */
+static inline uint32_t ls_topic_of(const ls_event *event) { return event->flags >> 8; }
 
 /* The event at `offset` of `len` bytes of records; the offset of the next one. */
 static inline uint32_t ls_event_at(const char *events, uint32_t offset, ls_event *event) {
@@ -287,6 +355,9 @@ static inline void ls_recv(ls_event *event) {
     }
     ls_next = ls_event_at(ls_in.at, ls_next, event);
 }
+
+/* Whether ls_recv has another event of this turn: if not, the next call ends it. */
+static inline int ls_pending(void) { return ls_next < ls_in.len; }
 
 /* The entry of an agent without libc. */
 #define LS_MAIN                                                                \
@@ -507,6 +578,30 @@ static inline int32_t ls_json_quote(const char *text, uint32_t len, char *to, ui
     }
     to[out++] = '"';
     return (int32_t)out;
+}
+
+/* The index of a name in a list of START: "agents", "models", "topics", "tools" or "sources". As
+ * peer or topic of the functions above; LS_NOBODY if there is no such name. */
+static inline uint32_t ls_index_of(const ls_event *start, const char *list, const char *name,
+                                   uint32_t len) {
+    uint32_t size = 0, index = 0;
+    const char *names = ls_json_find(start->payload, start->len, list, &size);
+    if (!names || names[0] != '[') return LS_NOBODY;
+    for (uint32_t at = ls_json_space(names, size, 1); at < size && names[at] != ']'; index++) {
+        uint32_t end = ls_json_skip(names, size, at);
+        if (end - at == len + 2 && names[at] == '"' && ls_equal(names + at + 1, name, len))
+            return index;
+        at = ls_json_space(names, size, end);
+    }
+    return LS_NOBODY;
+}
+
+/* The index of the name that stands at a path of START, such as "config.tool", in a list as above;
+ * LS_NOBODY if there is none. */
+static inline uint32_t ls_index_at(const ls_event *start, const char *list, const char *path) {
+    uint32_t n = 0;
+    const char *p = ls_json_find(start->payload, start->len, path, &n);
+    return p && n >= 2 && p[0] == '"' ? ls_index_of(start, list, p + 1, n - 2) : LS_NOBODY;
 }
 
 /* Write a number in decimal; its length (at most 20). */

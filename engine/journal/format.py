@@ -1,7 +1,8 @@
 """Journal layout: append-only segments of framed bodies, each chained to the one before.
 
 The integrity chain covers bodies as written; the digest (engine/digest.py) covers identity and
-history. A body is one entry: the records of one tag or step, or the identity, or the environment.
+history. A body is one entry (the records of one tag or step), or the identity, the environment, or
+what had to be kept besides.
 """
 
 import hashlib
@@ -43,7 +44,10 @@ BODY_BYTES_MAX = 2**30
 IDENTITY = 1  # Body of the first frame: decides every bit of the run.
 ENVIRONMENT = 2  # What it ran on: compared by `verify`, never hashed into the digest.
 HISTORY = 3  # One entry.
-KINDS = (IDENTITY, ENVIRONMENT, HISTORY)
+# Records that are no history, but which a second execution needs: outside events with their tags
+# (OUTSIDE), and what arrival order chose (ORDERED). They lie before whatever follows from them.
+KEPT = 4
+KINDS = (IDENTITY, ENVIRONMENT, HISTORY, KEPT)
 
 
 class SegmentHeader(NamedTuple):

@@ -1,4 +1,4 @@
-"""Builds the guests of the tests and of the vote example, and notes what they were built with.
+"""Builds the guests of the tests, of `bench` and of the vote example; notes what built them.
 
 ``python tests/guests/build.py`` with `ziglang` installed. The built modules are committed beside
 their sources; ``build.json`` names the compiler's version and the hash of each module.
@@ -22,23 +22,29 @@ WASI = ("--target=wasm32-wasi", *COMMON)
 FLAGS = {
     "asker": BARE,
     "burner": BARE,
+    "caller": BARE,
+    "chat": BARE,
     "chatter": BARE,
     "echo": BARE,
     "echo_reactor": BARE,
     "hello_wasi": WASI,
     "looper": BARE,
     "probe": BARE,
+    "router": BARE,
     "talker": BARE,
+    "ticker": BARE,
     "trapper": BARE,
 }
 EXAMPLES = {"judge": BARE, "solver": BARE}
+BENCH = {"flood": BARE, "relay": BARE, "think": BARE}
 
 
 def sources() -> dict[Path, tuple[str, ...]]:
     """Every C source and the flags it is built with."""
     found = {HERE / f"{name}.c": flags for name, flags in FLAGS.items()}
-    vote = ROOT / "examples" / "vote"
+    vote, bench = ROOT / "examples" / "vote", ROOT / "bench" / "guests"
     found.update({vote / f"{name}.c": flags for name, flags in EXAMPLES.items()})
+    found.update({bench / f"{name}.c": flags for name, flags in BENCH.items()})
     return found
 
 

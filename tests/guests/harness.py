@@ -30,8 +30,10 @@ from lockstep.workers.agent.process import AgentSpec, agent_main
 
 GUESTS = Path(__file__).resolve().parent
 ROOT = GUESTS.parents[1]
-VOTE = ROOT / "examples" / "vote"
+FOLDERS = {"": GUESTS, "vote": ROOT / "examples" / "vote", "bench": ROOT / "bench" / "guests"}
 CLOSE = encode(Kind.CLOSE)
+
+FUEL_PER_STEP = 0  # Of agents whose test does not say; a fixture sets it.
 
 RAW_RESULT = struct.Struct("<4I2Q")
 
@@ -68,6 +70,8 @@ class Played:
     ready: int = 0
     turns: list[Turn] = field(default_factory=list)
     accident: str = ""
+    # (turn, fuel so far) of each PROGRESS; not compared, as it is no part of what a guest did.
+    progress: list[tuple[int, int]] = field(default_factory=list, compare=False)
 
     @property
     def last(self) -> Turn:
@@ -108,6 +112,9 @@ class ScriptedChannel:
                 self.played.ready += 1
             elif record.kind == Kind.ACCIDENT:
                 self.played.accident = record.payload.decode()
+            elif record.kind == Kind.PROGRESS:
+                assert (record.flags, record.peer, record.payload) == (0, PEER_NONE, b"")
+                self.played.progress.append((record.id, record.item))
             elif record.kind == Kind.END:
                 self._ended(record)
             else:
@@ -153,13 +160,14 @@ def spec(code: bytes, **changes: Any) -> AgentSpec:
         "table_elements_max": 1000,
         "frozen_epoch_us": 946_684_800_000_000,
         "step_us": 1000,
+        "fuel_per_step": FUEL_PER_STEP,
     }
     return AgentSpec(**{**values, **changes})
 
 
 @functools.cache
 def compiled(source: str) -> bytes:
-    """Code of a guest by name (`echo`, `vote/judge`), or of WebAssembly text."""
+    """Code of a guest by name (`echo`, `vote/judge`, `bench/flood`), or of WebAssembly text."""
     if source.lstrip().startswith("("):
         return compile_module(wasmtime.wat2wasm(source))
     return compile_module(wasm_path(source).read_bytes(), path=source)
@@ -167,7 +175,7 @@ def compiled(source: str) -> bytes:
 
 def wasm_path(name: str) -> Path:
     folder, _, stem = name.rpartition("/")
-    return (VOTE if folder == "vote" else GUESTS) / f"{stem}.wasm"
+    return FOLDERS[folder] / f"{stem}.wasm"
 
 
 def play(
@@ -192,10 +200,15 @@ def play(
 
 
 def start(
-    config: dict[str, object] | None = None, agents: Sequence[str] = ("agent",), index: int = 0
+    config: dict[str, object] | None = None,
+    agents: Sequence[str] = ("agent",),
+    index: int = 0,
+    **names: Sequence[str],
 ) -> bytes:
-    """A START record."""
-    roster = {"agents": list(agents), "models": ["model"]}
+    """A START record; ``names`` are those of topics, tools and sources."""
+    roster: dict[str, list[str]] = {"agents": list(agents), "models": ["model"]}
+    roster |= {"topics": [], "tools": [], "sources": []}
+    roster |= {kind: list(found) for kind, found in names.items()}
     payload = {**roster, "agent": agents[index], "config": config or {}}
     text = json.dumps(payload, separators=(",", ":")).encode()
     return encode(Kind.START, text, item=len(agents), peer=index)

@@ -4,6 +4,7 @@
 here for room, without a limit, cannot close a circle.
 """
 
+import struct
 from typing import NamedTuple, Protocol
 
 from lockstep.engine.errors import LockstepBug, ProtocolError
@@ -12,7 +13,6 @@ from lockstep.engine.record import (
     HEADER_BYTES,
     WAKE_PAYLOAD,
     Kind,
-    Record,
     aligned,
     decode_at,
 )
@@ -59,7 +59,7 @@ class RingChannel:
         reader: Ring from the supervisor.
         writer: Ring to the supervisor.
         bell: Rung by the supervisor: something arrived, or there is room.
-        peer_bell: Rung here: something was sent, or there is room.
+        peer_bell: Rung here: something was sent, or there is room and this side waits.
     """
 
     def __init__(self, reader: Reader, writer: Writer, bell: Bell, peer_bell: Bell) -> None:
@@ -67,6 +67,7 @@ class RingChannel:
         self._writer = writer
         self._bell = bell
         self._peer_bell = peer_bell
+        self._made_room = False  # And have not rung since.
 
     def send(self, records: bytes) -> None:
         """As `Channel.send`."""
@@ -74,21 +75,32 @@ class RingChannel:
         while sent < len(records):
             reached = self._writer.push_many(records, sent)
             if reached > sent:
-                self._peer_bell.ring()
+                self._ring()
                 sent = reached
             else:
                 # The ring that ends this wait may have meant new records: `receive` looks into
                 # the ring before it waits, so none is lost.
-                self._bell.wait()
+                self._wait()
 
     def receive(self) -> bytes:
         """As `Channel.receive`."""
         while True:
             data = self._reader.drain()
             if data:
-                self._peer_bell.ring()  # The supervisor may wait for the room just made.
+                self._made_room = True
                 return data
-            self._bell.wait()
+            self._wait()
+
+    def _wait(self) -> None:
+        # The supervisor may have more than fitted. Only who is about to wait for it has to say
+        # that there is room now: mostly the turn's own records are the next ring.
+        if self._made_room:
+            self._ring()
+        self._bell.wait()
+
+    def _ring(self) -> None:
+        self._made_room = False
+        self._peer_bell.ring()
 
 
 class Wake(NamedTuple):
@@ -100,12 +112,17 @@ class Wake(NamedTuple):
     events: bytes
 
 
+# A WAKE as a whole: its header from the turn's number on, then `WAKE_PAYLOAD`.
+_WAKE = struct.Struct("<8xQQIIQQ")
+_WAKE_HEAD = struct.pack("<IHH", _WAKE.size, Kind.WAKE, 0)
+
+
 class Inbox:
     """Reads WAKE and SHUTDOWN off a channel."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._kept = bytearray()
+        self._kept = b""  # Arrived and not taken yet.
 
     def next(self) -> Wake | None:
         """The next wake, or None for SHUTDOWN. Blocks.
@@ -113,32 +130,40 @@ class Inbox:
         Raises:
             LockstepBug: the supervisor sent something else.
         """
-        record = self._record()
-        if record.kind == Kind.SHUTDOWN:
-            return None
-        if record.kind != Kind.WAKE or len(record.payload) != WAKE_PAYLOAD.size:
-            raise LockstepBug(f"record of kind {record.kind} sent to an agent, expected WAKE")
-        _, size = WAKE_PAYLOAD.unpack(record.payload)
-        return Wake(record.id, record.item, record.peer, self._take(size))
-
-    def _record(self) -> Record:
         self._fill(HEADER_BYTES)
+        if self._kept[: len(_WAKE_HEAD)] != _WAKE_HEAD:
+            self._shutdown()
+            return None
+        self._fill(_WAKE.size)
+        turn, step, micro, reserved, _, size = _WAKE.unpack_from(self._kept)
+        if reserved:
+            raise LockstepBug(f"the supervisor sent a WAKE whose reserved field is {reserved}")
+        after = _WAKE.size + size
+        self._fill(after)
+        events, self._kept = self._kept[_WAKE.size : after], self._kept[after:]
+        return Wake(turn, step, micro, events)
+
+    def _shutdown(self) -> None:
+        """Take a SHUTDOWN; refuse whatever else it is."""
         size = aligned(HEADER.unpack_from(self._kept)[0])
         # Checked first, so that a wrong size is not waited for.
         if not HEADER_BYTES <= size <= HEADER_BYTES + WAKE_PAYLOAD.size:
             raise LockstepBug(f"record of {size} bytes sent to an agent, expected WAKE or SHUTDOWN")
+        self._fill(size)
         try:
-            return decode_at(self._take(size), 0)[0]
+            record, _ = decode_at(self._kept, 0)
         except ProtocolError as error:
             # Never let this pass as an error of the guest in whose call it is met.
             raise LockstepBug(f"the supervisor sent a malformed record: {error}") from error
-
-    def _take(self, count: int) -> bytes:
-        self._fill(count)
-        data = bytes(self._kept[:count])
-        del self._kept[:count]
-        return data
+        if record.kind != Kind.SHUTDOWN:
+            raise LockstepBug(f"record of kind {record.kind} sent to an agent, expected WAKE")
+        self._kept = self._kept[size:]
 
     def _fill(self, count: int) -> None:
-        while len(self._kept) < count:
-            self._kept += self._channel.receive()
+        if len(self._kept) >= count:
+            return
+        parts, size = [self._kept], len(self._kept)
+        while size < count:
+            parts.append(self._channel.receive())
+            size += len(parts[-1])
+        self._kept = b"".join(parts)

@@ -10,14 +10,23 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from wasmtime import FuncType, Linker, Module, Store, Trap, TrapCode, ValType, WasmtimeError
+from wasmtime import Linker, Module, Store, Trap, TrapCode, WasmtimeError
 
 from lockstep.engine.errors import LockstepBug, ProtocolError
-from lockstep.engine.record import Outcome, TurnEnd, encode_end
+from lockstep.engine.record import Kind, Outcome, TurnEnd, encode, encode_end
+from lockstep.workers.agent import native
 from lockstep.workers.agent.channel import Channel, Inbox, Wake
 from lockstep.workers.agent.clock import GuestClock
+from lockstep.workers.agent.crossing import (
+    Crossing,
+    DirectCrossing,
+    Export,
+    HostCalls,
+    HostFunction,
+    PausedCrossing,
+)
 from lockstep.workers.agent.engine_config import guest_engine
-from lockstep.workers.agent.fuel import HOST_CALL_FUEL, Fuel
+from lockstep.workers.agent.fuel import Fuel
 from lockstep.workers.agent.linear import PAGE_BYTES
 from lockstep.workers.agent.memory import GuestMemory
 from lockstep.workers.agent.modules import BLOCKING, shape_of
@@ -28,8 +37,6 @@ from lockstep.workers.agent.wasi import Wasi
 
 TABLES_MAX = 16
 ALIGN = 8
-
-_VALUE_TYPES = {"i32": ValType.i32, "i64": ValType.i64}
 
 
 class Leave(Exception):
@@ -65,7 +72,15 @@ class Guest:
             tables=TABLES_MAX,
             memories=1,
         )
-        self._fuel = Fuel(self._store, spec.turn_fuel_max)
+        pausing = native.pausing() if spec.fuel_per_step else None
+        self._fuel = Fuel(
+            native.Tank(self._store),
+            spec.turn_fuel_max,
+            spec.fuel_per_step,
+            None if pausing is None else self._publish,
+        )
+        self._host = HostCalls(self._fuel)
+        self._crossing = self._cross(pausing)
         self._memory = GuestMemory(made.memories.only, self._fuel.charge)
         self._clock = GuestClock(spec.frozen_epoch_us, spec.step_us)
         self._records = TurnRecords(spec)
@@ -121,19 +136,21 @@ class Guest:
     def _run_form(self) -> None:
         exports = self._instantiate()
         if self._shape.initialize:
-            exports["_initialize"](self._store)
+            self._crossing.export(exports["_initialize"])()
         if self._shape.form == BLOCKING:
-            code = exports[self._shape.entry](self._store)
+            code = self._crossing.export(exports[self._shape.entry])()
             if code:
                 raise GuestStopped(Outcome.EXITED, f"{self._shape.entry} returned {code}")
             return
+        alloc = self._crossing.export(exports["lockstep_alloc"])
+        on_events = self._crossing.export(exports["on_events"])
         while True:
             self._end_turn(Outcome.BLOCKED, "")
-            self._react(exports, self._begin_turn().events)
+            self._react(alloc, on_events, self._begin_turn().events)
 
-    def _react(self, exports: Any, events: bytes) -> None:
+    def _react(self, alloc: Export, on_events: Export, events: bytes) -> None:
         """One turn of the reactor form."""
-        pointer = exports["lockstep_alloc"](self._store, len(events))
+        pointer = alloc(len(events))
         if pointer == 0 or pointer % ALIGN:
             reason = f"lockstep_alloc({len(events)}) gave {pointer}, expected a multiple of 8"
             raise GuestStopped(Outcome.PROTOCOL, reason)
@@ -141,7 +158,7 @@ class Guest:
             self._memory.write(pointer, events, "lockstep_alloc")
         except ProtocolError as error:
             raise GuestStopped(Outcome.PROTOCOL, str(error)) from None
-        code = exports["on_events"](self._store, pointer, len(events))
+        code = on_events(pointer, len(events))
         if code:
             raise GuestStopped(Outcome.EXITED, f"on_events returned {code}")
 
@@ -150,7 +167,8 @@ class Guest:
         if least > most:
             raise over_limit("memory_bytes_max", most, f"the module starts with {least} bytes")
         try:
-            return self._linker.instantiate(self._store, self._module).exports(self._store)
+            instance = self._crossing.instantiate(self._linker, self._module)
+            return instance.exports(self._store)
         except WasmtimeError as error:
             # The store's limits say "exceeds" and are the same in every run. What else can fail
             # here is the machine's fault.
@@ -187,32 +205,24 @@ class Guest:
     def _link(self, engine: Any) -> Linker:
         """Define what the module imports, each with its declared type."""
         wasi = Wasi(self._spec.name, self._spec.seed, self._memory, self._clock, self._records)
-        functions: dict[str, dict[str, Callable[..., int | None]]] = {
+        functions: dict[str, dict[str, HostFunction]] = {
             LOCKSTEP: {"turn": self.turn, "submit": self.submit},
             WASI: wasi.functions(),
         }
         linker = Linker(engine)
         wanted = dict.fromkeys((each.module, each.name) for each in self._module.imports)
         for module, name in wanted:
-            params, results = IMPORTS[module][name]
-            kind = FuncType(
-                [_VALUE_TYPES[each]() for each in params],
-                [_VALUE_TYPES[each]() for each in results],
-            )
-            linker.define_func(module, name, kind, self._host_call(functions[module][name]))
+            function = functions[module][name]
+            self._host.define(linker, module, name, IMPORTS[module][name], function)
         return linker
 
-    def _host_call(self, function: Callable[..., int | None]) -> Callable[..., int | None]:
-        """Charge the call, and make a broken protocol the guest's own end.
+    def _cross(self, pausing: native.Pausing | None) -> Crossing:
+        """Pausing costs a reactor 5 us a turn, a blocking guest nothing: it is entered once."""
+        if pausing is None:
+            return DirectCrossing(self._store, self._host, self._fuel)
+        interval = self._spec.fuel_per_step
+        return PausedCrossing(self._store, self._host, self._fuel, pausing, interval)
 
-        Every other exception goes on as it is: wasmtime unwinds the guest and raises it again.
-        """
-
-        def call(*arguments: int) -> int | None:
-            self._fuel.charge(HOST_CALL_FUEL)
-            try:
-                return function(*arguments)
-            except ProtocolError as error:
-                raise GuestStopped(Outcome.PROTOCOL, str(error)) from None
-
-        return call
+    def _publish(self, burnt: int) -> None:
+        """Let the horizon rise while the guest works (rule 2): no part of the turn's records."""
+        self._channel.send(encode(Kind.PROGRESS, id=self._turn, item=burnt))

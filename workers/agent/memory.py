@@ -33,12 +33,13 @@ class GuestMemory:
     """Checked reads and writes of one linear memory.
 
     Args:
-        find: Gives the memory; asked at each access, as it is made after the imports.
+        find: Gives the memory; asked at the first access, as it is made after the imports.
         charge: Takes the fuel for a number of bytes, or raises when there is not enough.
     """
 
     def __init__(self, find: Callable[[], Linear], charge: Callable[[int], None]) -> None:
         self._find = find
+        self._found: Linear | None = None
         self._charge = charge
 
     def span(self, pointer: int, length: int, what: str) -> tuple[int, int]:
@@ -73,7 +74,9 @@ class GuestMemory:
         self.write(pointer, _U64.pack(value), what)
 
     def _address(self, start: int, count: int, what: str) -> int:
-        memory = self._find()
+        memory = self._found
+        if memory is None:
+            memory = self._found = self._find()
         # Python's integers do not overflow: start + count is the true end.
         if start + count > memory.size:
             raise ProtocolError(f"{what}: {count} bytes at {start}, the memory has {memory.size}")

@@ -26,6 +26,8 @@ class AgentSpec:
         frozen_epoch_us: Microseconds since 1970 that the clock shows at step 0.
         step_us: Microseconds per step.
         canonical_nans: As the code was compiled.
+        fuel_per_step: Publish what a turn has burnt so far whenever it has burnt so much more; 0:
+            never. Nothing else depends on it.
     """
 
     name: str
@@ -43,6 +45,7 @@ class AgentSpec:
     frozen_epoch_us: int
     step_us: int
     canonical_nans: bool = True
+    fuel_per_step: int = 0
 
 
 class GuestStopped(Exception):

@@ -1,4 +1,4 @@
-"""The harness of tests/guests, as a fixture."""
+"""The harness of tests/guests, as a fixture; and both ways of running a guest."""
 
 import importlib.util
 import sys
@@ -21,3 +21,11 @@ def h() -> ModuleType:
         sys.modules[name] = module
         found.loader.exec_module(module)
     return sys.modules[name]
+
+
+@pytest.fixture(params=[0, 777], ids=["direct", "paused"])
+def crossings(
+    h: ModuleType, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test runs twice: with guests that publish their fuel, and with guests that do not."""
+    monkeypatch.setattr(h, "FUEL_PER_STEP", request.param)

@@ -32,7 +32,16 @@ def test_wakes_are_found_in_any_cut(size: int) -> None:
     assert inbox.next() is None
 
 
-@pytest.mark.parametrize("data", [encode(Kind.CLOSE), encode(Kind.WAKE), b"\x01" + bytes(31)])
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(Kind.CLOSE),
+        encode(Kind.WAKE),
+        b"\x01" + bytes(31),
+        encode(Kind.WAKE, bytes(16), flags=1),
+        encode_wake(1, 5, 2, EVENTS, 2)[:28] + b"\1\0\0\0" + bytes(16) + EVENTS,
+    ],
+)
 def test_nonsense_from_the_supervisor_is_our_bug_not_the_guests(data: bytes) -> None:
     with pytest.raises(LockstepBug):
         Inbox(Pieces(data, 1000)).next()
@@ -93,15 +102,39 @@ def test_sender_waits_for_room_and_rings_after_each_batch() -> None:
     ]
 
 
-def test_receiver_looks_before_it_waits_and_rings_after_each_drain() -> None:
+def test_receiver_looks_before_it_waits() -> None:
     peer = Peer(room=0)
     channel = RingChannel(peer, peer, peer, peer)
     assert channel.receive() == EVENTS
-    assert peer.log == ["drain", "wait", "drain", "ring"]
+    assert peer.log == ["drain", "wait", "drain"]
     peer.arriving = [EVENTS]
     peer.log.clear()
     assert channel.receive() == EVENTS
-    assert peer.log == ["drain", "ring"]
+    assert peer.log == ["drain"]
+
+
+def test_receiver_says_that_there_is_room_before_it_waits_and_only_then() -> None:
+    """The supervisor may keep back what did not fit; who sends rings anyhow."""
+    peer = Peer(room=0)
+    peer.arriving = [EVENTS]
+    channel = RingChannel(peer, peer, peer, peer)
+    channel.receive()
+    channel.receive()
+    assert peer.log == ["drain", "drain", "ring", "wait", "drain"]
+    peer.log.clear()
+    channel.send(encode(Kind.CLOSE))
+    channel.receive()
+    assert peer.log == ["push", "ring", "drain", "wait", "drain"]
+
+
+def test_sender_says_that_it_made_room_before_it_waits_for_some() -> None:
+    """Else both sides could wait for room in the other's ring."""
+    peer = Peer(room=0)
+    peer.arriving = [EVENTS]
+    channel = RingChannel(peer, peer, peer, peer)
+    channel.receive()
+    channel.send(encode(Kind.CLOSE))
+    assert peer.log == ["drain", "push", "ring", "wait", "push", "ring"]
 
 
 class Supervisor:

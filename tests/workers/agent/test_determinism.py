@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("crossings")
+
 # Fuel is stored before each call, so that the fuel of the turn tells how deep it came.
 DEEP = """(module (memory (export "memory") 1)
   (func $deep (param i64 f64) (result i64)
@@ -49,6 +51,7 @@ CHILD = """
 import hashlib, sys
 sys.path.insert(0, sys.argv[1])
 import harness as h
+h.FUEL_PER_STEP = int(sys.argv[3])
 events = [h.start({"loops": 5000}), *(h.item(n, b"x" * n) for n in range(1, 50)), h.CLOSE]
 for guest in ("burner", "hello_wasi", "echo_reactor"):
     played = h.play(guest, events)
@@ -59,9 +62,9 @@ print(played.last.end, hashlib.sha256(h.compiled("burner")).hexdigest())
 """
 
 
-def in_child(h: ModuleType, **environment: str) -> str:
+def in_child(h: ModuleType, fuel_per_step: int, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(h.GUESTS), DEEP],
+        [sys.executable, "-c", CHILD, str(h.GUESTS), DEEP, str(fuel_per_step)],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -71,9 +74,10 @@ def in_child(h: ModuleType, **environment: str) -> str:
 
 
 def test_fuel_records_depth_and_code_are_equal_in_two_processes(h: ModuleType) -> None:
-    first = in_child(h, PYTHONHASHSEED="1", TZ="UTC")
+    first = in_child(h, 0, PYTHONHASHSEED="1", TZ="UTC")
     assert "STACK_OVERFLOW" in first
-    assert first == in_child(h, PYTHONHASHSEED="2", TZ="Asia/Tokyo", PADDING="x" * 1234)
+    paused = in_child(h, 1234, PYTHONHASHSEED="2", TZ="Asia/Tokyo", PADDING="x" * 1234)
+    assert first == paused
 
 
 @pytest.mark.parametrize("guest", ["echo", "hello_wasi"])

@@ -8,6 +8,8 @@ import pytest
 from lockstep.engine.record import Kind, Outcome, encode
 from lockstep.workers.agent.fuel import HOST_CALL_FUEL
 
+pytestmark = pytest.mark.usefixtures("crossings")
+
 EMIT = encode(Kind.EMIT, b"12345678", item=1)  # 40 bytes
 REACTOR_PARTS = """
   (memory (export "memory") 2)

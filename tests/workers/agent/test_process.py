@@ -12,6 +12,8 @@ from lockstep.workers.agent import process
 from lockstep.workers.agent.process import EXIT_ACCIDENT, EXIT_LEFT, agent_main
 from lockstep.workers.agent.turn import TurnRecords
 
+pytestmark = pytest.mark.usefixtures("crossings")
+
 RANDOM = """(import "wasi_snapshot_preview1" "random_get"
   (func $random (param i32 i32) (result i32)))"""
 

@@ -1,11 +1,15 @@
 """What a turn has written: lines, records, limits, and what survives a failure."""
 
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lockstep.engine.errors import ProtocolError
 from lockstep.engine.record import PEER_NONE, Kind, Outcome, decode, encode
+from lockstep.workers.agent import turn as turns
 from lockstep.workers.agent.spec import GuestStopped
 from lockstep.workers.agent.turn import STDERR, STDOUT, TurnRecords
 
@@ -87,3 +91,63 @@ def test_malformed_records_are_refused_as_a_whole(h: ModuleType) -> None:
         with pytest.raises(ProtocolError, match="record at byte"):
             turn.submit(bad)
     assert turn.finish(Outcome.BLOCKED) == (b"", 0)
+
+
+RECORDS = st.builds(
+    lambda kind, size, item, peer: encode(kind, b"x" * size, item=item, peer=peer),
+    kind=st.one_of(st.just(Kind.SEND), st.sampled_from([*Kind]), st.integers(0, 65535)),
+    size=st.one_of(st.just(8), st.integers(0, 70)),
+    item=st.integers(0, 2**64 - 1),
+    peer=st.sampled_from([0, PEER_NONE]),
+)
+SPOILT = st.lists(st.tuples(st.integers(0, 2**12), st.integers(0, 255)), max_size=1)
+
+
+@given(
+    records=st.one_of(st.lists(RECORDS, max_size=12), RECORDS.map(lambda record: [record] * 20)),
+    spoilt=SPOILT,
+    cut=st.sampled_from([0, 0, 0, 1, 8, 32]),
+    size_max=st.sampled_from([64, 96, 1 << 18]),
+)
+def test_both_quick_looks_and_the_slow_one_refuse_the_same_in_the_same_words(
+    h: ModuleType,
+    records: list[bytes],
+    spoilt: list[tuple[int, int]],
+    cut: int,
+    size_max: int,
+) -> None:
+    data = bytearray(b"".join(records))
+    for place, value in spoilt:
+        if data:
+            data[place % len(data)] = value
+    data = data[: len(data) - cut]
+
+    def judged(look: Callable[[bytes, int], int | None]) -> object:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(turns, "count_plain", look)
+            patch.setattr(turns, "count_plain_batch", look)
+            turn = TurnRecords(h.spec(b"", record_bytes_max=size_max))
+            try:
+                turn.submit(bytes(data))
+            except (ProtocolError, GuestStopped) as error:
+                return type(error), str(error)
+            return turn.finish(Outcome.BLOCKED), turn.finish(Outcome.TRAPPED)
+
+    slow = judged(lambda data, size_max: None)
+    assert judged(turns.count_plain) == slow
+    assert judged(turns.count_plain_batch) == slow
+
+
+@pytest.mark.parametrize("sizes", [(64,), (1, 64, 65)])
+def test_plain_records_need_no_closer_look(sizes: tuple[int, ...]) -> None:
+    data = b"".join(encode(Kind.SEND, bytes(size), peer=1) for size in sizes) * 50
+    count = 50 * len(sizes)
+    assert turns.count_plain(data, 97) == turns.count_plain_batch(data, 97) == count
+    assert turns.count_plain(data, 95) is turns.count_plain_batch(data, 95) is None
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_logs_among_many_records_survive_a_turn_that_failed(h: ModuleType, count: int) -> None:
+    turn = TurnRecords(h.spec(b""))
+    turn.submit((EMIT + LOG) * count)
+    assert turn.finish(Outcome.TRAPPED) == (LOG * count, count)

@@ -16,6 +16,8 @@ from lockstep.workers.agent.spec import GuestStopped
 from lockstep.workers.agent.turn import TurnRecords
 from lockstep.workers.agent.wasi import Wasi
 
+pytestmark = pytest.mark.usefixtures("crossings")
+
 SIZE = 1 << 18
 EPOCH = 946_684_800_000_000
 EBADF, EINVAL, ENOSYS, ENOTDIR, ENOTSOCK, ESPIPE = 8, 28, 52, 54, 57, 70

@@ -10,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 VOTE := examples/vote
 
-.PHONY: vote verify test nightly lint types wheel check guests clean
+.PHONY: vote verify test nightly lint types wheel check guests bench clean
 
 vote: $(VENV)/.run
 	$(BIN)/lockstep run $(VOTE)/fleet.toml --input $(VOTE)/questions.jsonl
@@ -48,6 +48,13 @@ guests:
 	$(MAKE) -C $(VOTE) PYTHON=$(abspath $(BIN))/python
 	$(BIN)/python tests/guests/build.py
 
+# Figures of this machine (docs/benchmarks.md). The first time it installs the peers, apart.
+bench: $(VENV)/.bench
+	$(BIN)/lockstep bench setup
+	$(BIN)/lockstep bench agents
+	$(BIN)/lockstep bench tax
+	$(BIN)/pytest bench/suites --benchmark-enable
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "Lockstep needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 ..."; exit 2; }
@@ -60,6 +67,10 @@ $(VENV)/.run: setup.cfg pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip -q install -e '.[test]'
+	touch $@ $(VENV)/.run
+
+$(VENV)/.bench: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip -q install -e '.[bench]'
 	touch $@ $(VENV)/.run
 
 clean:

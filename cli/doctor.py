@@ -11,6 +11,7 @@ import click
 from lockstep.cli import checks, child, screen
 from lockstep.cli.checks import FAIL, OFF, OK, WARN, Check
 from lockstep.engine.errors import EXIT_OK, EXIT_USAGE, LockstepError
+from lockstep.engine.fleet import AGENTS_MAX
 
 LOOKS: tuple[Callable[[], Check | Iterable[Check]], ...] = (
     checks.system,
@@ -24,6 +25,7 @@ LOOKS: tuple[Callable[[], Check | Iterable[Check]], ...] = (
 PROBES = {
     "kernel": "what the kernel offers",
     "shared_memory": "shared memory",
+    "agents": "room for agents",
     "guests": "wasmtime",
     "inference": "onnxruntime",
 }
@@ -39,12 +41,20 @@ SYMBOLS = {
 @click.command("doctor", short_help="Check what a run needs, with a cure for what is missing.")
 @click.option("--json", "as_json", is_flag=True,
               help="The last line of standard output is one JSON object.")  # fmt: skip
-def command(as_json: bool) -> int:
+@click.option("--agents", type=click.IntRange(1, AGENTS_MAX), metavar="N",
+              help="Fail unless there is room for so many agents.")  # fmt: skip
+@click.option("--record-bytes-max", type=click.IntRange(1024, 1 << 26), metavar="BYTES",
+              default=65_536, show_default=True,
+              help="As the fleet's: it decides the size of the rings.")  # fmt: skip
+@click.option("--memory", type=click.IntRange(0, 1 << 22), metavar="MIB", default=0,
+              help="What each guest allocates, beyond a small one's few pages.")  # fmt: skip
+def command(as_json: bool, agents: int | None, record_bytes_max: int, memory: int) -> int:
     """Check what a run needs on this machine, with a cure for what is missing.
 
     \b
     Examples:
         lockstep doctor
+        lockstep doctor --agents 1000 --memory 8
         lockstep doctor --json | jq '.checks[] | select(.state != "ok")'
 
     A warning means that a run on the CPU is possible and something else is not; "off" is optional.
@@ -52,7 +62,7 @@ def command(as_json: bool) -> int:
     Exit codes: 0 when a run on the CPU is possible, else 2.
     """
     found = []
-    for check in examine():
+    for check in examine((agents or 0, record_bytes_max, memory)):
         found.append(check)
         screen.say(line(check, sys.stderr if as_json else sys.stdout), err=as_json)
     bad = [check for check in found if check.state == FAIL]
@@ -66,8 +76,12 @@ def command(as_json: bool) -> int:
     return EXIT_USAGE if bad else EXIT_OK
 
 
-def examine() -> Iterator[Check]:
-    """All checks, in order; one that cannot be made is a failure of its own."""
+def examine(size: tuple[int, int, int]) -> Iterator[Check]:
+    """All checks, in order; one that cannot be made is a failure of its own.
+
+    Args:
+        size: Of the agents that there should be room for, as `probes.agents` takes it.
+    """
     for look in LOOKS:
         try:
             found = look()
@@ -76,14 +90,15 @@ def examine() -> Iterator[Check]:
             continue
         yield from [found] if isinstance(found, Check) else found
     for name, what in PROBES.items():
-        yield from probe(what, f"lockstep.cli.probes:{name}")
+        arguments = size if name == "agents" else ()
+        yield from probe(what, f"lockstep.cli.probes:{name}", *arguments)
 
 
-def probe(what: str, function: str) -> list[Check]:
+def probe(what: str, function: str, *arguments: int) -> list[Check]:
     """Checks that a child makes; its end is a check, too."""
     cure = "reinstall: pip install --force-reinstall lockstep-runtime"
     try:
-        answer = child.call(f"trying {what}", function, timeout_s=PROBE_S_MAX)
+        answer = child.call(f"trying {what}", function, *arguments, timeout_s=PROBE_S_MAX)
     except (LockstepError, child.ChildFailed) as error:
         return [Check(what, FAIL, str(error), cure)]
     return [Check(**values) for values in answer]

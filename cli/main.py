@@ -27,7 +27,8 @@ from lockstep.engine.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EXIT_USA
 from lockstep.engine.version import VERSION
 
 MODULES = {
-    name: f"lockstep.cli.{name}" for name in ("run", "verify", "top", "doctor", "model", "agent")
+    name: f"lockstep.cli.{name}"
+    for name in ("run", "verify", "cancel", "top", "doctor", "bench", "graph", "model", "agent")
 }
 
 

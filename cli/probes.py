@@ -8,12 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lockstep.cli.checks import FAIL, OFF, OK, WARN, Check
+from lockstep.cli.checks import AGENTS_EXPECTED, FAIL, OFF, OK, WARN, Check
 
 Checks = list[dict[str, str]]
 
 RECORD_BYTES_MAX = 65_536  # A fleet's default.
-AGENTS_EXPECTED = 256
 
 # (module (func (export "f") (result i32) (i32.const 42)))
 WASM = bytes.fromhex(
@@ -61,7 +60,7 @@ def _system_call(name: str) -> str:
 def shared_memory() -> Checks:
     """Room in /dev/shm, a segment made and removed, and what dead runs left there."""
     from lockstep import shm
-    from lockstep.workers.links import EngineMemory, ring_slice_bytes
+    from lockstep.workers.links import EngineMemory
 
     folder = Path("/dev/shm")
     if not folder.is_dir():
@@ -70,11 +69,9 @@ def shared_memory() -> Checks:
     left = f"removed {len(swept)} that dead runs left" if swept else "dead runs left none"
     room = os.statvfs(folder)
     free, total = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
-    agent = 2 * shm.page_aligned(ring_slice_bytes(RECORD_BYTES_MAX))
     engine = EngineMemory.slice_bytes(RECORD_BYTES_MAX)
-    agents = max(free - engine, 0) // agent
-    found = f"{free >> 20} of {total >> 20} MiB free, room for {agents} agents"
-    state = FAIL if agents < 1 else WARN if agents < AGENTS_EXPECTED else OK
+    found = f"{free >> 20} of {total >> 20} MiB free"
+    state = FAIL if free < engine else OK
     cure = "" if state == OK else "make it larger (docker run --shm-size=1g)"
     try:
         segment = shm.create_unlinked(engine)
@@ -82,6 +79,33 @@ def shared_memory() -> Checks:
     except (OSError, shm.SegmentFull) as error:
         state, found, cure = FAIL, str(error), cure or "make /dev/shm writable for this user"
     return _list(Check("/dev/shm", state, found, cure), Check("stale segments", OK, left))
+
+
+def agents(wanted: int, record_bytes_max: int, guest_mib: int) -> Checks:
+    """How many agents of one size there is room for, by resource.
+
+    Args:
+        wanted: This many; 0: however many, a few hundred are expected.
+        record_bytes_max: As the fleet's.
+        guest_mib: Memory of each guest, MiB, beyond what a small one needs.
+    """
+    from lockstep.engine.fleet import AGENTS_MAX
+    from lockstep.workers import room
+
+    found = room.resources(record_bytes_max, guest_mib << 20)
+    limited = [(each.agents, each) for each in found if each.agents is not None]
+    most, tightest = min(limited, key=lambda pair: pair[0], default=(AGENTS_MAX, found[0]))
+    size = f"record_bytes_max = {record_bytes_max}" + (f", {guest_mib} MiB" if guest_mib else "")
+    parts = [
+        f"{each.name} {count} ({each.text(each.each)} each, {each.text(each.free or 0)} there)"
+        for count, each in limited
+    ]
+    text = f"room for {most} agents ({size}): {', '.join(parts)}"
+    state = OK if most >= (wanted or AGENTS_EXPECTED) else WARN
+    if most < max(wanted, 1):
+        state = FAIL
+        text = f"{tightest.arithmetic(wanted or 1)}; {text}"
+    return _list(Check("agents", state, text, "" if state == OK else tightest.cure))
 
 
 def guests() -> Checks:

@@ -8,7 +8,6 @@ import click
 
 from lockstep.cli import screen
 from lockstep.cli.listen import Listening
-from lockstep.engine.errors import UsageError
 
 SEED_MAX = 2**63 - 1
 
@@ -53,9 +52,8 @@ SEED_MAX = 2**63 - 1
 @click.option(
     "--order",
     type=click.Choice(["strict", "arrival"]),
-    default="strict",
-    show_default=True,
-    help="strict: logical time decides, so that runs repeat.",
+    help="In place of the fleet's. strict: logical time decides, so that runs repeat; arrival: "
+    "everything as it comes, recorded.",
 )
 @click.option("--json", "as_json", is_flag=True,
               help="The last line of standard output is one JSON object.")  # fmt: skip
@@ -67,7 +65,7 @@ def command(
     seed: int | None,
     run_dir: Path | None,
     durability: str,
-    order: str,
+    order: str | None,
     as_json: bool,
 ) -> int:
     """Run a fleet to its end and keep everything in one folder.
@@ -79,14 +77,14 @@ def command(
         lockstep run fleet.toml --input items.jsonl --json | jq -r .digest
 
     The same fleet, input, seed and model give the same digest; `lockstep verify` runs it again
-    and compares. Ctrl-C stops at the next step with the journal whole, a second one at once.
+    and compares. What comes from outside (answers of tools, events of sources, cancels) is
+    recorded and repeated from the record. Ctrl-C stops at the next step with the journal whole, a
+    second one at once; `lockstep cancel` cancels an item or the run from another terminal.
 
     Exit codes: 0 done, 2 refused (nothing was made), 3 finished with failed items or agents, or
     stopped, 130 interrupted.
     """
     _nothing_extra(context, input_)
-    if order == "arrival":
-        raise UsageError("--order arrival does not exist yet; runs are strict: leave --order out")
     from lockstep.workers import api
     from lockstep.workers.launch import Interrupted
 
@@ -99,6 +97,7 @@ def command(
                 seed=seed,
                 run_dir=run_dir,
                 durability=durability,
+                order=order or "",
                 listen=listening,
             ).summary
         except Interrupted as error:

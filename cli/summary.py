@@ -8,7 +8,9 @@ from lockstep.cli import screen
 
 FAILED_SHOWN = 10  # Reasons and agents named; the rest is counted.
 IDS_SHOWN = 5  # Items named with one reason.
-LOUD = ("requests",)  # Labels of what must not be overlooked.
+STALL_SHARE = 0.05  # Of the run's wall time: less is not worth a line.
+STALLS_SHOWN = 3
+LOUD = ("requests", "refused")  # Labels of what must not be overlooked.
 LINE_BYTES_MAX = 1 << 20
 
 
@@ -32,9 +34,12 @@ def rows(summary: dict[str, Any], output: str = "") -> list[tuple[str, object]]:
         ("work", "{steps} steps, {turns} turns, {requests} requests, {messages} messages, "
                  "{wall_s} s".format(**summary)),
         *_requests(summary),
+        *_refused(summary),
+        *_stalls(summary),
         ("provider", summary["provider"]),
         ("digest", summary["digest"]),
         ("digest_text", summary["digest_text"]),
+        *_repeats(summary),
         *_failed(summary, run),
         ("output", output or summary.get("output") or run / "output.jsonl"),
         *_go_on(summary, run),
@@ -52,6 +57,57 @@ def _requests(summary: dict[str, Any]) -> list[tuple[str, object]]:
         return []
     cause = f", the first: {screen.one_line(first)}" if first else ""
     return [("requests", f"{failed} of {summary['requests']} failed{cause}")]
+
+
+def _refused(summary: dict[str, Any]) -> list[tuple[str, object]]:
+    count = summary.get("lines_refused", 0)
+    words = (
+        "line of standard input was no item"
+        if count == 1
+        else ("lines of standard input were no items")
+    )
+    return [("refused", f"{count} {words}")] if count else []
+
+
+def _repeats(summary: dict[str, Any]) -> list[tuple[str, object]]:
+    """Why the run cannot be had again from its fleet, input and seed alone."""
+    if summary.get("regenerative", True):
+        return []
+    causes = ", ".join(summary.get("outside") or ["what came from outside"])
+    return [("repeats", f"from its record only (not regenerative): {screen.one_line(causes)}")]
+
+
+def _stalls(summary: dict[str, Any]) -> list[tuple[str, object]]:
+    """Who held the inference process back, when that cost something, and what would help."""
+    stalled_s, run_s = float(summary.get("stalled_s", 0)), float(summary.get("run_s", 0))
+    rows = [row for row in summary.get("stalls") or [] if row.get("agent")]
+    if not rows or stalled_s <= STALL_SHARE * run_s:
+        return []
+    held = ", ".join(
+        "{agent} {seconds:.1f} s in {steps} steps".format(**row) for row in rows[:STALLS_SHOWN]
+    )
+    return [
+        ("waited", f"the model for agents, {stalled_s:.1f} s of {run_s:.1f} s: {held}"),
+        ("", advice(rows[0])),
+    ]
+
+
+def advice(row: dict[str, Any]) -> str:
+    """What would help against the longest stall.
+
+    A turn that is known to cost steps lets the model run them meanwhile; one that is cheaper than
+    a quantum holds the very next step, unless requests are admitted later than they are made.
+    """
+    agent, quanta = row["agent"], float(row.get("quanta", 0))
+    if quanta >= 1:
+        return (
+            f"a turn of {agent} burns {quanta:.1f} x fuel_per_step: a smaller fuel_per_step, or a "
+            "larger delay for that agent, lets the model run more steps meanwhile"
+        )
+    return (
+        f"a turn of {agent} burns {quanta:.2g} x fuel_per_step, so that the next step waits for "
+        "it: a smaller fuel_per_step, or a larger lookahead, lets the model go on meanwhile"
+    )
 
 
 def _failed(summary: dict[str, Any], run: Path) -> list[tuple[str, object]]:

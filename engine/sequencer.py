@@ -147,7 +147,7 @@ class Sequencer:
             tag = self._agenda.first()
             if self._over_steps_max(tag):
                 self._stop(f"steps_max = {self._fleet.steps_max} is reached")
-            elif tag is not None and tag[0] == INFINITE_STEP and not self._running:
+            elif self._record_ends(tag):
                 self._stop("the record of the order ends here")
             elif self._quiet() and not self._holding():
                 self._wind_up()
@@ -355,6 +355,11 @@ class Sequencer:
             return False
         first = min(tag[0] if tag is not None else INFINITE_STEP, self._next_step())
         return bound < first < INFINITE_STEP
+
+    def _record_ends(self, tag: Tag | None) -> bool:
+        """A repeat in arrival order knows no more: what is left was never ordered."""
+        unknown = tag is not None and tag[0] == INFINITE_STEP
+        return unknown and not self._running and self._next_step() == INFINITE_STEP
 
     def _finish(self) -> None:
         book = self.world.desk.book

@@ -8,7 +8,7 @@ or lies harms its own ring only.
 from lockstep.shm.arena import Arena, page_aligned
 from lockstep.shm.board import Board, BoardSlot
 from lockstep.shm.cursor import Cursor, Memory, fence
-from lockstep.shm.doorbell import Doorbell, EventDoorbell, PipeDoorbell
+from lockstep.shm.doorbell import Doorbell, EventDoorbell, PipeDoorbell, SharedDoorbell
 from lockstep.shm.errors import (
     BoardRefused,
     PeerDied,
@@ -27,7 +27,14 @@ from lockstep.shm.observer import (
     Snapshot,
     SupervisorStatus,
 )
-from lockstep.shm.ring import RingReader, RingStatistics, RingWriter, capacity_for, ring_bytes
+from lockstep.shm.ring import (
+    RingReader,
+    RingStatistics,
+    RingWriter,
+    Taken,
+    capacity_for,
+    ring_bytes,
+)
 from lockstep.shm.ring import create as create_ring
 from lockstep.shm.segment import Segment, attach, create, create_unlinked
 from lockstep.shm.slots import SlotArray, SlotReader, SlotWriter, slots_bytes
@@ -57,11 +64,13 @@ __all__ = [
     "RingWriter",
     "Segment",
     "SegmentFull",
+    "SharedDoorbell",
     "SlotArray",
     "SlotReader",
     "SlotWriter",
     "Snapshot",
     "SupervisorStatus",
+    "Taken",
     "alive",
     "attach",
     "capacity_for",

@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 
+import numpy as np
+import numpy.typing as npt
+
 from lockstep.shm import segment
 from lockstep.shm.segment import Segment
 
@@ -52,6 +55,25 @@ class Arena:
         """The bytes of one slice, always the same view; a sub-view of it blocks `close`."""
         return self._slices[index]
 
+    def words(self, first: int, offset: int) -> npt.NDArray[np.uint64]:
+        """The u64 at byte ``offset`` of every slice from ``first`` on, as one strided view.
+
+        So that a thousand words, each on a page of its own, are looked at by one vector operation.
+
+        Raises:
+            ValueError: the slices are not of one length, or the word is outside of them.
+        """
+        ranges = self._ranges[first:]
+        lengths = {length for _, length in ranges}
+        if len(lengths) > 1 or offset % 8 or not all(offset + 8 <= n for n in lengths):
+            raise ValueError(f"word at byte {offset} of slices of {sorted(lengths)} bytes")
+        if not ranges:
+            return np.empty(0, np.uint64)
+        start, stop = ranges[0][0] + offset, ranges[-1][0] + offset + 8
+        (length,) = lengths
+        # Not by numpy.ndarray, which lets the memory be unmapped under it.
+        return np.frombuffer(self._segment.memory[start:stop], np.uint64)[:: length // 8]
+
     def seal(self) -> None:
         """From now on a forked child gets no slice but those lent to it."""
         self._advise(range(len(self)), mmap.MADV_DONTFORK)
@@ -77,7 +99,7 @@ class Arena:
         """Unmap. Idempotent; may be tried again after a BufferError.
 
         Raises:
-            BufferError: a ring or an array still holds a view of a slice: close that first.
+            BufferError: a ring or an array still holds a view (`slice`, `words`): close that first.
         """
         for view in self._slices:
             view.release()

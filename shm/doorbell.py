@@ -51,13 +51,20 @@ class Doorbell(ABC):
         Raises:
             RingClosed: this side closed the bell.
         """
-        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        if timeout_s is None:
+            # Who waits for ever mostly comes before the ring: no look in vain first.
+            self._open()
+            self._poll.poll()
+            while not self.clear():
+                self._poll.poll()
+            return True
+        deadline_s = time.monotonic() + timeout_s
         while not self.clear():
-            left_s = None if deadline_s is None else deadline_s - time.monotonic()
-            if left_s is not None and left_s <= 0:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
                 return False
             # Up, or a wait of the last 0.9 ms would spin.
-            self._poll.poll(None if left_s is None else int(left_s * 1000) + 1)
+            self._poll.poll(int(left_s * 1000) + 1)
         return True
 
     def fileno(self) -> int:
@@ -67,6 +74,10 @@ class Doorbell(ABC):
     def descriptors(self) -> tuple[int, ...]:
         """All descriptors: what a child must keep open, or close if the bell is not its own."""
         return self._open()
+
+    def ringing_descriptors(self) -> tuple[int, ...]:
+        """What a process that only rings has to keep open."""
+        return self.descriptors()
 
     def close(self) -> None:
         """Close this process's descriptors. Idempotent; the other side notices nothing."""
@@ -124,3 +135,16 @@ class PipeDoorbell(Doorbell):
         except BlockingIOError:
             pass
         return rung
+
+
+class SharedDoorbell(PipeDoorbell):
+    """One bell that many processes ring and one waits for.
+
+    A pipe, also where there is an eventfd: who holds an eventfd to ring it could read it, too, and
+    so take the rings of all others away. Here ringers hold the writing end only, and the worst that
+    one of them can do is to ring for nothing. EPIPE cannot happen while the waiter lives, and its
+    children die with it.
+    """
+
+    def ringing_descriptors(self) -> tuple[int, ...]:
+        return self.descriptors()[1:]

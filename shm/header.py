@@ -9,10 +9,11 @@ from lockstep.shm.errors import RingCorrupt
 
 # Ring header, 256 bytes, native byte order. One writer per word.
 #
-#   0       8          16           24    64               72     192              200    256
-#   +-------+----------+------------+- - -+----------------+- - - +----------------+- - - +-- ..
-#   | magic | capacity | slot_bytes |     | head: producer |      | tail: consumer |      | data
-#   +-------+----------+------------+- - -+----------------+- - - +----------------+- - - +-- ..
+#   0       8          16           24    64     72      80      88    192    200    256
+#   +-------+----------+------------+- - -+------+-------+-------+- - -+------+- - - +-- ..
+#   | magic | capacity | slot_bytes |     | head | rings | waits |     | tail |      | data
+#   +-------+----------+------------+- - -+------+-------+-------+- - -+------+- - - +-- ..
+#             the creator's                      the producer's        the consumer's
 #
 # magic       u64  which kind of ring; written last by the creator.
 # capacity    u64  of the data, a power of two: bytes of a byte ring, slots of a slot ring.
@@ -20,10 +21,25 @@ from lockstep.shm.errors import RingCorrupt
 # head, tail  u64  bytes (slots) ever published / consumed. They only grow and never wrap:
 #                  offset = cursor & (capacity - 1).
 #
+# rings       u64  how often the producer was about to ring, if it counts: for a consumer that has
+#                  one doorbell for many rings and finds those that rang by one vector compare.
+# waits       u64  how often the producer found no room and says that it waits for it. The consumer
+#                  rings the producer's doorbell after draining only if this has moved: it cannot
+#                  miss it, as the producer rings, too, behind it, and then waits. Both words are
+#                  only ever compared with what they were: a wrong one costs a vain look.
+#
 # Head, tail and data are 128 bytes apart, as CPUs fetch cache lines of 64 bytes in pairs.
 # Publish order: payload, then head, then the doorbell (`cursor` says why that is enough).
 HEADER_BYTES = 256
-OFFSETS = {"magic": 0, "capacity": 8, "slot_bytes": 16, "head": 64, "tail": 192}
+OFFSETS = {
+    "magic": 0,
+    "capacity": 8,
+    "slot_bytes": 16,
+    "head": 64,
+    "rings": 72,
+    "waits": 80,
+    "tail": 192,
+}
 
 MAGIC_RING = int.from_bytes(b"LSring\x00\x01", "little")
 MAGIC_SLOTS = int.from_bytes(b"LSslot\x00\x01", "little")

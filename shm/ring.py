@@ -5,29 +5,24 @@ reader copies first and judges the copy, so a peer that scribbles meanwhile is a
 this ring or another valid record, never a crash.
 """
 
-import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lockstep.shm import header
 from lockstep.shm.cursor import Memory
 from lockstep.shm.errors import RingFull
 from lockstep.shm.header import HEADER_BYTES, MAGIC_RING
 from lockstep.shm.side import Consumer, Producer
+from lockstep.shm.walk import (
+    ALIGN,
+    KIND_PADDING,
+    PREFIX,
+    RECORD_BYTES_MIN,
+    Marks,
+    aligned,
+    walk,
+)
 
-# Data of a ring: records one behind the other, each at a multiple of 8, none across the end. Of a
-# record this layer reads the first two fields only (engine/record.py draws the rest):
-#
-#   0            4          6          size     multiple of 8
-#   +------------+----------+-- .... --+----------+
-#   | size  u32  | kind u16 |   rest   | zeros    |
-#   +------------+----------+-- .... --+----------+
-#
-# What a record does not fill before the end is one padding record, kind 0xFFFF, whose size reaches
-# the end exactly. All is 8-aligned, so the gap is 8 at least and those six bytes always fit.
-PREFIX = struct.Struct("<IH")
-ALIGN = 8
-KIND_PADDING = 0xFFFF
-RECORD_BYTES_MIN = 32  # A record's own header.
 CAPACITY_MIN = 2 * RECORD_BYTES_MIN
 
 
@@ -46,6 +41,20 @@ class RingStatistics:
     times_full: int = 0
 
 
+class Taken(NamedTuple):
+    """What a reader took.
+
+    Attributes:
+        data: Aligned records one behind the other.
+        count: How many.
+        marks: Offset in ``data`` of each record of a marked kind, and its number among them.
+    """
+
+    data: bytes
+    count: int  # type: ignore[assignment]
+    marks: Marks
+
+
 def ring_bytes(capacity: int) -> int:
     """Bytes of memory for a ring of ``capacity`` bytes of data, a power of two from 64 up."""
     if capacity < CAPACITY_MIN or capacity & (capacity - 1):
@@ -59,7 +68,7 @@ def capacity_for(record_bytes_max: int) -> int:
     Twice the record: when the place before the end is too short by one, padding takes less than
     a record and the record fits behind it.
     """
-    wanted = max(CAPACITY_MIN, 2 * _aligned(record_bytes_max))
+    wanted = max(CAPACITY_MIN, 2 * aligned(record_bytes_max))
     return 1 << (wanted - 1).bit_length()
 
 
@@ -141,7 +150,9 @@ class RingWriter:
         while offset < len(records):
             position = head & (side.capacity - 1)
             gap = side.capacity - position
-            stop, taken = self._span(records, offset, min(gap, room))
+            stop, taken = walk(
+                records, offset, min(len(records), offset + gap, offset + room), side.capacity // 2
+            )
             if taken:  # Fill.
                 side.data[position : position + stop - offset] = records[offset:stop]
                 used = stop - offset
@@ -158,25 +169,24 @@ class RingWriter:
             side.publish(head)
         return offset
 
+    def announce(self, *, waiting: bool = False) -> None:
+        """Count a ring of the doorbell, before it is rung, for a reader who looks by counters.
+
+        Args:
+            waiting: There was no room. The reader hears of it (`RingReader.awaited`) and rings
+                when it has drained; without this word it need not.
+        """
+        self._side.announce(waiting)
+
     def close(self) -> None:
         """Give the memory back; every later push raises RingClosed. Idempotent."""
         self._side.close()
-
-    def _span(self, records: bytes, start: int, limit: int) -> tuple[int, int]:
-        """End and number of the whole records from ``start`` on within ``limit`` bytes."""
-        stop, count = start, 0
-        while stop < len(records):
-            after = stop + self._size_at(records, stop)
-            if after - start > limit:
-                break
-            stop, count = after, count + 1
-        return stop, count
 
     def _size_at(self, records: bytes, offset: int) -> int:
         """Aligned size of our own record. The reader would give up the ring over a bad one."""
         left = len(records) - offset
         size, kind = PREFIX.unpack_from(records, offset) if left >= PREFIX.size else (0, 0)
-        step = _aligned(size)
+        step = aligned(size)
         where = f"{self._side.label}: record at byte {offset}"
         if size < RECORD_BYTES_MIN or step > left or kind == KIND_PADDING:
             raise ValueError(
@@ -196,14 +206,16 @@ class RingReader:
     Args:
         memory: Initialised by `create`.
         label: Names the ring in errors.
+        mark_from: Records of this kind or a higher one are marked in what is taken.
 
     Raises:
         RingCorrupt: the header or a cursor makes no sense. After any RingCorrupt each further
             call raises it again.
     """
 
-    def __init__(self, memory: Memory, label: str = "ring") -> None:
+    def __init__(self, memory: Memory, label: str = "ring", mark_from: int = KIND_PADDING) -> None:
         self._side = Consumer(memory, MAGIC_RING, label, unit=ALIGN)
+        self._mark_from = mark_from
         self._records = self._bytes = 0
 
     @property
@@ -217,6 +229,10 @@ class RingReader:
         return RingStatistics(self._records, self._bytes)
 
     def drain(self, bytes_max: int | None = None) -> bytes:
+        """As `take`, the records alone."""
+        return self.take(bytes_max).data
+
+    def take(self, bytes_max: int | None = None) -> Taken:
         """Take whole records, in order. If the writer may wait for room, ring its doorbell then.
 
         Args:
@@ -224,8 +240,7 @@ class RingReader:
                 no limit can block the ring. None takes all.
 
         Returns:
-            Aligned records one behind the other; empty if there are none. Their sizes were
-            checked, nothing else.
+            Records, perhaps none. Their sizes were checked, nothing else.
 
         Raises:
             RingCorrupt: the head or a size makes no sense; the ring stays as it is.
@@ -233,56 +248,59 @@ class RingReader:
         side = self._side
         side.check()
         ready, tail = side.ready(), side.at
+        marks: Marks = []
         if not ready:
-            return b""
+            return Taken(b"", 0, marks)
         # Copied before any size is looked at: the peer can still write here, not there.
         position = tail & (side.capacity - 1)
         upper = bytes(side.data[position : min(position + ready, side.capacity)])
-        lower = bytes(side.data[: ready - len(upper)])
         limit = ready if bytes_max is None else bytes_max
-        kept, used, count = self._judge(upper, position, limit, 0)
-        taken = upper[:kept]
-        if used == len(upper) and lower:
-            kept, more, found = self._judge(lower, 0, limit - kept, count)
-            taken, used, count = taken + lower[:kept], used + more, count + found
+        kept, used, count = self._judge(upper, position, limit, 0, marks)
+        taken = upper if kept == len(upper) else upper[:kept]
+        if used == len(upper) < ready:
+            lower = bytes(side.data[: ready - used])
+            below: Marks = []
+            kept, more, count = self._judge(lower, 0, limit - kept, count, below)
+            marks += [(offset + len(taken), number) for offset, number in below]
+            taken, used = taken + lower[:kept], used + more
         self._records += count
         self._bytes += len(taken)
         side.publish(tail + used)
-        return taken
+        return Taken(taken, count, marks)
+
+    def awaited(self) -> bool:
+        """Whether the writer has said, since it was asked last, that it waits for room."""
+        return self._side.awaited()
 
     def close(self) -> None:
         """Give the memory back; every later drain raises RingClosed. Idempotent."""
         self._side.close()
 
-    def _judge(self, data: bytes, position: int, limit: int, before: int) -> tuple[int, int, int]:
+    def _judge(
+        self, data: bytes, position: int, limit: int, before: int, marks: Marks
+    ) -> tuple[int, int, int]:
         """Check the sizes in a private copy of what lies at ``position``.
 
         Returns:
-            Bytes of records within ``limit``, bytes used up (with padding), records.
+            Bytes of records within ``limit``, bytes used up (with padding), records so far.
         """
-        offset = count = 0
-        while offset < len(data):
-            left = len(data) - offset
-            size, kind = PREFIX.unpack_from(data, offset)
-            if kind == KIND_PADDING:
-                if size != left or position + len(data) != self.capacity:
-                    gap = self.capacity - position - offset
-                    self._side.poison(
-                        f"padding at {position + offset}: size is {size}, expected {gap}"
-                    )
-                return offset, len(data), count
-            step = _aligned(size)
-            most = min(left, self.capacity // 2)
-            if size < RECORD_BYTES_MIN or step > most:
-                self._side.poison(
-                    f"record at {position + offset}: size is {size}, expected "
-                    f"{RECORD_BYTES_MIN} to {most}"
-                )
-            if offset + step > limit and before + count:
-                break
-            offset, count = offset + step, count + 1
+        size_max, mark_from = self.capacity // 2, self._mark_from
+        stop = min(len(data), limit)
+        offset, count = walk(data, 0, stop, size_max, marks, mark_from, before)
+        if offset == len(data):
+            return offset, offset, count
+        size, kind = PREFIX.unpack_from(data, offset)
+        left, at = len(data) - offset, position + offset
+        if kind == KIND_PADDING:
+            if size != left or position + len(data) != self.capacity:
+                gap = self.capacity - at
+                self._side.poison(f"padding at {at}: size is {size}, expected {gap}")
+            return offset, len(data), count
+        most = min(left, size_max)
+        if size < RECORD_BYTES_MIN or aligned(size) > most:
+            self._side.poison(
+                f"record at {at}: size is {size}, expected {RECORD_BYTES_MIN} to {most}"
+            )
+        if count == 0:  # In order and larger than the limit: one is taken all the same.
+            offset, count = walk(data, 0, aligned(size), size_max, marks, mark_from)
         return offset, offset, count
-
-
-def _aligned(size: int) -> int:
-    return (size + ALIGN - 1) & ~(ALIGN - 1)

@@ -11,6 +11,8 @@ from lockstep.shm import header
 from lockstep.shm.cursor import Cursor, Memory, byte_view
 from lockstep.shm.errors import RingClosed, RingCorrupt
 
+_WORD_MASK = (1 << 64) - 1
+
 
 class Side:
     """What `Producer` and `Consumer` have in common.
@@ -33,6 +35,7 @@ class Side:
         self._peer_name = peer
         self._own = Cursor(memory, header.OFFSETS[own])
         self._peer = Cursor(memory, header.OFFSETS[peer])
+        self._waits = Cursor(memory, header.OFFSETS["waits"])
         with byte_view(memory) as view:
             size = self.capacity * (slot_bytes or 1)
             self.data = view[header.HEADER_BYTES : header.HEADER_BYTES + size]
@@ -63,6 +66,7 @@ class Side:
         self._closed = True
         self._own.release()
         self._peer.release()
+        self._waits.release()
         self.data.release()
 
     def _look(self, low: int, high: int) -> int:
@@ -85,6 +89,7 @@ class Producer(Side):
         self, memory: Memory, magic: int, label: str, unit: int = 1, slot_bytes: int = 0
     ) -> None:
         super().__init__(memory, magic, unit, slot_bytes, label, own="head")
+        self._rings = Cursor(memory, header.OFFSETS["rings"])
         self._seen = max(0, self.at - self.capacity)
         self._look(self._seen, self.at)
 
@@ -96,6 +101,18 @@ class Producer(Side):
         """
         return self.capacity - (self.at - self._look(self._seen, self.at))
 
+    def announce(self, waiting: bool) -> None:
+        """Move the counters that the consumer looks at when it is rung."""
+        self.check()
+        if waiting:
+            self._waits.store((self._waits.load() + 1) & _WORD_MASK)
+        self._rings.store((self._rings.load() + 1) & _WORD_MASK)
+
+    def close(self) -> None:
+        """As `Side.close`."""
+        super().close()
+        self._rings.release()
+
 
 class Consumer(Side):
     """The side that owns the tail."""
@@ -105,6 +122,15 @@ class Consumer(Side):
     ) -> None:
         super().__init__(memory, magic, unit, slot_bytes, label, own="tail")
         self._look(self.at, self.at + self.capacity)
+        self._waits_seen = self._waits.load()
+
+    def awaited(self) -> bool:
+        """Whether the producer has said, since it was asked last, that it waits for room."""
+        waits = self._waits.load()
+        if waits == self._waits_seen:
+            return False
+        self._waits_seen = waits
+        return True
 
     def ready(self) -> int:
         """Bytes (slots) that can be read now. Reads the head once.

@@ -102,6 +102,10 @@ class SlotWriter:
             side.publish(side.at + count)
         return count
 
+    def announce(self, *, waiting: bool = False) -> None:
+        """As `RingWriter.announce`."""
+        self._side.announce(waiting)
+
     def close(self) -> None:
         """Give the memory back; every later push raises RingClosed. Idempotent."""
         self._slots = np.empty(0, self._dtype)
@@ -148,6 +152,10 @@ class SlotReader:
             self._count += count
             side.publish(side.at + count)
         return taken
+
+    def awaited(self) -> bool:
+        """As `RingReader.awaited`."""
+        return self._side.awaited()
 
     def close(self) -> None:
         """Give the memory back; every later drain raises RingClosed. Idempotent."""

@@ -54,6 +54,8 @@ def run(
     seed: int | None = None,
     run_dir: str | Path | None = None,
     durability: str = "async",
+    order: str = "",
+    stdin: int | None = 0,
     listen: Listener | None = None,
 ) -> Run:
     """Run a fleet to its end.
@@ -65,6 +67,8 @@ def run(
         seed: In place of the fleet's.
         run_dir: The run's folder; default ``runs/<fleet>-<n>``.
         durability: "memory", "async" or "sync" (workers/journal_file.py).
+        order: "strict" or "arrival" in place of the fleet's; empty: the fleet's.
+        stdin: Descriptor that a source of that kind reads; None: such a source has ended at once.
         listen: Called with ("run" | "note" | "progress", value).
 
     Returns:
@@ -86,8 +90,10 @@ def run(
             seed=seed,
             run_dir=absolute(run_dir),
             durability=durability,
+            order=order,
         ),
         listen,
+        stdin,
     )
     if summary["exit_code"] == EXIT_INTERRUPTED:
         raise Interrupted(f"interrupted; {summary['run']} has what was done", summary)

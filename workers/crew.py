@@ -7,7 +7,6 @@ and holds its own descriptors, nothing else. Everybody dies with the supervisor.
 import json
 import os
 import random
-import resource
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,16 +14,19 @@ from typing import Any
 from lockstep import shm
 from lockstep.engine.errors import ModelError, UsageError
 from lockstep.engine.fleet import Fleet
-from lockstep.workers import spawn
+from lockstep.shm.header import OFFSETS
+from lockstep.workers import rehearsal, room, spawn
 from lockstep.workers.agent.channel import RingChannel
-from lockstep.workers.agent.process import AgentSpec, agent_main
+from lockstep.workers.agent.guest import Guest
+from lockstep.workers.agent.process import AgentSpec, agent_main, prepared
 from lockstep.workers.links import (
+    AgentEnd,
     AgentLink,
     EngineEnd,
     EngineLink,
     EngineMemory,
     RingPair,
-    ring_slice_bytes,
+    Rung,
 )
 from lockstep.workers.prepare import Prepared, sha256
 from lockstep.workers.seat import Seat
@@ -32,23 +34,30 @@ from lockstep.workers.seat import Seat
 COMPILE_S_MAX = 120.0
 COMPILE_BYTES_MAX = 4 << 30
 PERTURB_S_MAX = 0.3
+RINGS_OFFSET = OFFSETS["rings"]
+REHEARSED_FROM = 16  # Agents. A rehearsal costs as much time as it saves for about so many.
 
 
 class Crew:
     """Processes of one run. `start_inference` before `start_agents`; `end` in any state."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, shared_bell: bool = False) -> None:
         """Make room for everybody.
 
+        Args:
+            fleet: Whose agents they are.
+            shared_bell: All agents ring one bell, `rung` says which did. Else each has its own.
+
         Raises:
-            UsageError: /dev/shm has no room (needed and free bytes are named), or there are not
-                enough descriptors.
+            UsageError: the machine has no room for so many; what they need and what there is, is
+                named (`room`).
         """
         self._fleet = fleet
-        _raise_descriptor_limit(len(fleet.agents))
-        pair = 2 * shm.page_aligned(ring_slice_bytes(fleet.record_bytes_max))
+        shm.sweep()  # First: what dead runs left is room, too.
+        room.check(len(fleet.agents), fleet.record_bytes_max)
+        room.raise_descriptor_limit(len(fleet.agents))
+        pair = room.pair_bytes(fleet.record_bytes_max)
         engine = EngineMemory.slice_bytes(fleet.record_bytes_max)
-        shm.sweep()
         try:
             self._arena = shm.Arena.create([engine] + [pair] * len(fleet.agents))
             self.board = shm.Board.create(shm.next_name(), len(fleet.agents))
@@ -61,11 +70,18 @@ class Crew:
         self.board.seal()
         memory = EngineMemory.create(self._arena.slice(0), fleet.record_bytes_max)
         self.engine_link = EngineLink(memory)
-        self.seats = [
-            Seat(a.name, AgentLink(RingPair.create(self._arena.slice(a.index + 1)), a.name))
-            for a in fleet.agents
-        ]
+        self._bell = shm.SharedDoorbell() if shared_bell else None
+        self.seats = [Seat(a.name, AgentLink(self._pair(a.index), a.name)) for a in fleet.agents]
+        self.rung: Rung | None = None
+        if self._bell is not None:
+            # The ring from an agent is the second half of its slice.
+            counters = self._arena.words(1, pair // 2 + RINGS_OFFSET)
+            self.rung = Rung(self._bell, counters)
         self.engine: spawn.Child | None = None
+        self._rehearsed = b""
+
+    def _pair(self, index: int) -> RingPair:
+        return RingPair.create(self._arena.slice(index + 1), self._bell)
 
     def compile(self, prepared: Prepared, stop: Callable[[], bool]) -> list[bytes]:
         """Machine code for each group, compiled once per module in a limited child.
@@ -83,6 +99,8 @@ class Crew:
                     wasm, f"[agents.{group.name}] {group.module}", group.canonical_nans, stop
                 )
             result.append(codes[key])
+        if len(self._fleet.agents) >= REHEARSED_FROM:
+            self._rehearsed = compile_in_child(rehearsal.WASM, "the rehearsal", True, stop)
         return result
 
     def start_inference(self, spec: Any, stop: Callable[[], bool]) -> dict[str, Any]:
@@ -131,6 +149,11 @@ class Crew:
             specs: By index.
             perturb: As in `Job`.
         """
+        # Here, not in each child: what is there before the first fork is shared by all.
+        if self._rehearsed:
+            rehearsal.rehearse(specs[0], self._rehearsed)
+        channels = [RingChannel(*4 * [AgentEnd(seat.link.pair)]) for seat in self.seats]
+        guests = self._prepare_guests(specs)
         spawn.settle_memory()
         chance = random.Random(perturb)
         order = list(range(len(specs)))
@@ -138,23 +161,30 @@ class Crew:
             chance.shuffle(order)
         for index in order:
             delay_s = chance.random() * PERTURB_S_MAX if perturb else 0.0
-            self._start_agent(self.seats[index], specs[index], delay_s)
+            guest = guests[self._fleet.agents[index].group]
+            self._start_agent(specs[index], channels[index], delay_s, guest)
 
-    def _start_agent(self, seat: Seat, spec: AgentSpec, delay_s: float) -> None:
-        pair = seat.link.pair
+    def _prepare_guests(self, specs: list[AgentSpec]) -> dict[int, Guest]:
+        """A guest of each group, made once: every child of ours goes on with its copy."""
+        guests: dict[int, Guest] = {}
+        for spec in specs:
+            group = self._fleet.agents[spec.index].group
+            if group not in guests:
+                guests[group] = prepared(spec)
+        return guests
+
+    def _start_agent(
+        self, spec: AgentSpec, channel: RingChannel, delay_s: float, guest: Guest
+    ) -> None:
+        seat = self.seats[spec.index]
 
         def body() -> int:
-            time.sleep(delay_s)
-            channel = RingChannel(
-                shm.RingReader(pair.down),
-                shm.RingWriter(pair.up),
-                pair.agent_bell,
-                pair.supervisor_bell,
-            )
-            return agent_main(spec, channel, spawn.confine)
+            if delay_s:
+                time.sleep(delay_s)
+            return agent_main(spec, channel, spawn.confine, guest)
 
         with self._arena.lend(spec.index + 1):
-            seat.child = spawn.fork(f"agent {spec.name}", body, pair.descriptors())
+            seat.child = spawn.fork(f"agent {spec.name}", body, seat.link.pair.descriptors())
 
     def end(self) -> None:
         """Kill and reap everybody, and leave nothing behind.
@@ -192,15 +222,3 @@ def compile_in_child(
 
     name = f"{where}: compiling it"
     return spawn.call(name, body, COMPILE_S_MAX, COMPILE_BYTES_MAX, stop)
-
-
-def _raise_descriptor_limit(agents: int) -> None:
-    # Two bells and a pidfd for each agent, and some for the rest.
-    needed = 3 * agents + 64
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise UsageError(
-            f"{agents} agents need {needed} descriptors, this process may open {hard} (ulimit -Hn)"
-        )
-    if soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

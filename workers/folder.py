@@ -9,6 +9,7 @@ output.jsonl    the output, in item order
 logs/           one file per agent that logged
 summary.json    figures at the end
 run.lock        held (flock) by the supervisor while the run is alive
+control.sock    where a living run is spoken to (workers/control.py); sources have theirs beside it
 """
 
 import fcntl
@@ -26,6 +27,20 @@ from lockstep.workers.journal_file import sync_folder
 JOURNAL = "journal/00000000.journal"
 FLEET, INPUT, OUTPUT = "fleet.toml", "input.jsonl", "output.jsonl"
 MANIFEST, SUMMARY, LOCK, BOARD = "manifest.json", "summary.json", "run.lock", "board.json"
+CONTROL = "control.sock"
+NAMES = (
+    FLEET,
+    INPUT,
+    OUTPUT,
+    MANIFEST,
+    SUMMARY,
+    LOCK,
+    BOARD,
+    CONTROL,
+    "modules",
+    "journal",
+    "logs",
+)
 
 
 class RunFolder:

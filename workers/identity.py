@@ -10,9 +10,11 @@ from lockstep.engine.errors import (
     ProtocolError,
     UsageError,
 )
+from lockstep.engine.fleet_file import ORDERS
 from lockstep.engine.journal import Frame, JournalReader
 from lockstep.engine.journal import format as journal_format
-from lockstep.engine.record import Kind, decode
+from lockstep.engine.outside import from_record
+from lockstep.engine.record import Kind, decode, decode_at
 from lockstep.engine.strict_json import loads
 from lockstep.workers.folder import JOURNAL
 
@@ -47,6 +49,7 @@ def read_manifest(journal: JournalReader, run: Path) -> tuple[dict[str, Any], di
     seed, models = environment.get("seed"), environment.get("models")
     good = {
         "identity: fleet": isinstance(identity.get("fleet"), dict),
+        "identity: order": identity.get("order") in ORDERS,
         "environment: seed": isinstance(seed, int) and not isinstance(seed, bool),
         "environment: fleet_sha256": isinstance(environment.get("fleet_sha256"), str),
         "environment: has_input": isinstance(environment.get("has_input"), bool),
@@ -57,6 +60,29 @@ def read_manifest(journal: JournalReader, run: Path) -> tuple[dict[str, Any], di
         if not fits:
             raise JournalCorrupt(f"{run}: the journal's {key} is missing or of a wrong type")
     return identity, environment
+
+
+def kept_records(journal: JournalReader, run: Path) -> list[bytes]:
+    """What a run kept besides its history, record by record, as written.
+
+    Raises:
+        JournalCorrupt: a frame of them is no records.
+    """
+    records: list[bytes] = []
+    for body in journal.bodies(journal_format.KEPT):
+        offset = 0
+        try:
+            while offset < len(body):
+                record, after = decode_at(body, offset)
+                if record.kind == Kind.OUTSIDE:
+                    from_record(record)
+                elif record.kind != Kind.ORDERED:
+                    raise ProtocolError(f"a record of kind {record.kind}")
+                records.append(body[offset:after])
+                offset = after
+        except ProtocolError as error:
+            raise JournalCorrupt(f"{run}: what the journal kept cannot be read: {error}") from None
+    return records
 
 
 def _object(frame: Frame, kind: Kind, run: Path) -> dict[str, Any]:

@@ -15,12 +15,15 @@ class Job:
         input: Input file; empty: none.
         output: Copy of the output file; empty: only in the run folder.
         seed: In place of the fleet's; None: the fleet's.
+        order: Likewise ("strict" or "arrival"); empty: the fleet's.
+        stdin: Descriptor that the supervisor inherits, for a source of that kind; -1: none.
         run_dir: Folder of the run; empty: ``runs/<fleet>-<n>`` under ``base``.
         base: Working folder of the person.
         durability: "memory", "async" or "sync".
         modules_at: Folder of modules by group; empty: as the fleet says.
         models_at: Model folders by name, in place of the fleet's.
-        verify_of: Run folder whose identity this run must have; empty: none.
+        verify_of: Run folder that this run repeats: its identity must be the same, and what came
+            from outside comes from its record; empty: none.
         entries_max: Stop when so many entries of history are there; 0: at the end.
         perturb: Seed of physical disorder (agents start in another order, each after a delay);
             0: none. No digest may depend on it; tests show that none does.
@@ -31,6 +34,8 @@ class Job:
     input: str = ""
     output: str = ""
     seed: int | None = None
+    order: str = ""
+    stdin: int = -1
     run_dir: str = ""
     durability: str = "async"
     modules_at: str = ""

@@ -5,12 +5,14 @@ The supervisor gets an interpreter of its own: it has to stay single-threaded, a
 Ctrl-C reaches the caller only, which passes it on once.
 """
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from lockstep.engine.errors import (
@@ -54,12 +56,13 @@ class Interrupted(LockstepError):
         self.summary = summary
 
 
-def launch(job: Job, listen: Listener | None = None) -> dict[str, Any]:
+def launch(job: Job, listen: Listener | None = None, stdin: int | None = None) -> dict[str, Any]:
     """Run a job in a supervisor process.
 
     Args:
         job: What to run.
         listen: Called with ("run" | "note" | "progress", value) as they come.
+        stdin: Descriptor handed down for a source of that kind; None: there is none.
 
     Returns:
         The summary. KeyboardInterrupt while waiting is passed on: the first lets the run stop
@@ -70,19 +73,22 @@ def launch(job: Job, listen: Listener | None = None) -> dict[str, Any]:
         Interrupted: stopped by a person before there was a run, or at once.
         RunStopped: the supervisor died.
     """
-    return _Conversation(job, listen).until_the_end()
+    return _Conversation(job, listen, stdin).until_the_end()
 
 
 class _Conversation:
     """One supervisor process and what it says."""
 
-    def __init__(self, job: Job, listen: Listener | None) -> None:
+    def __init__(self, job: Job, listen: Listener | None, stdin: int | None) -> None:
         self._listen = listen
         self._run = ""
         self._interrupts = 0
         self._started = False  # Before that a signal would meet a starting interpreter.
         self._final: dict[str, Any] = {}
         self._heard = b""
+        # Its own standard input is the job's: ours goes down under another number.
+        handed = _duplicate(stdin)
+        self._line = replace(job, stdin=handed).to_json().encode() + b"\n"
         self._process = subprocess.Popen(
             # -P: what lies in the working folder must not shadow a module.
             [sys.executable, "-P", "-m", "lockstep.workers.supervisor"],
@@ -91,8 +97,10 @@ class _Conversation:
             bufsize=0,
             env={**os.environ, **ENVIRONMENT},
             start_new_session=True,
+            pass_fds=() if handed < 0 else (handed,),
         )
-        self._line = job.to_json().encode() + b"\n"
+        if handed >= 0:
+            os.close(handed)
 
     def until_the_end(self) -> dict[str, Any]:
         """As `launch`."""
@@ -169,3 +177,11 @@ class _Conversation:
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         more = f"; {where}" if self._run else ""
         return RunStopped(f"the supervisor process ended with {how}{more}")
+
+
+def _duplicate(descriptor: int | None) -> int:
+    """Another number for it, above the standard ones; -1: there is none, or it is closed."""
+    try:
+        return -1 if descriptor is None else fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    except OSError:
+        return -1

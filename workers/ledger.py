@@ -54,10 +54,16 @@ class Ledger:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._output = os.open(folder.path / OUTPUT, flags, 0o600)
         self._lines: list[bytes] = []
+        self._kept: list[bytes] = []
         self.entries = 0
+
+    def keep(self, record: bytes) -> None:
+        """A record that is no history; it lies before whatever is appended after it."""
+        self._kept.append(record)
 
     def append(self, entry: Entry) -> None:
         """The next entry of history."""
+        self._write_kept()
         self.entries += 1
         self.digest.add(entry)
         self._journal.append(journal_format.HISTORY, entry.body)
@@ -80,6 +86,7 @@ class Ledger:
         Raises:
             OSError, JournalError: nothing more may be shown; what was acknowledged stands.
         """
+        self._write_kept()
         self._file.reveal()
         if self._lines:
             write_all(self._output, b"".join(self._lines))
@@ -89,7 +96,13 @@ class Ledger:
     def close(self) -> None:
         """Write and sync what is left."""
         try:
+            self._write_kept()
             self._file.close()
             self._folder.flush_logs()
         finally:
             os.close(self._output)
+
+    def _write_kept(self) -> None:
+        if self._kept:
+            kept, self._kept = self._kept, []
+            self._journal.append(journal_format.KEPT, b"".join(kept))

@@ -1,7 +1,8 @@
 """Links: the two ends of what the supervisor shares with an agent or the inference process.
 
 The supervisor never blocks on a ring: what an in-ring cannot take waits in its heap, and the
-other side rings when it has drained. The other side may block, since this one always drains.
+other side rings when it has drained. The other side may block, since this one always drains, and
+is rung when there is room if it has said that it waits.
 """
 
 from collections import deque
@@ -9,8 +10,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 
 from lockstep import shm
+from lockstep.engine.record import Kind
 from lockstep.engine.wire import RESULT_SLOT, TICKET_SLOT, Slots
 
 SLOTS_CAPACITY = 4096
@@ -31,31 +34,65 @@ class RingPair:
         down: Memory of the ring to the agent.
         up: Memory of the ring from it.
         agent_bell: The agent waits for it: events or room.
-        supervisor_bell: The supervisor waits for it: records or room.
+        supervisor_bell: The supervisor waits for it: records or room. Its own, or one for all
+            agents: then who takes its rings looks which of them rang (`Rung`).
+        shared: Whether it is one for all.
     """
 
     down: memoryview
     up: memoryview
     agent_bell: shm.Doorbell
     supervisor_bell: shm.Doorbell
+    shared: bool = False
 
     @classmethod
-    def create(cls, memory: memoryview) -> "RingPair":
-        """Lay both rings over a slice; half of it each."""
+    def create(cls, memory: memoryview, shared_bell: shm.Doorbell | None = None) -> "RingPair":
+        """Lay both rings over a slice; half of it each.
+
+        Args:
+            memory: The slice.
+            shared_bell: The supervisor's one for all agents; None: one for this pair is made.
+        """
         half = len(memory) // 2
         down, up = memory[:half], memory[half:]
         shm.create_ring(down)
         shm.create_ring(up)
-        return cls(down, up, shm.Doorbell.create(), shm.Doorbell.create())
+        bell = shared_bell or shm.Doorbell.create()
+        return cls(down, up, shm.Doorbell.create(), bell, shared_bell is not None)
 
     def descriptors(self) -> list[int]:
         """What the agent process keeps open."""
-        return [*self.agent_bell.descriptors(), *self.supervisor_bell.descriptors()]
+        return [*self.agent_bell.descriptors(), *self.supervisor_bell.ringing_descriptors()]
 
     def close(self) -> None:
-        """Close both bells."""
+        """Close the bells, but not one that is shared."""
         self.agent_bell.close()
-        self.supervisor_bell.close()
+        if not self.shared:
+            self.supervisor_bell.close()
+
+
+class Rung:
+    """Which agents rang the bell that they share: the counters in their rings that have moved.
+
+    Args:
+        bell: The supervisor's, for all agents.
+        counters: u64 for each agent, the word ``rings`` of its ring up: written by its process,
+            which so can wake the supervisor in vain, and hide nobody's ring but its own.
+    """
+
+    def __init__(self, bell: shm.Doorbell, counters: npt.NDArray[np.uint64]) -> None:
+        self.bell = bell
+        self._counters = counters
+        self._seen = counters.copy()
+
+    def take(self) -> list[int]:
+        """Clear the bell; the agents that rang since, by index, each once."""
+        self.bell.clear()  # First, so that no ring is lost: who rings from now on rings again.
+        now = self._counters.copy()
+        (changed,) = (now != self._seen).nonzero()
+        self._seen = now
+        found: list[int] = changed.tolist()
+        return found
 
 
 class AgentLink:
@@ -64,7 +101,7 @@ class AgentLink:
     def __init__(self, pair: RingPair, name: str) -> None:
         self.pair = pair
         self._writer = shm.RingWriter(pair.down, f"ring to agent {name}")
-        self._reader = shm.RingReader(pair.up, f"ring from agent {name}")
+        self._reader = shm.RingReader(pair.up, f"ring from agent {name}", mark_from=Kind.END)
         self._queue: deque[bytes] = deque()
         self._sent = 0  # Of the first of the queue.
 
@@ -88,14 +125,56 @@ class AgentLink:
             self.pair.agent_bell.ring()
 
     def drain(self) -> bytes:
-        """Everything that arrived. Clears the bell first, so that no ring is lost."""
-        self.pair.supervisor_bell.clear()
-        data = self._reader.drain()
-        if data:
-            self.pair.agent_bell.ring()  # It may wait for the room just made.
+        """As `take`, the records alone."""
+        return self.take().data
+
+    def take(self) -> shm.Taken:
+        """Everything that arrived; records that are not a guest's are marked.
+
+        Clears the bell first, so that no ring is lost (a shared one was cleared before: `Rung`).
+        """
+        if not self.pair.shared:
+            self.pair.supervisor_bell.clear()
+        taken = self._reader.take()
+        if self._reader.awaited():
+            self.pair.agent_bell.ring()  # It waits for the room just made.
         if self._queue:
             self.flush()
-        return data
+        return taken
+
+
+class AgentEnd:
+    """The agent process's end: all that a `workers.agent.channel.RingChannel` is made of."""
+
+    def __init__(self, pair: RingPair) -> None:
+        self._bell = pair.agent_bell
+        self._reader = shm.RingReader(pair.down, "ring from the supervisor")
+        self._writer = shm.RingWriter(pair.up, "ring to the supervisor")
+        self._supervisor_bell = pair.supervisor_bell
+
+    def drain(self) -> bytes:
+        """Records that arrived."""
+        return self._reader.drain()
+
+    def push_many(self, records: bytes, start: int) -> int:
+        """Push records from offset ``start`` on; the offset that was reached.
+
+        Nothing fitted: the caller waits for the bell, and the supervisor is told so.
+        """
+        reached = self._writer.push_many(records, start)
+        if reached == start < len(records):
+            self._writer.announce(waiting=True)
+            self._supervisor_bell.ring()
+        return reached
+
+    def ring(self) -> None:
+        """Ring the supervisor's bell, by name."""
+        self._writer.announce()
+        self._supervisor_bell.ring()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for one's own."""
+        return self._bell.wait(timeout_s)
 
 
 @dataclass(slots=True)
@@ -169,7 +248,11 @@ class EngineLink:
         taken = self._slots.push(rows) if len(rows) else 0
         for _ in range(taken):
             self._ready.popleft()
-        if taken:
+        if self._queue:
+            self._records.announce(waiting=True)
+        if self._ready:
+            self._slots.announce(waiting=True)
+        if taken or self._queue or self._ready:
             self.memory.engine_bell.ring()
 
     def drain(self) -> tuple[Slots, bytes]:
@@ -177,7 +260,7 @@ class EngineLink:
         self.memory.supervisor_bell.clear()
         slots = self._results.drain()
         records = self._answers.drain()
-        if len(slots) or records:
+        if self._results.awaited() | self._answers.awaited():  # Both are asked.
             self.memory.engine_bell.ring()
         if self._queue or self._ready:
             self.flush()
@@ -199,7 +282,7 @@ class EngineEnd:
         self._memory.engine_bell.clear()
         slots = self._slots.drain()
         records = self._records.drain()
-        if len(slots) or records:
+        if self._slots.awaited() | self._records.awaited():  # Both are asked.
             self._memory.supervisor_bell.ring()
         return slots, records
 
@@ -212,18 +295,21 @@ class EngineEnd:
         sent = 0
         while sent < len(records):
             reached = self._answers.push_many(records, sent)
+            if reached == sent:
+                self._answers.announce(waiting=True)
             self._pushed(reached > sent)
             sent = reached
         start = 0
         while start < len(slots):
             taken = self._results.push(slots[start:])
+            if not taken:
+                self._results.announce(waiting=True)
             self._pushed(taken > 0)
             start += taken
         # A ring that meant tickets may have been taken by a wait for room: look again.
         self._memory.engine_bell.ring()
 
     def _pushed(self, any_pushed: bool) -> None:
-        if any_pushed:
-            self._memory.supervisor_bell.ring()
-        else:
+        self._memory.supervisor_bell.ring()
+        if not any_pushed:
             self._memory.engine_bell.wait()

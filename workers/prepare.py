@@ -12,12 +12,14 @@ from typing import Any
 
 from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import SEED_MAX, Fleet
-from lockstep.engine.fleet_file import parse
+from lockstep.engine.fleet_file import ORDERS, parse
 from lockstep.engine.items import InputItem, parse_input
 from lockstep.engine.record import HEADER_BYTES
 from lockstep.engine.strict_json import dumps, loads
 from lockstep.engine.version import JOURNAL_FORMAT, LOGIC_FLAGS, VERSION
 from lockstep.workers.agent.engine_config import code_generation
+from lockstep.workers.commands import Command, find_commands
+from lockstep.workers.sources import check_sources
 
 FLEET_BYTES_MAX = 16 << 20
 PACKAGES = ("numpy", "onnxruntime-gpu", "onnxruntime", "wasmtime", "tokenizers", "jinja2")
@@ -33,6 +35,7 @@ class Prepared:
         input_bytes: The input as it is; None without input.
         items: Parsed input.
         modules: Module bytes by group index.
+        commands: Of the tools, by index; of a run that repeats another, none.
     """
 
     fleet: Fleet
@@ -40,19 +43,26 @@ class Prepared:
     input_bytes: bytes | None
     items: list[InputItem]
     modules: tuple[bytes, ...]
+    commands: tuple[Command, ...] = ()
 
 
-def read_fleet(path: Path, seed: int | None) -> tuple[Fleet, bytes]:
-    """Read and check a fleet file; ``seed`` takes the place of the file's.
+def read_fleet(path: Path, seed: int | None, order: str = "") -> tuple[Fleet, bytes]:
+    """Read and check a fleet file; ``seed`` and ``order`` take the place of the file's.
 
     Raises:
         UsageError: it cannot be read, or as `engine.fleet.parse`.
     """
     if seed is not None and (type(seed) is not int or not 0 <= seed <= SEED_MAX):
         raise UsageError(f"seed is {seed!r}, expected a whole number from 0 to {SEED_MAX}")
+    if order not in ("", *ORDERS):
+        raise UsageError(f"order is {order!r}, expected {' or '.join(ORDERS)}")
     data = read_file(path, "fleet file", FLEET_BYTES_MAX)
     fleet = parse(data, str(path))
-    return (fleet if seed is None else replace(fleet, seed=seed)), data
+    if seed is not None:
+        fleet = replace(fleet, seed=seed)
+    if order:
+        fleet = replace(fleet, schedule=replace(fleet.schedule, order=order))
+    return fleet, data
 
 
 def prepare(
@@ -61,6 +71,7 @@ def prepare(
     seed: int | None,
     modules_at: Path | None = None,
     models_at: dict[str, str] | None = None,
+    order: str = "",
 ) -> Prepared:
     """Read everything a run is made from.
 
@@ -68,13 +79,15 @@ def prepare(
         fleet_path: The fleet file.
         input_path: The input; None: there is none.
         seed: In place of the file's.
-        modules_at: Folder of a run: modules are its ``<group>.wasm``.
+        modules_at: Folder of a run to repeat: modules are its ``<group>.wasm``, and no tool is
+            looked for.
         models_at: Model folders by name, in place of the file's paths.
+        order: In place of the file's; empty: the file's.
 
     Raises:
         UsageError: something is missing, unreadable, malformed or too large.
     """
-    fleet, data = read_fleet(fleet_path, seed)
+    fleet, data = read_fleet(fleet_path, seed, order)
     base = fleet_path.resolve().parent
     models_at = models_at or {}
     unknown = [name for name in models_at if name not in {m.name for m in fleet.models}]
@@ -94,7 +107,9 @@ def prepare(
     for group in fleet.groups:
         path = base / group.module if modules_at is None else modules_at / f"{group.name}.wasm"
         modules.append(read_file(path, f"module of [agents.{group.name}]", fleet.module_bytes_max))
-    return Prepared(fleet, data, input_bytes, items, tuple(modules))
+    check_sources(fleet, str(fleet_path))
+    commands = find_commands(fleet, base, str(fleet_path)) if modules_at is None else ()
+    return Prepared(fleet, data, input_bytes, items, tuple(modules), commands)
 
 
 def read_file(path: Path, what: str, bytes_max: int) -> bytes:
@@ -135,7 +150,7 @@ def identity(prepared: Prepared, model_files: list[dict[str, str]]) -> dict[str,
     value = {
         "format": JOURNAL_FORMAT,
         "logic_flags": LOGIC_FLAGS,
-        "order": "strict",
+        "order": prepared.fleet.schedule.order,
         "fleet": settings,
         "input": None if prepared.input_bytes is None else sha256(prepared.input_bytes),
         "code_generation": code_generation(),

@@ -5,7 +5,18 @@ from dataclasses import dataclass, field
 
 from lockstep.engine.effects import Turn
 from lockstep.engine.errors import RunStopped
-from lockstep.engine.record import HEADER, Kind, Outcome, aligned, decode_at, decode_end
+from lockstep.engine.record import (
+    DIGEST_BYTES,
+    HEADER,
+    HEADER_BYTES,
+    PEER_NONE,
+    Kind,
+    Outcome,
+    TurnEnd,
+    aligned,
+    decode_at,
+    decode_end,
+)
 from lockstep.workers.links import AgentLink
 from lockstep.workers.spawn import Child
 
@@ -20,6 +31,8 @@ class Seat:
         child: Its process, while there is one.
         loaded: It said READY.
         ended: Its last END said that the guest has ended: its process leaves by itself.
+        progress: Of the turn that is running: its number and the fuel it has burnt so far, at
+            least. Who reads it clears it; only a higher one comes after it.
     """
 
     name: str
@@ -27,6 +40,9 @@ class Seat:
     child: Child | None = None
     loaded: bool = False
     ended: bool = False
+    progress: tuple[int, int] | None = None
+    _turn: int = 0  # That is running, or will be the next.
+    _burnt: int = 0  # In it, at least.
     _parts: list[bytes] = field(default_factory=list)
     _count: int = 0
 
@@ -38,29 +54,31 @@ class Seat:
                 what it says it sent.
             RingCorrupt: as `shm.RingReader`.
         """
-        data = self.link.drain()
+        data, count, marks = self.link.take()
         turns = []
-        start = offset = 0  # The guest's own records since `start` are kept as one part.
-        while offset < len(data):
+        start = number = 0  # The guest's own records from `start` on were not kept yet.
+        for offset, before in marks:
+            self._keep(data[start:offset], before - number)
             size, kind = HEADER.unpack_from(data, offset)[:2]
-            after = offset + aligned(size)
-            if kind < Kind.END:
-                self._count += 1
+            start, number = offset + aligned(size), before + 1
+            if kind == Kind.END:
+                turns.append(self._end(data[offset:start]))
+            elif kind == Kind.READY:
+                self.loaded = True
+            elif kind == Kind.PROGRESS:
+                self._note_progress(data[offset:start])
             else:
-                self._parts.append(data[start:offset])
-                start = after
-                if kind == Kind.END:
-                    turns.append(self._end(data[offset:after]))
-                elif kind == Kind.READY:
-                    self.loaded = True
-                else:
-                    raise self._accident(kind, data[offset:after])
-            offset = after
-        self._parts.append(data[start:])
+                raise self._accident(kind, data[offset:start])
+        self._keep(data[start:], count - number)
         return turns
 
+    def _keep(self, records: bytes, count: int) -> None:
+        if count:
+            self._parts.append(records)
+            self._count += count
+
     def _end(self, data: bytes) -> Turn:
-        end = decode_end(decode_at(data, 0)[0])
+        end = _read_end(data)
         records, count = b"".join(self._parts), self._count
         self._parts, self._count = [], 0
         if end.count != count or end.digest != hashlib.sha256(records).digest():
@@ -69,10 +87,32 @@ class Seat:
                 f"{end.count}, or their hash differs; the turn does not count"
             )
         self.ended = end.outcome != Outcome.BLOCKED
+        self.progress, self._turn, self._burnt = None, end.turn + 1, 0
         return Turn(end.turn, end.fuel, end.outcome, end.reason, records)
+
+    def _note_progress(self, data: bytes) -> None:
+        record = decode_at(data, 0)[0]
+        if record.payload or record.flags or record.peer != PEER_NONE:
+            raise RunStopped(
+                f"agent {self.name}: PROGRESS with {len(record.payload)} bytes, flags "
+                f"{record.flags} and peer {record.peer}, expected none of them"
+            )
+        # Of another turn than the one that is running, or less than before: publishing is an
+        # optimisation, so what says nothing is not worth a run.
+        if record.id == self._turn and record.item > self._burnt:
+            self._burnt = record.item
+            self.progress = (record.id, record.item)
 
     def _accident(self, kind: int, data: bytes) -> RunStopped:
         if kind != Kind.ACCIDENT:
             return RunStopped(f"agent {self.name}: sent a record of kind {kind}")
         reason = decode_at(data, 0)[0].payload.decode("utf-8", "replace")
         return RunStopped(f"agent {self.name}: accident: {reason}")
+
+
+def _read_end(data: bytes) -> TurnEnd:
+    """An END; the common one, of a guest that waits for events, without further ado."""
+    size, _, outcome, turn, fuel, count, reserved = HEADER.unpack_from(data)
+    if size == HEADER_BYTES + DIGEST_BYTES and not outcome and not reserved:
+        return TurnEnd(turn, Outcome.BLOCKED, fuel, count, data[HEADER_BYTES:], "")
+    return decode_end(decode_at(data, 0)[0])

@@ -22,15 +22,29 @@ from lockstep.engine.errors import (
     EXIT_INTERRUPTED,
     LockstepBug,
     LockstepError,
+    RunStopped,
     UsageError,
 )
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_RESET = (signal.SIGPIPE, signal.SIGCHLD, signal.SIGUSR1)
-# They go to whole groups; what they mean is the supervisor's to decide, and children die with it.
-_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_DEFAULT, _IGNORE = 0, 1  # SIG_DFL and SIG_IGN of C.
+_KILL = int(signal.SIGKILL)
+# Interrupts go to whole groups; what they mean is the supervisor's to decide, and children die
+# with it.
+_DISPOSITIONS = (
+    *((int(each), _DEFAULT) for each in (signal.SIGPIPE, signal.SIGCHLD, signal.SIGUSR1)),
+    *((int(each), _IGNORE) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)),
+)
+# C functions, called with Python's lock held. What Python adds to them costs an agent process
+# memory: a page that a child writes to, be it a reference count, is its own from then on, and so
+# is one that the parent writes to before its next fork. `os.fork` gives the modules `threading` and
+# `random` new locks and a new state, which a process of one thread that draws nothing does not
+# need (0.4 MB); `signal.signal` makes enumerations of everything (0.4 MB).
+_LIBC = ctypes.PyDLL(None)
+_LIBC.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+_LIBC.signal.restype = ctypes.c_void_p
+TASKS = Path("/proc/self/task")
 LOOK_S = 0.2  # While waiting for a child that prepares: how often to look whether to give up.
 
 
@@ -66,9 +80,12 @@ def fork(name: str, body: Callable[[], int], keep: Sequence[int]) -> Child:
 
     Raises:
         LockstepBug: this process has more than one thread.
+        RunStopped: the kernel has no room for one more process.
     """
-    threads = list(Path("/proc/self/task").iterdir())
-    if len(threads) != 1:
+    # Every page that is written to between two forks is one page more of each child: so little is
+    # done here. A folder has two links and one more for each folder in it.
+    if TASKS.stat().st_nlink != 3:
+        threads = list(TASKS.iterdir())
         names = sorted((thread / "comm").read_text().strip() for thread in threads)
         raise LockstepBug(
             f"fork of {name}: {len(threads)} threads ({', '.join(names)}), expected 1"
@@ -76,7 +93,9 @@ def fork(name: str, body: Callable[[], int], keep: Sequence[int]) -> Child:
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
-    pid = os.fork()
+    pid = _LIBC.fork()
+    if pid < 0:
+        raise RunStopped(f"fork of {name}: the kernel has no room for one more process")
     if pid == 0:
         _be_child(name, parent, body, keep)
     return Child(name, pid, os.pidfd_open(pid))
@@ -97,12 +116,10 @@ def confine() -> None:
 def _be_child(name: str, parent: int, body: Callable[[], int], keep: Sequence[int]) -> None:
     code = EXIT_BUG
     try:
-        signal.set_wakeup_fd(-1)
-        for number in _RESET:
-            signal.signal(number, signal.SIG_DFL)
-        for number in _IGNORED:
-            signal.signal(number, signal.SIG_IGN)
-        _LIBC.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        signal.set_wakeup_fd(-1)  # Its number is the parent's: soon another file has it here.
+        for number, disposition in _DISPOSITIONS:
+            _LIBC.signal(number, disposition)
+        _LIBC.prctl(PR_SET_PDEATHSIG, _KILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(EXIT_BUG)  # The parent died before the death signal was armed.
         _close_others(keep)

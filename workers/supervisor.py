@@ -6,10 +6,8 @@ history of them, and the loop here journals it, wakes agents, issues tickets and
 
 import os
 import select
-import signal
 import sys
-import traceback
-from collections.abc import Callable
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,16 +28,21 @@ from lockstep.engine.sequencer import Sequencer
 from lockstep.engine.wire import StepAssembler, ToEngine
 from lockstep.shm import RingError
 from lockstep.workers import folder as folders
-from lockstep.workers import prepare, view
-from lockstep.workers.agent.process import AgentSpec
+from lockstep.workers import prepare, spawn, view
+from lockstep.workers.agent.spec import AgentSpec
 from lockstep.workers.crew import Crew
+from lockstep.workers.deaths import how, told
+from lockstep.workers.doors import Doors, stdin_of
 from lockstep.workers.folder import RunFolder
-from lockstep.workers.identity import check_identity
-from lockstep.workers.inference.spec import InferenceSpec
+from lockstep.workers.identity import check_identity, kept_records, read_journal
 from lockstep.workers.job import Job
 from lockstep.workers.ledger import Ledger
+from lockstep.workers.loop import Loop
 from lockstep.workers.report import Reporter
 from lockstep.workers.signals import Signals
+from lockstep.workers.specs import agent_specs, inference_spec
+from lockstep.workers.stalls import Stalls
+from lockstep.workers.summary import ending, figures, waits
 from lockstep.workers.view import View
 
 
@@ -71,12 +74,22 @@ class Supervisor:
             job.seed,
             Path(job.modules_at) if job.modules_at else None,
             job.models_at,
+            job.order,
         )
         self._fleet = fleet = prepared.fleet
-        self._sequencer = Sequencer(fleet, prepared.items)
-        if job.input_path is None and self._sequencer.world.schedule.takes_input:
-            self._reporter.say("note", "no input was given (--input), so there are no items")
-        self._crew = crew = Crew(fleet)
+        self._commands = prepared.commands
+        self._stdin = stdin_of(fleet, job.stdin)
+        self._sequencer = Sequencer(fleet, prepared.items, self._recorded())
+        self._loop = Loop()
+        self._doors = Doors(self._loop, fleet, prepared.items, self._sequencer, not job.verify_of)
+        streams = any(not source.to for source in fleet.sources)
+        if (
+            job.input_path is None
+            and not streams
+            and self._sequencer.world.desk.schedule.takes_input
+        ):
+            self._note("no input was given (--input), so there are no items")
+        self._crew = crew = Crew(fleet, shared_bell=True)
         try:
             codes = crew.compile(prepared, self._given_up)
             said = self._load_models()
@@ -86,7 +99,7 @@ class Supervisor:
             environment = prepare.environment(prepared, providers)
             if job.verify_of:
                 for line in check_identity(Path(job.verify_of), identity, environment):
-                    self._reporter.say("note", f"since the run: {line}")
+                    self._note(f"since the run: {line}")
             self._folder = RunFolder.create(wanted, Path(job.base), fleet.name)
             try:
                 self._fill_folder(prepared, identity, environment)
@@ -96,9 +109,16 @@ class Supervisor:
                     f"{self._folder.path}: cannot fill the run folder: {error}; it was removed"
                 ) from None
             self._reporter.say("run", str(self._folder.path))
-            return self._live([self._agent_spec(n, codes) for n in range(len(fleet.agents))])
+            return self._live(agent_specs(fleet, codes))
         finally:
             crew.end()
+
+    def _recorded(self) -> list[bytes] | None:
+        """What the run to repeat had kept from outside; None: this one is live."""
+        if not self._job.verify_of:
+            return None
+        run = Path(self._job.verify_of)
+        return kept_records(read_journal(run), run)
 
     def _given_up(self) -> bool:
         """Whether to stop preparing: a signal came, or our parent is gone."""
@@ -111,18 +131,10 @@ class Supervisor:
         fleet = self._fleet
         if not fleet.models:
             return {"models": [], "notes": []}
-        spec = InferenceSpec(
-            models=fleet.models,
-            agent_names=tuple(agent.name for agent in fleet.agents),
-            seed=fleet.seed,
-            frozen_date=fleet.frozen_date,
-            lookahead=fleet.schedule.lookahead,
-            priority_steps=fleet.schedule.priority_steps,
-            record_bytes_max=fleet.record_bytes_max,
-        )
+        spec = inference_spec(fleet, repeats=bool(self._job.verify_of))
         said = self._crew.start_inference(spec, self._given_up)
         for note in said["notes"]:
-            self._reporter.say("note", note)
+            self._note(note)
         return said
 
     def _fill_folder(
@@ -145,28 +157,6 @@ class Supervisor:
         )
         folder.write_json(folders.BOARD, {"name": self._crew.board.name})
 
-    def _agent_spec(self, index: int, codes: list[bytes]) -> AgentSpec:
-        fleet = self._fleet
-        agent = fleet.agents[index]
-        group = fleet.groups[agent.group]
-        return AgentSpec(
-            name=agent.name,
-            index=index,
-            replica=agent.replica,
-            seed=fleet.seed,
-            code=codes[agent.group],
-            memory_bytes_max=group.memory_bytes_max,
-            turn_fuel_max=group.turn_fuel_max,
-            turn_out_bytes_max=group.turn_out_bytes_max,
-            record_bytes_max=fleet.record_bytes_max,
-            log_lines_max=group.log_lines_max,
-            log_bytes_max=group.log_bytes_max,
-            table_elements_max=group.table_elements_max,
-            frozen_epoch_us=fleet.frozen_epoch_us,
-            step_us=fleet.step_us,
-            canonical_nans=group.canonical_nans,
-        )
-
     # -- the loop -----------------------------------------------------------------------------
 
     def _live(self, specs: list[AgentSpec]) -> int:
@@ -174,13 +164,19 @@ class Supervisor:
         self._finish: actions.Finish | None = None
         self._assembler = StepAssembler()
         self._view = View(self._crew.board, self._crew.seats, self._sequencer)
+        names = [agent.name for agent in self._fleet.agents]
+        self._stalls = Stalls(names, self._fleet.schedule.fuel_per_step)
+        self._began_s = time.monotonic()
         stopped, code = "", EXIT_OK
         try:
+            self._doors.start_tools(self._commands, self._child_ended)
             self._crew.start_agents(specs, self._job.perturb)
             self._register()
             self._sequencer.start()
+            self._doors.listen(self._folder.path, self._stdin, self._note)
             self._perform()
             while self._finish is None:
+                self._refuse_starving()
                 self._wait()
                 self._perform()
                 if 0 < self._job.entries_max <= self._ledger.entries:
@@ -197,22 +193,17 @@ class Supervisor:
         return self._close(stopped, code)
 
     def _register(self) -> None:
-        self._poll = select.epoll()
-        self._handlers: dict[int, Callable[[], None]] = {}
-        self._watch(self._signals.descriptor, self._signals.clear)
-        self._watch(0, self._parent_spoke)
+        watch = self._loop.watch
+        watch(self._signals.descriptor, self._signals.clear)
+        watch(0, self._parent_spoke)
         if self._crew.engine is not None:
-            self._watch(self._crew.engine.pidfd, self._engine_ended)
-            self._watch(self._crew.engine_link.memory.supervisor_bell.fileno(), self._from_engine)
+            watch(self._crew.engine.pidfd, self._engine_ended)
+            watch(self._crew.engine_link.memory.supervisor_bell.fileno(), self._from_engine)
+        assert self._crew.rung is not None
+        watch(self._crew.rung.bell.fileno(), self._from_agents)
         for index, seat in enumerate(self._crew.seats):
-            bell = seat.link.pair.supervisor_bell
-            self._watch(bell.fileno(), partial(self._from_agent, index))
             if seat.child is not None:
-                self._watch(seat.child.pidfd, partial(self._agent_ended, index))
-
-    def _watch(self, descriptor: int, handler: Callable[[], None]) -> None:
-        self._handlers[descriptor] = handler
-        self._poll.register(descriptor, select.EPOLLIN)
+                watch(seat.child.pidfd, partial(self._agent_ended, index))
 
     def _wait(self) -> None:
         """Block until something happened, and take it in.
@@ -221,23 +212,40 @@ class Supervisor:
             KeyboardInterrupt: a signal came, or our parent is gone. It goes before everything
                 that came with it: a signal to the whole group ends our children, too.
         """
-        ready = [descriptor for descriptor, _ in self._poll.poll(self._view.timeout_s())]
-        for descriptor in (self._signals.descriptor, 0):
-            if descriptor in ready:
-                self._handlers[descriptor]()
+        # What came in while the last batch was revealed has not been pumped yet.
+        at_once = self._doors.gate.unseen
+        ready = self._loop.wait(0.0 if at_once else self._view.timeout_s())
+        if self._signals.descriptor in ready:
+            self._signals.clear()
+        if 0 in ready:
+            self._parent_spoke()
         if self._signals.count or self._orphaned:
             raise KeyboardInterrupt
-        for descriptor in ready:
-            handler = self._handlers.get(descriptor)
-            if handler is not None and descriptor not in (self._signals.descriptor, 0):
-                handler()
+        self._loop.dispatch(d for d in ready if d not in (0, self._signals.descriptor))
         self._view.update()
         if self._reporter.progress_due():
-            self._reporter.progress(self._view.progress())
+            self._reporter.progress(self._progress())
+
+    def _refuse_starving(self) -> None:
+        """A second execution waits for nobody outside: what is not in the record never comes.
+
+        Raises:
+            RunStopped: nothing runs, nothing is asked of the model, and the run has not ended.
+        """
+        sequencer = self._sequencer
+        if not self._job.verify_of or sequencer.world.requests.open_count():
+            return
+        if not sequencer.waits_for():
+            raise RunStopped("the record has nothing more that came from outside")
 
     def _parent_spoke(self) -> None:
         if not os.read(0, 4096):
             self._orphaned = True
+
+    def _from_agents(self) -> None:
+        assert self._crew.rung is not None
+        for index in self._crew.rung.take():
+            self._from_agent(index)
 
     def _from_agent(self, index: int) -> None:
         seat = self._crew.seats[index]
@@ -245,8 +253,12 @@ class Supervisor:
         turns = seat.receive()
         if seat.loaded and not was_loaded:
             self._view.set_state(index, view.RUNNING)  # It is in its turn 0.
+        if seat.progress is not None:
+            (number, fuel), seat.progress = seat.progress, None
+            self._sequencer.fuel_published(index, number, fuel)
         for turn in turns:
             self._sequencer.turn_ended(index, turn)
+            self._stalls.ended(index, turn.fuel)
             self._view.set_state(index, view.IDLE)
 
     def _from_engine(self) -> None:
@@ -259,21 +271,21 @@ class Supervisor:
         assert seat.child is not None
         self._from_agent(index)  # What it published before it died counts.
         child, seat.child = seat.child, None
-        self._forget(child.pidfd)
-        status = child.reap()
+        self._loop.forget(child.pidfd)
         self._view.set_state(index, view.GONE)
-        if not seat.ended:
-            raise RunStopped(f"agent {seat.name} (process {child.pid}) {_how(status)}")
+        if seat.ended:
+            child.reap()
+        else:
+            self._child_ended(f"agent {seat.name}", child)
 
     def _engine_ended(self) -> None:
         assert self._crew.engine is not None
         child, self._crew.engine = self._crew.engine, None
-        self._forget(child.pidfd)
-        raise RunStopped(f"the inference process (process {child.pid}) {_how(child.reap())}")
+        self._loop.forget(child.pidfd)
+        self._child_ended("the inference process", child)
 
-    def _forget(self, descriptor: int) -> None:
-        self._poll.unregister(descriptor)
-        del self._handlers[descriptor]
+    def _child_ended(self, name: str, child: spawn.Child) -> None:
+        raise RunStopped(f"{name} (process {child.pid}) {how(child.reap())}")
 
     def _perform(self) -> None:
         """Do what the sequencer says, in its order; then show what is promised."""
@@ -282,7 +294,11 @@ class Supervisor:
             match action:
                 case actions.Append():
                     self._ledger.append(action.entry)
+                case actions.Keep():
+                    self._ledger.keep(action.record)
+                    self._doors.gate.kept(action.record)
                 case actions.Wake():
+                    self._doors.woken(action)
                     step, micro = action.tag
                     data = encode_wake(action.turn, step, micro, action.events, action.count)
                     self._crew.seats[action.agent].link.send(data)
@@ -299,6 +315,8 @@ class Supervisor:
                     self._ledger.output(action.line)
                 case actions.Log():
                     self._ledger.log(self._fleet.agents[action.agent].name, action)
+                case actions.CallTool() | actions.StopTool():
+                    self._doors.later(action)
                 case actions.Bury():
                     self._bury(action.agent)
                 case actions.Finish():
@@ -306,8 +324,11 @@ class Supervisor:
         if self._crew.engine is not None:
             engine.flush()
         self._ledger.reveal()
+        self._doors.reveal()
+        self._stalls.look(self._sequencer.held_by(), self._sequencer.step)
 
     def _bury(self, index: int) -> None:
+        self._doors.ended(index)
         seat = self._crew.seats[index]
         if seat.child is not None and not seat.ended:
             seat.ended = True  # It waits for events that will never come.
@@ -317,8 +338,11 @@ class Supervisor:
     # -- the end --------------------------------------------------------------------------------
 
     def _close(self, stopped: str, code: int) -> int:
+        run_s = time.monotonic() - self._began_s
+        self._doors.close()
         self._crew.end()
-        self._reporter.progress(self._view.progress())
+        self._doors.end_orphans()
+        self._reporter.progress(self._progress())
         folder = self._folder
         try:
             self._ledger.close()
@@ -326,63 +350,39 @@ class Supervisor:
                 folders.copy_output(folder.path, Path(self._job.output))
         except (LockstepError, OSError) as error:
             stopped, code = stopped or str(error), code or EXIT_UNFINISHED
-        summary = self._summary(stopped, code)
+        summary = self._summary(stopped, code, run_s)
         try:
             folder.write_json(folders.SUMMARY, summary | {"agents": self._view.table()})
             (folder.path / folders.BOARD).unlink()
         except OSError as error:
-            self._reporter.say("note", f"{folder.path}: {folders.SUMMARY} was not written: {error}")
+            self._note(f"{folder.path}: {folders.SUMMARY} was not written: {error}")
         folder.close()
         self._reporter.say("summary", summary)
         return int(summary["exit_code"])
 
-    def _summary(self, stopped: str, code: int) -> dict[str, Any]:
-        world, counts = self._sequencer.world, self._sequencer.world.counts
-        state, reason = "stopped", stopped
-        if not stopped and self._finish is not None:
-            state, reason = self._finish.state, self._finish.reason
-        if not code and (state == "stopped" or world.items.failed or world.failures):
-            code = EXIT_UNFINISHED
+    def _summary(self, stopped: str, code: int, run_s: float) -> dict[str, Any]:
+        refused = self._doors.refused
         return {
             "run": str(self._folder.path),
-            "digest": self._ledger.digest.digest,
-            "digest_text": self._ledger.digest.digest_text,
-            "steps": counts.steps,
-            "turns": counts.turns,
-            "messages": counts.messages,
-            "requests": world.requests.issued,
-            "tokens_in": counts.tokens_in,
-            "tokens_out": counts.tokens_out,
+            **figures(self._sequencer, self._ledger, self._fleet, self._doors.gate.counts),
             "wall_s": round(self._reporter.elapsed_s(), 3),
+            **waits(self._stalls, run_s),
             "provider": self._provider,
-            "regenerative": True,
-            "items_in": len(world.items),
-            "items_out": world.items.finished,
-            "items_failed": world.items.failed,
-            "agents_failed": [name for name, _ in world.failures],
-            "failures": [f"agent {name}: {reason}" for name, reason in world.failures],
-            "seed": self._fleet.seed,
             "output": str(self._folder.path / folders.OUTPUT),
-            "requests_failed": counts.requests_failed,
-            "request_failure": counts.request_failure,
-            "state": state,
-            "reason": reason,
-            "exit_code": code,
+            "lines_refused": refused,
+            **ending(self._sequencer, self._finish, stopped, code, bool(refused)),
         }
 
+    def _progress(self) -> dict[str, Any]:
+        """For the progress line; the agent it names is the one that holds the others up now."""
+        value, holder = self._view.progress(), self._stalls.holder
+        if holder is not None:
+            name = self._fleet.agents[holder].name if holder >= 0 else ""
+            value = {**value, "waits_for": name}
+        return value
 
-def _how(status: int) -> str:
-    if status >= 0:
-        return f"left with exit status {status} in the middle of the run"
-    name = signal.Signals(-status).name
-    cause = " (by the kernel, probably for memory, or by a person)" if name == "SIGKILL" else ""
-    return f"was killed by {name}{cause}"
-
-
-def told(error: Exception) -> str:
-    """An exception that nobody expected, in one line with its place."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+    def _note(self, text: str) -> None:
+        self._reporter.say("note", text)
 
 
 def main() -> int:

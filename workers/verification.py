@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,12 @@ from lockstep.engine.errors import (
 from lockstep.engine.journal import format as journal_format
 from lockstep.workers import folder as folders
 from lockstep.workers.api import absolute
-from lockstep.workers.identity import environment_differences, read_journal, read_manifest
+from lockstep.workers.identity import (
+    environment_differences,
+    kept_records,
+    read_journal,
+    read_manifest,
+)
 from lockstep.workers.job import Job
 from lockstep.workers.launch import Interrupted, Listener, launch
 from lockstep.workers.prepare import sha256
@@ -74,7 +79,8 @@ def verify(
     holder = folders.holder_of(path)
     if holder is not None:
         raise UsageError(f"{path}: process {holder} is still running it")
-    _, environment = read_manifest(journal, path)
+    identity, environment = read_manifest(journal, path)
+    kept_records(journal, path)  # Refused here rather than in another process.
     recorded = list(journal.bodies(journal_format.HISTORY))
     whole = ended(recorded)
     digest = hashlib.sha256(b"".join([journal.frames[0].body, *recorded])).hexdigest()
@@ -83,7 +89,8 @@ def verify(
         raise UsageError(f"{path}: the record ends before anything happened: nothing to verify")
     scratch = Path(tempfile.mkdtemp(prefix="lockstep-verify-"))
     try:
-        job = _second(path, environment, models or {}, scratch, 0 if whole else len(recorded))
+        job = _second(path, environment, models or {}, scratch)
+        job = replace(job, order=identity["order"], entries_max=0 if whole else len(recorded))
         again = launch(job, listen)
         second = read_journal(scratch / "run")
         output = (scratch / "run" / folders.OUTPUT).read_bytes()
@@ -104,9 +111,7 @@ def verify(
     return Verification(difference is None, whole, digest, again, difference, tuple(notes))
 
 
-def _second(
-    run: Path, environment: dict[str, Any], models: dict[str, str], scratch: Path, entries_max: int
-) -> Job:
+def _second(run: Path, environment: dict[str, Any], models: dict[str, str], scratch: Path) -> Job:
     """The job that executes a run again: from its folder, into a scratch folder."""
     moved = {name: absolute(folder) for name, folder in models.items()}
     return Job(
@@ -119,7 +124,6 @@ def _second(
         modules_at=str(run / "modules"),
         models_at={**environment["models"], **moved},
         verify_of=str(run),
-        entries_max=entries_max,
     )
 
 

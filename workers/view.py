@@ -28,6 +28,8 @@ class View:
         self._states = [STARTING] * len(seats)
         self._dirty = dict.fromkeys(range(len(seats)))
         self._shown_s = 0.0
+        for index, seat in enumerate(seats):
+            board.agent(index).update(name=seat.name)
         board.supervisor.update(pid=os.getpid(), state=RUNNING)
 
     def set_state(self, index: int, state: int) -> None:
@@ -50,7 +52,6 @@ class View:
         for index in self._dirty:
             seat = self._seats[index]
             self._board.agent(index).update(
-                name=seat.name,
                 state=self._states[index],
                 pid=seat.child.pid if seat.child is not None else 0,
                 step=step,

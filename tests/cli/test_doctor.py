@@ -21,8 +21,8 @@ def test_a_machine_that_runs_these_tests_is_good_enough(place: Any) -> None:
     assert result.code == 0, result.err
     assert result.json["ok"] is True
     names = {check["name"] for check in result.json["checks"]}
-    assert names >= {"python", "system", "kernel", "/dev/shm", "descriptors", "machine", "cpu",
-                     "guests", "inference", "provider cpu", "provider cuda", "denormals",
+    assert names >= {"agents", "python", "system", "kernel", "/dev/shm", "descriptors", "machine",
+                     "cpu", "guests", "inference", "provider cpu", "provider cuda", "denormals",
                      "stale segments", "working folder"}  # fmt: skip
     assert all(check["cure"] for check in result.json["checks"] if check["state"] not in (OK, OFF))
     assert len(result.err.splitlines()) >= len(names)
@@ -84,9 +84,41 @@ def test_what_is_optional_and_absent_is_off_and_not_ok() -> None:
     assert text.startswith("- off ") and "ok" not in text
 
 
+def test_room_for_agents_is_told_by_resource_with_the_arithmetic() -> None:
+    (found,) = probes.agents(3, 65_536, 0)
+    assert found["state"] == OK, found
+    assert re.match(
+        r"room for \d+ agents \(record_bytes_max = 65536\): memory \d+ ", found["found"]
+    )
+    assert re.search(r"shared memory \d+ \(0\.3 MiB each, ", found["found"])
+    (larger,) = probes.agents(3, 1 << 26, 64)
+    assert re.match(r"room for \d+ agents \(record_bytes_max = 67108864, 64 MiB\)", larger["found"])
+
+
+def test_agents_that_there_is_no_room_for_fail_with_the_cure_of_the_tightest() -> None:
+    (found,) = probes.agents(3, 1 << 26, 1 << 22)  # 4 TiB for each guest.
+    assert found["state"] == FAIL and "`replicas`" in found["cure"]
+    assert re.match(r"3 agents need 12\d{3}\.\d GiB of memory \(3 x 4\d+\.\d GiB", found["found"])
+
+
+def test_doctor_fails_where_so_many_agents_have_no_room(
+    place: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "LOOKS", ())
+    only = {"agents": doctor.PROBES["agents"]}
+    monkeypatch.setattr(doctor, "PROBES", only)
+    run = CliRunner()
+    few = run.invoke(doctor.command, ["--agents", "2"], standalone_mode=False)
+    many = run.invoke(
+        doctor.command, ["--agents", "10000", "--memory", "4194304"], standalone_mode=False
+    )
+    assert (few.return_value, many.return_value) == (0, 2)
+    assert "room for" in few.output and "10000 agents need" in many.output
+
+
 def test_off_is_counted_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     states = (OK, OFF, OK)
-    monkeypatch.setattr(doctor, "examine", lambda: [checks.Check("x", s, "y") for s in states])
+    monkeypatch.setattr(doctor, "examine", lambda _: [checks.Check("x", s, "y") for s in states])
     result = CliRunner().invoke(doctor.command, [], standalone_mode=False)
     assert result.output.endswith("possible: 2 ok, 0 warn, 0 fail, 1 off\n")
 

@@ -111,7 +111,6 @@ def test_a_folder_that_cannot_be_written_is_refused(place: Any) -> None:
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (("run", "fleet.toml", "--order", "arrival"), "--order arrival does not exist yet"),
         (("run", "fleet.toml", "--durability", "async2"), "async2"),
         (("run", "fleet.toml", "--seed", "-1"), "--seed"),
         (("run",), "Missing argument 'FLEET' (lockstep run --help)"),

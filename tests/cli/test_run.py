@@ -179,3 +179,37 @@ def test_no_color_keeps_the_line_and_drops_the_colours(place: Any) -> None:
 def test_a_dumb_terminal_gets_plain_lines(place: Any) -> None:
     _, shown = _on_terminal(place, 80, place.env | {"TERM": "dumb"})
     assert "\x1b" not in shown and "lockstep: run folder:" in shown
+
+
+def test_arrival_order_is_said_and_verified(place: Any) -> None:
+    result = place.lockstep("run", "fleet.toml", "--input", "items.jsonl", "--order", "arrival")
+    assert result.code == 0, result.err
+    assert "repeats      from its record only (not regenerative): arrival order" in result.out
+    verified = place.lockstep("verify", "runs/small-1")
+    assert verified.code == 0, verified.err
+
+
+def test_items_are_read_from_standard_input(place: Any) -> None:
+    source = '[sources.lines]\nkind = "stdin"\n'
+    trap = (place.path / "trap.toml").read_text().replace("{", "{{").replace("}", "}}")
+    place.write("stream.toml", trap + source)
+    text = '{"id": "x", "n": 1}\n{"id": "y", "n": 2}\nno item\n{"id": "z", "n": 3}\n'
+    done = subprocess.run(
+        [sys.executable, "-m", "lockstep.cli.main", "run", "stream.toml", "--run-dir", "run"],
+        cwd=place.path,
+        env=place.env,
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    assert "[sources.lines] standard input:3: not valid JSON" in done.stderr
+    assert "3 in, 2 out, 1 failed" in done.stdout
+    assert "refused      1 line of standard input was no item" in done.stdout
+    ids = [
+        json.loads(line)["id"]
+        for line in (place.path / "run/output.jsonl").read_text().splitlines()
+    ]
+    assert ids == ["x", "y", "z"]
+    assert place.lockstep("verify", "run").code == 0

@@ -123,3 +123,43 @@ def test_an_interrupted_run_without_a_summary_is_an_error(monkeypatch: pytest.Mo
 
     result = _invoked(monkeypatch, raises)
     assert isinstance(result.exception, Interrupted) and result.stdout == ""
+
+
+# -- what came from outside, and who was waited for ----------------------------------------------
+
+STALL = {"agent": "slow", "steps": 12, "seconds": 3.25, "quanta": 4.2}
+QUICK = {"agent": "quick", "steps": 3, "seconds": 0.5, "quanta": 0.01}
+NOBODY = {"agent": "", "steps": 3, "seconds": 9.0}
+
+
+def test_a_run_that_only_its_record_repeats_says_why(tmp_path: Path) -> None:
+    outside = {"regenerative": False, "outside": ["2 answers of tools", "arrival order"]}
+    (line,) = _values(tmp_path, "repeats", **outside)
+    assert line == "from its record only (not regenerative): 2 answers of tools, arrival order"
+    assert _values(tmp_path, "repeats", regenerative=True, outside=[]) == []
+
+
+def test_refused_lines_are_counted_and_loud(tmp_path: Path) -> None:
+    (line,) = _values(tmp_path, "refused", lines_refused=3)
+    assert line == "3 lines of standard input were no items"
+    assert "refused" in summary.LOUD and _values(tmp_path, "refused", lines_refused=0) == []
+
+
+def test_stalls_that_matter_are_told_with_what_would_help(tmp_path: Path) -> None:
+    more = {"run_s": 10.0, "stalled_s": 3.75, "stalls": [STALL, QUICK]}
+    waited, advice = _values(tmp_path, "waited", **more)
+    assert waited == ("the model for agents, 3.8 s of 10.0 s: slow 3.2 s in 12 steps, "
+                      "quick 0.5 s in 3 steps")  # fmt: skip
+    assert "slow burns 4.2 x fuel_per_step" in advice and "delay" in advice
+    _, advice = _values(tmp_path, "waited", **more | {"stalls": [QUICK]})
+    assert "quick burns 0.01 x fuel_per_step" in advice and "lookahead" in advice
+
+
+@pytest.mark.parametrize(
+    ("stalled_s", "stalls"), [(0.5, [STALL]), (9.0, [NOBODY]), (0.0, []), (3.0, None)]
+)
+def test_stalls_that_do_not_matter_are_not_told(
+    tmp_path: Path, stalled_s: float, stalls: list[dict[str, Any]] | None
+) -> None:
+    more = {"run_s": 10.0, "stalled_s": stalled_s, "stalls": stalls}
+    assert _values(tmp_path, "waited", **more) == []

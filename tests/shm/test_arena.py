@@ -172,3 +172,24 @@ def test_views_alive_at_close_are_named_and_closing_works_afterwards() -> None:
     assert array[0] == 0
     del array
     arena.close()
+
+
+def test_words_are_one_of_each_slice_and_the_slices_own_bytes() -> None:
+    arena = Arena.create([PAGE, 3 * PAGE, 3 * PAGE, 2 * PAGE + 5])
+    words = arena.words(1, PAGE + 8)
+    assert words.shape == (3,)
+    arena.slice(2)[PAGE + 8 : PAGE + 16] = (7).to_bytes(8, "little")
+    assert words.tolist() == [0, 7, 0]
+    with pytest.raises(BufferError):
+        arena.close()
+    del words
+    arena.close()
+
+
+@pytest.mark.parametrize(("first", "offset"), [(0, 0), (1, 4), (1, 2 * PAGE - 4), (1, 2 * PAGE)])
+def test_words_that_are_not_in_every_slice_are_refused(first: int, offset: int) -> None:
+    arena = Arena.create([PAGE, 2 * PAGE, 2 * PAGE])
+    with pytest.raises(ValueError, match="word at byte"):
+        arena.words(first, offset)
+    assert arena.words(3, 0).tolist() == []
+    arena.close()

@@ -1,4 +1,4 @@
-"""One conformance suite over both kinds of doorbells."""
+"""One conformance suite over all kinds of doorbells."""
 
 import os
 import select
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from lockstep.shm import Doorbell, EventDoorbell, PipeDoorbell, RingClosed
+from lockstep.shm import Doorbell, EventDoorbell, PipeDoorbell, RingClosed, SharedDoorbell
 
 
-@pytest.fixture(params=[EventDoorbell, PipeDoorbell])
+@pytest.fixture(params=[EventDoorbell, PipeDoorbell, SharedDoorbell])
 def bell(request: pytest.FixtureRequest) -> Iterator[Doorbell]:
     made: Doorbell = request.param()
     yield made
@@ -106,3 +106,21 @@ def test_closed_bell_refuses_instead_of_touching_a_reused_number(bell: Doorbell)
     for use in (bell.ring, bell.clear, bell.wait, bell.fileno, bell.descriptors):
         with pytest.raises(RingClosed):
             use()
+
+
+def test_who_only_rings_a_shared_bell_cannot_take_its_rings() -> None:
+    bell = SharedDoorbell()
+    (ringing,) = bell.ringing_descriptors()
+    assert ringing != bell.fileno()
+    bell.ring()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.read(ringing, 1)
+    assert bell.clear()
+    bell.close()
+
+
+def test_other_bells_need_all_their_descriptors_to_ring() -> None:
+    for kind in (EventDoorbell, PipeDoorbell):
+        bell = kind()
+        assert bell.ringing_descriptors() == bell.descriptors()
+        bell.close()

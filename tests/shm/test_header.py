@@ -20,12 +20,24 @@ def test_each_field_is_at_its_offset(record) -> None:  # type: ignore[no-untyped
     writer.push(record(b"x" * 16))
     reader.drain(1)
     assert header.HEADER_BYTES == 256
-    assert OFFSETS == {"magic": 0, "capacity": 8, "slot_bytes": 16, "head": 64, "tail": 192}
+    assert OFFSETS == {
+        "magic": 0,
+        "capacity": 8,
+        "slot_bytes": 16,
+        "head": 64,
+        "rings": 72,
+        "waits": 80,
+        "tail": 192,
+    }
     assert word(memory, 0) == MAGIC_RING
     assert memory[:8] == b"LSring\x00\x01"
     assert word(memory, 8) == 1024
     assert word(memory, 16) == 0
     assert word(memory, 64) == 88
+    assert word(memory, 72) == word(memory, 80) == 0
+    writer.announce()
+    writer.announce(waiting=True)
+    assert (word(memory, 72), word(memory, 80)) == (2, 1)
     assert word(memory, 192) == 40
     assert memory[256:288] == record(b"x" * 8)[:32]
 

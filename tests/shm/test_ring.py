@@ -473,3 +473,42 @@ TestRingBesideDeque = RingBesideDeque.TestCase
 TestRingBesideDeque.settings = settings(
     deadline=None, database=None, max_examples=100, stateful_step_count=40
 )
+
+
+def test_marked_records_are_found_on_both_sides_of_the_end(memory: Memory) -> None:
+    create_ring(memory)
+    writer, reader = RingWriter(memory), RingReader(memory, mark_from=64)
+    for _ in range(7):  # 504 of 512 bytes gone by: what comes next lies across the end.
+        writer.push(make(bytes(40)))
+        assert reader.take().count == 1
+    parts = [make(b"a"), make(b"b", kind=64), make(b"c"), make(b"d", kind=70), make(b"e", kind=69)]
+    assert writer.push_many(b"".join(parts)) == 200
+    data, count, marks = reader.take()
+    assert (data, count, marks) == (b"".join(parts), 5, [(40, 1), (120, 3), (160, 4)])
+    assert reader.take() == (b"", 0, [])
+    writer.close()
+    reader.close()
+
+
+def test_a_writer_that_waits_is_heard_once_and_only_if_it_says_so(
+    ring: tuple[RingWriter, RingReader, Memory],
+) -> None:
+    writer, reader, _ = ring
+    writer.announce()
+    assert not reader.awaited()
+    writer.announce(waiting=True)
+    assert reader.awaited()
+    assert not reader.awaited()
+
+
+def test_counters_of_a_peer_that_lies_harm_nobody(
+    ring: tuple[RingWriter, RingReader, Memory],
+) -> None:
+    writer, reader, memory = ring
+    poke(memory, "rings", 2**64 - 1)
+    poke(memory, "waits", 2**64 - 1)
+    assert reader.awaited()
+    writer.announce(waiting=True)  # Round to 0: compared only.
+    assert reader.awaited()
+    writer.push(make(b"x"))
+    assert reader.drain() == make(b"x")

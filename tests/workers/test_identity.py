@@ -10,12 +10,13 @@ import pytest
 from lockstep.engine.errors import JournalCorrupt, UsageError
 from lockstep.engine.journal import JournalReader, JournalWriter
 from lockstep.engine.journal import format as fmt
+from lockstep.engine.outside import Outside, What
 from lockstep.engine.record import Kind, encode
 from lockstep.engine.strict_json import dumps
-from lockstep.workers.identity import differences, read_journal, read_manifest
+from lockstep.workers.identity import differences, kept_records, read_journal, read_manifest
 
 RUN = Path("runs/7")
-IDENTITY = {"fleet": {"seed": 3}}
+IDENTITY = {"fleet": {"seed": 3}, "order": "strict"}
 ENVIRONMENT: dict[str, Any] = {
     "seed": 3,
     "fleet_sha256": "00",
@@ -89,10 +90,17 @@ def test_a_frame_that_is_not_one_record_with_an_object_is_refused(body: bytes) -
     assert corrupt(manifest(environment=swapped)).startswith("runs/7: the journal's environment ")
 
 
-@pytest.mark.parametrize("value", [{}, {"fleet": None}, {"fleet": []}, {"fleet": "x"}])
-def test_an_identity_without_a_fleet_is_refused(value: Any) -> None:
-    message = corrupt(manifest(identity=encode(Kind.IDENTITY, dumps(value))))
-    assert message == "runs/7: the journal's identity: fleet is missing or of a wrong type"
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [("fleet", [None, [], "x"]), ("order", [None, "", "any", 1, ["strict"]])],
+)
+def test_an_identity_with_a_missing_key_or_a_wrong_type_is_refused(
+    key: str, values: list[object]
+) -> None:
+    missing = {name: value for name, value in IDENTITY.items() if name != key}
+    for value in (missing, *({**IDENTITY, key: each} for each in values)):
+        message = corrupt(manifest(identity=encode(Kind.IDENTITY, dumps(value))))
+        assert message == f"runs/7: the journal's identity: {key} is missing or of a wrong type"
 
 
 @pytest.mark.parametrize(
@@ -124,3 +132,25 @@ def test_differences_are_named_by_path_in_key_order() -> None:
     left = {"b": [1, {"x": 2}], "a": 1, "c": None}
     right = {"b": [1, {"x": 3}], "a": "1"}
     assert differences(left, right) == ["a: 1 -> 1", "b[1].x: 2 -> 3"]
+
+
+KEPT = Outside(1, (4, 0), What.TOOL, 7, 0, b"x").record()
+ORDERED = encode(Kind.ORDERED, id=3, item=9)
+
+
+def kept(*bodies: bytes) -> list[bytes]:
+    frames = [frame for body in bodies for frame in ((fmt.KEPT, body), (fmt.HISTORY, b"x"))]
+    return kept_records(journal(*frames), RUN)
+
+
+def test_what_a_run_kept_is_read_record_by_record() -> None:
+    assert kept() == []
+    assert kept(KEPT + ORDERED, ORDERED) == [KEPT, ORDERED, ORDERED]
+
+
+@pytest.mark.parametrize(
+    "body", [KEPT[:-8], b"x", KEPT + b"x", encode(Kind.TAG), encode(Kind.OUTSIDE)]
+)
+def test_what_a_run_cannot_have_kept_is_refused(body: bytes) -> None:
+    with pytest.raises(JournalCorrupt, match=r"runs/7: what the journal kept cannot be read: "):
+        kept(body)

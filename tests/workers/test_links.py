@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import select
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from lockstep.engine.errors import RunStopped
-from lockstep.engine.record import Kind, Outcome, TurnEnd, decode, encode, encode_end
+from lockstep.engine.record import (
+    FLAG_ERROR,
+    HEADER_BYTES,
+    Kind,
+    Outcome,
+    TurnEnd,
+    decode,
+    encode,
+    encode_end,
+)
 from lockstep.engine.wire import RESULT_SLOT, FromEngine, StepAssembler, ToEngine
-from lockstep.shm import RingReader, RingWriter
+from lockstep.shm import Arena, RingReader, RingWriter, SharedDoorbell
+from lockstep.shm.header import OFFSETS
+from lockstep.workers.launch import ENVIRONMENT
 from lockstep.workers.links import (
     SLOTS_CAPACITY,
+    AgentEnd,
     AgentLink,
     EngineEnd,
     EngineLink,
     EngineMemory,
     RingPair,
+    Rung,
     ring_slice_bytes,
 )
 from lockstep.workers.seat import Seat
@@ -41,6 +58,18 @@ def engine_memory() -> Iterator[EngineMemory]:
     memory.close()
 
 
+def alone(code: str) -> tuple[str, str]:
+    """What the code says in an interpreter of its own, which has one thread and may fork."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **ENVIRONMENT},
+    )
+    return done.stdout, done.stderr
+
+
 def test_an_agent_that_does_not_read_gets_everything_later_in_order(pair: RingPair) -> None:
     link = AgentLink(pair, "a")
     records = [encode(Kind.MESSAGE, bytes([n % 256]) * 700, id=n) for n in range(200)]
@@ -55,11 +84,102 @@ def test_an_agent_that_does_not_read_gets_everything_later_in_order(pair: RingPa
     assert [record.id for record in decode(got)] == list(range(200))
 
 
-def test_the_agent_is_rung_when_there_is_room_again(pair: RingPair) -> None:
-    link, writer = AgentLink(pair, "a"), RingWriter(pair.up)
-    writer.push(encode(Kind.READY))
-    assert link.drain() == encode(Kind.READY)
+def test_an_agent_that_waits_for_room_is_rung_when_there_is_some(pair: RingPair) -> None:
+    link, end = AgentLink(pair, "a"), AgentEnd(pair)
+    records = encode(Kind.LOG, bytes(500)) * 20
+    sent = end.push_many(records, 0)
+    while end.push_many(records, sent) > sent:
+        raise AssertionError("the ring took more than it had room for")
+    assert link.drain() == records[:sent]
     assert pair.agent_bell.clear()
+    assert end.push_many(records, sent) > sent
+
+
+def test_an_agent_that_does_not_wait_for_room_is_not_rung(pair: RingPair) -> None:
+    link, end = AgentLink(pair, "a"), AgentEnd(pair)
+    for _ in range(3):
+        assert end.push_many(encode(Kind.READY), 0) == HEADER_BYTES
+        end.ring()
+        assert link.drain() == encode(Kind.READY)
+    assert not pair.agent_bell.clear()
+
+
+def test_streams_larger_than_the_rings_pass_each_other_between_two_processes() -> None:
+    # An agent process that waits for room and a supervisor that never does: a lost ring would be
+    # a hang, which the test's own time-out ends.
+    assert alone(BOTH_WAYS) == ("300 True True 0\n", "")
+
+
+BOTH_WAYS = """
+import mmap, select
+from lockstep.engine.record import Kind, decode, encode, encode_wake
+from lockstep.shm import SharedDoorbell
+from lockstep.workers import spawn
+from lockstep.workers.agent.channel import Inbox, RingChannel
+from lockstep.workers.links import AgentEnd, AgentLink, RingPair, ring_slice_bytes
+
+bell = SharedDoorbell()
+pair = RingPair.create(memoryview(mmap.mmap(-1, 2 * ring_slice_bytes(1024))), bell)
+link = AgentLink(pair, "a")
+events = b"".join(encode(Kind.MESSAGE, bytes(n), id=n) for n in range(300))
+
+def body():
+    end = AgentEnd(pair)
+    channel = RingChannel(end, end, end, end)
+    inbox = Inbox(channel)
+    for turn in range(3):
+        wake = inbox.next()
+        channel.send(wake.events)
+    return 0
+
+child = spawn.fork("a", body, pair.descriptors())
+got = b""
+for turn in range(3):
+    link.send(encode_wake(turn, 0, 0, events, 300))
+while len(got) < 3 * len(events):
+    select.select([bell], [], [])
+    bell.clear()
+    got += link.drain()
+ids = [record.id for record in decode(got)]
+print(len(ids) // 3, got == 3 * events, ids == 3 * list(range(300)), child.reap())
+"""
+
+
+def test_agents_that_share_a_bell_are_found_by_their_counters() -> None:
+    size = 2 * ring_slice_bytes(RECORD_MAX)
+    arena = Arena.create([1, *[size] * 5])
+    bell = SharedDoorbell()
+    pairs = [RingPair.create(arena.slice(n + 1), bell) for n in range(5)]
+    links = [AgentLink(pair, str(n)) for n, pair in enumerate(pairs)]
+    ends = [AgentEnd(pair) for pair in pairs]
+    rung = Rung(bell, arena.words(1, size // 2 + OFFSETS["rings"]))
+    assert rung.take() == []
+    for n in (3, 1, 3):
+        ends[n].push_many(encode(Kind.READY, id=n), 0)
+        ends[n].ring()
+    assert select.select([bell], [], [], 0)[0] == [bell]
+    assert rung.take() == [1, 3]
+    assert [len(link.drain()) // HEADER_BYTES for link in links] == [0, 1, 0, 2, 0]
+    assert rung.take() == [] and select.select([bell], [], [], 0)[0] == []
+    # One that waits for room is found, too, though it published nothing.
+    records = encode(Kind.LOG, bytes(900)) * 4
+    sent = ends[2].push_many(records, 0)
+    assert rung.take() == []
+    assert ends[2].push_many(records, sent) == sent
+    assert rung.take() == [2]
+    links[2].drain()
+    assert pairs[2].agent_bell.clear()
+
+
+def test_an_agent_process_gets_the_ringing_end_of_a_shared_bell_only() -> None:
+    bell = SharedDoorbell()
+    pair = RingPair.create(memoryview(bytearray(2 * ring_slice_bytes(RECORD_MAX))), bell)
+    kept = pair.descriptors()
+    assert bell.fileno() not in kept and set(bell.ringing_descriptors()) <= set(kept)
+    pair.close()
+    bell.ring()  # It is everybody's: closing one pair leaves it open.
+    assert bell.clear()
+    bell.close()
 
 
 def test_tickets_and_grants_keep_their_order_when_the_byte_ring_is_full(
@@ -97,6 +217,64 @@ def test_more_slots_than_the_ring_holds_wait_their_turn(engine_memory: EngineMem
         got += slots["a"].tolist()
         link.drain()
     assert got == list(range(count))
+
+
+def test_neither_side_rings_for_room_that_nobody_waits_for(engine_memory: EngineMemory) -> None:
+    link, end = EngineLink(engine_memory), EngineEnd(engine_memory)
+    link.send((ToEngine.GRANT, 0, 0, 1, 0))
+    link.flush()
+    assert len(end.drain()[0]) == 1
+    assert not engine_memory.supervisor_bell.clear()
+    rows = [(FromEngine.STEP, 0, 0, 0, 9, 0)]
+    end.report(np.array(rows, dtype=RESULT_SLOT), b"")
+    assert engine_memory.engine_bell.clear()  # Its own, to look again.
+    assert len(link.drain()[0]) == 1
+    assert not engine_memory.engine_bell.clear()
+
+
+def test_a_report_larger_than_the_rings_gets_through_while_tickets_wait() -> None:
+    # Both sides are short of room at once; a lost ring would be a hang.
+    assert alone(ENGINE_SHORT_OF_ROOM) == ("9000 300 9000 300 0\n", "")
+
+
+ENGINE_SHORT_OF_ROOM = """
+import mmap, select
+import numpy as np
+from lockstep.engine.record import Kind, decode, encode
+from lockstep.engine.wire import RESULT_SLOT, FromEngine, ToEngine
+from lockstep.workers import spawn
+from lockstep.workers.links import EngineEnd, EngineLink, EngineMemory
+
+memory = EngineMemory.create(memoryview(mmap.mmap(-1, EngineMemory.slice_bytes(1024))), 1024)
+link = EngineLink(memory)
+record = encode(Kind.RESULT, bytes(900))
+
+def body():
+    end = EngineEnd(memory)
+    slots = np.array([(FromEngine.STEP, 0, 0, 0, n, 0) for n in range(9000)], dtype=RESULT_SLOT)
+    end.wait()
+    end.report(slots, record * 300)
+    count, records = 0, b""
+    while count < 9000 or len(records) < 300 * len(record):
+        more, some = end.drain()
+        count, records = count + len(more), records + some
+        if not len(more) and not some:
+            end.wait()
+    end.report(slots[:1], encode(Kind.RESULT, b"%d %d" % (count, len(list(decode(records))))))
+    return 0
+
+child = spawn.fork("engine", body, memory.descriptors())
+for n in range(9000):
+    link.send((ToEngine.GRANT, 0, 0, n, 0), record if n < 300 else b"")
+link.flush()
+count, records = 0, b""
+while count < 9001:
+    select.select([memory.supervisor_bell], [], [])
+    more, some = link.drain()
+    count, records = count + len(more), records + some
+answers = list(decode(records))
+print(count - 1, len(answers) - 1, answers[-1].payload.decode(), child.reap())
+"""
 
 
 def test_a_step_report_comes_out_as_it_went_in(engine_memory: EngineMemory) -> None:
@@ -148,6 +326,49 @@ def test_an_accident_is_told_with_its_reason(pair: RingPair) -> None:
     seat, writer = Seat("a", AgentLink(pair, "a")), RingWriter(pair.up)
     writer.push(encode(Kind.ACCIDENT, b"MemoryError: no room"))
     with pytest.raises(RunStopped, match="agent a: accident: MemoryError: no room"):
+        seat.receive()
+
+
+def test_the_highest_progress_of_the_running_turn_is_kept(pair: RingPair) -> None:
+    seat, writer = Seat("a", AgentLink(pair, "a")), RingWriter(pair.up)
+    for turn_number, fuel in ((0, 10), (0, 30), (0, 20), (1, 90), (7, 90)):
+        writer.push(encode(Kind.PROGRESS, id=turn_number, item=fuel))
+    assert seat.receive() == []
+    assert seat.progress == (0, 30)
+    seat.progress = None  # Read. What was known before comes no more.
+    writer.push(encode(Kind.PROGRESS, id=0, item=30))
+    assert seat.receive() == [] and seat.progress is None
+    writer.push(encode(Kind.PROGRESS, id=0, item=31))
+    assert seat.receive() == [] and seat.progress == (0, 31)
+
+
+def test_progress_is_over_with_its_turn_and_no_part_of_its_records(pair: RingPair) -> None:
+    seat, writer = Seat("a", AgentLink(pair, "a")), RingWriter(pair.up)
+    records = encode(Kind.LOG, b"one") + encode(Kind.LOG, b"two")
+    writer.push(encode(Kind.PROGRESS, id=0, item=10))
+    writer.push(records[:40])
+    writer.push(encode(Kind.PROGRESS, id=0, item=20))
+    writer.push(records[40:])
+    end = TurnEnd(0, Outcome.BLOCKED, 77, 2, hashlib.sha256(records).digest(), "")
+    writer.push(encode_end(end))
+    (whole,) = seat.receive()
+    assert (whole.records, seat.progress) == (records, None)
+    writer.push(encode(Kind.PROGRESS, id=1, item=5))
+    assert seat.receive() == [] and seat.progress == (1, 5)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        encode(Kind.PROGRESS, b"x", id=0, item=5),
+        encode(Kind.PROGRESS, id=0, item=5, flags=FLAG_ERROR),
+        encode(Kind.PROGRESS, id=0, item=5, peer=3),
+    ],
+)
+def test_a_malformed_progress_stops_the_run(pair: RingPair, record: bytes) -> None:
+    seat, writer = Seat("a", AgentLink(pair, "a")), RingWriter(pair.up)
+    writer.push(record)
+    with pytest.raises(RunStopped, match="agent a: PROGRESS with"):
         seat.receive()
 
 

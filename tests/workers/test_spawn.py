@@ -27,6 +27,23 @@ def python(code: str, **more: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_child_that_handles_signals_does_not_wake_its_parent() -> None:
+    code = """
+reading, writing = os.pipe2(os.O_NONBLOCK)
+signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+def body():
+    signal.signal(signal.SIGUSR1, lambda *a: None)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    return 0
+spawn.fork('c', body, [writing]).reap()
+try:
+    print(os.read(reading, 9))
+except BlockingIOError:
+    print('nothing')
+"""
+    assert python(code).stdout == "nothing\n"
+
+
 def test_a_thread_at_fork_is_refused_and_counted() -> None:
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
@@ -37,6 +54,23 @@ def test_a_thread_at_fork_is_refused_and_counted() -> None:
     finally:
         stop.set()
         thread.join()
+
+
+def test_a_kernel_without_room_for_a_process_is_told() -> None:
+    code = """
+import resource
+from lockstep.engine.errors import RunStopped
+os.setgroups([])
+os.setresuid(65534, 65534, 65534)
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+try:
+    spawn.fork('agent x', lambda: 0, [])
+except RunStopped as error:
+    print(error)
+"""
+    if os.geteuid() != 0:
+        code = code.replace("os.setgroups([])\nos.setresuid(65534, 65534, 65534)\n", "")
+    assert python(code).stdout == "fork of agent x: the kernel has no room for one more process\n"
 
 
 def test_a_child_leaves_with_its_status_and_is_reaped_once() -> None:
@@ -71,9 +105,14 @@ def test_a_child_ignores_what_goes_to_the_group_and_resets_the_rest() -> None:
     code = """
 signal.signal(signal.SIGUSR1, lambda *a: None)
 def body():
-    reset = signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+    # As the kernel sees it: bit n - 1 of a mask is signal n.
+    lines = dict(line.split(':') for line in open('/proc/self/status') if line[:3] == 'Sig')
+    ignored, caught = int(lines['SigIgn'], 16), int(lines['SigCgt'], 16)
     group = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    return 3 if reset and all(signal.getsignal(n) == signal.SIG_IGN for n in group) else 4
+    reset = [signal.SIGUSR1, signal.SIGPIPE, signal.SIGCHLD]
+    if any(caught >> (n - 1) & 1 for n in group + reset):
+        return 4
+    return 3 if [ignored >> (n - 1) & 1 for n in group + reset] == [1, 1, 1, 0, 0, 0] else 5
 print(spawn.fork('c', body, []).reap())
 """
     assert python(code).stdout == "3\n"

@@ -88,6 +88,18 @@ class Guest:
         self._kept: bytes | None = None  # Events that the guest had no room for yet.
         self._linker = self._link(made.engine)
 
+    def become(self, spec: AgentSpec, channel: Channel, check_health: Callable[[], None]) -> None:
+        """Be another agent of the same group: for a guest that was made before the fork.
+
+        What takes time and memory is done once and its pages are shared; the child gives it its
+        name, its numbers, its seed and its channel. Arguments as of the class.
+        """
+        self._spec = spec
+        self._channel = channel
+        self._inbox = Inbox(channel)
+        self._check_health = check_health
+        self._wasi.become(spec.name, spec.seed)
+
     def run(self) -> None:
         """Run the guest until it ends, turn 0 first; each turn's end is sent when it is over.
 
@@ -204,10 +216,12 @@ class Guest:
 
     def _link(self, engine: Any) -> Linker:
         """Define what the module imports, each with its declared type."""
-        wasi = Wasi(self._spec.name, self._spec.seed, self._memory, self._clock, self._records)
+        self._wasi = Wasi(
+            self._spec.name, self._spec.seed, self._memory, self._clock, self._records
+        )
         functions: dict[str, dict[str, HostFunction]] = {
             LOCKSTEP: {"turn": self.turn, "submit": self.submit},
-            WASI: wasi.functions(),
+            WASI: self._wasi.functions(),
         }
         linker = Linker(engine)
         wanted = dict.fromkeys((each.module, each.name) for each in self._module.imports)

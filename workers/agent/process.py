@@ -8,6 +8,7 @@ the turn it happened in nothing is sent.
 import sys
 from collections.abc import Callable
 
+from lockstep.engine.errors import LockstepBug
 from lockstep.engine.record import Kind, encode
 from lockstep.workers.agent.channel import Channel
 from lockstep.workers.agent.guest import Guest, Leave
@@ -44,13 +45,20 @@ class Accidents:
                 raise errors[0]
 
 
-def agent_main(spec: AgentSpec, channel: Channel, confine: Callable[[], None] | None = None) -> int:
+def agent_main(
+    spec: AgentSpec,
+    channel: Channel,
+    confine: Callable[[], None] | None = None,
+    guest: Guest | None = None,
+) -> int:
     """Run one agent until its guest ends or the supervisor says SHUTDOWN.
 
     Args:
         spec: The agent, its code and its limits.
         channel: To the supervisor. READY is sent when the module is loaded, then turn by turn
             records and END; ACCIDENT last, if it comes to that.
+        guest: Made before the fork (`prepared`) from a spec that differs in name, index, replica
+            and seed only; None: it is made here.
         confine: Called when the module is loaded, before any guest code runs.
 
     Returns:
@@ -60,7 +68,10 @@ def agent_main(spec: AgentSpec, channel: Channel, confine: Callable[[], None] | 
     hook = sys.unraisablehook
     sys.unraisablehook = accidents.note
     try:
-        guest = Guest(spec, channel, accidents.check)
+        if guest is None:
+            guest = Guest(spec, channel, accidents.check)
+        else:
+            guest.become(spec, channel, accidents.check)
         accidents.sources.append(guest.failures)
         if confine is not None:
             confine()
@@ -76,6 +87,23 @@ def agent_main(spec: AgentSpec, channel: Channel, confine: Callable[[], None] | 
         return EXIT_ACCIDENT
     finally:
         sys.unraisablehook = hook
+
+
+def prepared(spec: AgentSpec) -> Guest:
+    """A guest to be given to `agent_main` in the children of this process. It cannot run here."""
+    return Guest(spec, Nowhere(), lambda: None)
+
+
+class Nowhere:
+    """The channel of a guest that is nobody yet."""
+
+    def send(self, records: bytes) -> None:
+        """Refused."""
+        raise LockstepBug(f"{len(records)} bytes from a guest that is no agent yet")
+
+    def receive(self) -> bytes:
+        """Refused."""
+        raise LockstepBug("a guest that is no agent yet waits for events")
 
 
 def _report(channel: Channel, error: BaseException) -> None:

@@ -88,13 +88,17 @@ class Wasi:
     def __init__(
         self, name: str, seed: int, memory: GuestMemory, clock: GuestClock, records: TurnRecords
     ) -> None:
-        self._argument = name.encode() + b"\0"
-        self._random = keyed.key(seed, "guest", name)
+        self.become(name, seed)
         self._draws = 0
         self._memory = memory
         self._clock = clock
         self._records = records
         self._open = {STDIN, STDOUT, STDERR}
+
+    def become(self, name: str, seed: int) -> None:
+        """Serve another agent from now on, before its guest has run."""
+        self._argument = name.encode() + b"\0"
+        self._random = keyed.key(seed, "guest", name)
 
     def functions(self) -> dict[str, Callable[..., int | None]]:
         """Every function of the interface by its name."""

@@ -1,0 +1,7 @@
+"""Groups: what is measured together. A module each, with ``setup`` and ``run``."""
+
+from collections.abc import Callable
+
+GROUPS = ("agents", "tax")
+
+Tell = Callable[[str], None]  # Says what goes on, to whoever waits.

@@ -1,0 +1,105 @@
+"""Models of benchmarks: built on the spot from drawn weights, kept in the cache folder.
+
+They say nothing sensible, and cost what a trained model of their shape costs.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lockstep.bench.groups import Tell
+from lockstep.bench.peers import cache_folder
+from lockstep.engine.errors import UsageError
+
+DONE = "done.json"  # Written last: the folder is whole.
+SPECIALS = ("<s>", "</s>", "<pad>")
+VOCAB = len(SPECIALS) + 256  # One token per byte: a prompt's length in tokens is its bytes.
+SEED = 1
+# About 5 M parameters: a decode step of some milliseconds on two cores.
+SMALL: dict[str, Any] = {
+    "layers": 6,
+    "hidden": 256,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_dim": 64,
+    "intermediate": 768,
+    "vocab": VOCAB,
+    "context_tokens": 1024,
+}
+END = 1  # Of SPECIALS: as good as never said, so that answers have the length asked for.
+
+
+def small(tell: Tell) -> Path:
+    """The folder of the small model; built if it is not there.
+
+    Raises:
+        UsageError: the packages that build it are not there.
+    """
+    folder = cache_folder() / "models" / "small"
+    wanted = {"shape": SMALL, "seed": SEED}
+    if _read(folder / DONE) == wanted:
+        return folder
+    tell(f"building a model in {folder}")
+    try:
+        import onnx  # noqa: F401
+    except ImportError:
+        raise UsageError(
+            "a model has to be built, which needs onnx: pip install 'lockstep-runtime[bench]'"
+        ) from None
+    part = folder.with_name(f"{folder.name}.{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)
+    _build(part)
+    (part / DONE).write_text(json.dumps(wanted), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+    return folder
+
+
+def _build(folder: Path) -> None:
+    from lockstep.bench.decoder_graph import (
+        HEAD,
+        DecoderShape,
+        SpecialTokens,
+        random_weights,
+        write_folder,
+    )
+
+    shape = DecoderShape(**SMALL)
+    weights = random_weights(shape, SEED)
+    weights[HEAD][END] *= 1e-3  # Its logit is about 0, and the largest of 258 draws never is.
+    write_folder(folder, shape, weights, SpecialTokens(0, END, 2))
+    _write_tokenizer(folder, asdict(shape)["context_tokens"])
+
+
+def _write_tokenizer(folder: Path, context_tokens: int) -> None:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: number for number, token in enumerate((*SPECIALS, *alphabet))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIALS])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "bos_token": SPECIALS[0],
+        "clean_up_tokenization_spaces": False,
+        "eos_token": SPECIALS[END],
+        "model_max_length": context_tokens,
+        "pad_token": SPECIALS[2],
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    text = json.dumps(config, indent=2) + "\n"
+    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+    template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,37 @@
+"""Ray: one ``ray.get(actor.method.remote(data))`` on this machine."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from importlib import import_module
+from typing import Any
+
+DATA = bytes(64)
+
+
+class Echo:
+    """The actor: answers with what it got."""
+
+    def answer(self, data: bytes) -> bytes:
+        """The same."""
+        return data
+
+
+def start(stack: ExitStack) -> tuple[dict[str, str], Callable[[int], list[int]]]:
+    """Start Ray on this machine, with one actor."""
+    ray: Any = import_module("ray")
+    ray.init(include_dashboard=False, log_to_driver=False, num_cpus=2)
+    stack.callback(ray.shutdown)
+    actor = ray.remote(Echo).remote()
+
+    def turns(count: int) -> list[int]:
+        times = []
+        for _ in range(count):
+            begun = time.perf_counter_ns()
+            answer = ray.get(actor.answer.remote(DATA))
+            times.append(time.perf_counter_ns() - begun)
+            assert answer == DATA
+        return times
+
+    turns(1)  # The actor's process is there now.
+    return {"ray": ray.__version__}, turns

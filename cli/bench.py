@@ -1,0 +1,110 @@
+"""``lockstep bench GROUP`` and ``lockstep bench setup``."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lockstep.cli import screen
+from lockstep.cli.verbs import Verbs
+from lockstep.engine.errors import EXIT_OK
+
+if TYPE_CHECKING:
+    from lockstep.bench.report import Report
+
+GROUPS = ("agents", "tax")  # As bench/groups has them; named here so that help loads nothing.
+
+
+@click.group("bench", cls=Verbs, short_help="Measure Lockstep beside other runtimes.")
+def command() -> None:
+    """Measure on this machine, with other runtimes side by side where they are installed.
+
+    \b
+    Examples:
+        lockstep bench setup
+        lockstep bench agents
+        lockstep bench tax --quick --json
+    """
+
+
+@command.command("setup", short_help="Make models and the peers' environments.")
+@click.argument("group", required=False, type=click.Choice(GROUPS))
+def setup(group: str | None) -> int:
+    """Make the models and the peers' environments that a group wants, in the cache folder.
+
+    \b
+    Examples:
+        lockstep bench setup
+        lockstep bench setup agents
+
+    What is there already is left alone. It needs a network (or a package index of pip's settings)
+    for the peers, which go to $XDG_CACHE_HOME/lockstep/bench, and none of it into this Python.
+
+    Exit codes: 0, or 2 when something could not be made.
+    """
+    for name in [group] if group else GROUPS:
+        _group(name).setup(_tell)
+    return EXIT_OK
+
+
+@command.command("agents", short_help="A turn, a message, an agent: what they cost.")
+@click.option("--quick", is_flag=True, help="Within 45 s on two cores: wider intervals.")
+@click.option("--json", "as_json", is_flag=True,
+              help="The last line of standard output is one JSON object.")  # fmt: skip
+def agents(quick: bool, as_json: bool) -> int:
+    """Measure turns, messages, memory and start of agents, in pairs with other runtimes.
+
+    \b
+    Examples:
+        lockstep bench agents
+        lockstep bench agents --quick --json | jq .ratios
+
+    A ratio above 1 means that Lockstep is faster. docs/benchmarks.md says what is compared.
+
+    Exit codes: 0, or 2 when a run could not be made.
+    """
+    return _show(_group("agents").run(quick, _tell), as_json)
+
+
+@command.command("tax", short_help="What strict order costs against arrival order.")
+@click.option("--quick", is_flag=True, help="Within 8 minutes on two cores: wider intervals.")
+@click.option(
+    "--curves",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also measure over fuel_per_step and lookahead, and draw it as SVG: takes longer.",
+)
+@click.option("--json", "as_json", is_flag=True,
+              help="The last line of standard output is one JSON object.")  # fmt: skip
+def tax(quick: bool, curves: Path | None, as_json: bool) -> int:
+    """Measure throughput in strict order against arrival order, fleet by fleet, in pairs.
+
+    \b
+    Examples:
+        lockstep bench tax
+        lockstep bench tax --quick --json | jq .ratios
+        lockstep bench tax --curves tax.svg
+
+    Exit codes: 0, or 2 when a run could not be made.
+    """
+    return _show(_group("tax").run(quick, _tell, curves), as_json)
+
+
+def _group(name: str) -> Any:
+    return import_module(f"lockstep.bench.groups.{name}")
+
+
+def _tell(text: str) -> None:
+    screen.tell("bench", text)
+
+
+def _show(report: "Report", as_json: bool) -> int:
+    machine = report.machine
+    title = f"{report.group} on {machine['cpu']}, {machine['cores']} cores, {machine['system']}"
+    print(screen.escape(title), file=sys.stderr if as_json else sys.stdout)
+    screen.say(screen.table(("name", "figure", ""), report.rows()), err=as_json)
+    if as_json:
+        screen.say_json(report.to_json())
+    return EXIT_OK

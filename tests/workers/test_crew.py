@@ -1,0 +1,134 @@
+"""The crew: real agent processes, started as the supervisor starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import fleets
+import pytest
+
+from lockstep.workers.launch import ENVIRONMENT
+
+FLEET = """
+[fleet]
+name = "crew"
+record_bytes_max = 2048
+[agents.node]
+module = "GUESTS/echo.wasm"
+replicas = 4
+input = "deal"
+"""
+
+# A supervisor in miniature; in an interpreter of its own, as a fork wants one thread.
+PRELUDE = """
+import json, os, resource, select, sys
+from dataclasses import replace
+from pathlib import Path
+from lockstep.engine.record import Kind, decode, encode, encode_wake
+from lockstep.workers import prepare
+from lockstep.workers.agent.process import AgentSpec
+from lockstep.workers.crew import Crew
+
+prepared = prepare.prepare(Path(sys.argv[1]), None, None)
+fleet, group = prepared.fleet, prepared.fleet.groups[0]
+crew = Crew(fleet, shared_bell=sys.argv[2] == "shared")
+(code,) = crew.compile(prepared, lambda: False)
+specs = [
+    AgentSpec(name=a.name, index=a.index, replica=a.replica, seed=1, code=code,
+              memory_bytes_max=group.memory_bytes_max, turn_fuel_max=group.turn_fuel_max,
+              turn_out_bytes_max=group.turn_out_bytes_max,
+              record_bytes_max=fleet.record_bytes_max, log_lines_max=group.log_lines_max,
+              log_bytes_max=group.log_bytes_max, table_elements_max=group.table_elements_max,
+              frozen_epoch_us=0, step_us=1000)
+    for a in fleet.agents
+]
+bells = {}
+for index, seat in enumerate(crew.seats):
+    bells.setdefault(seat.link.pair.supervisor_bell.fileno(), index)
+
+def turns(want):
+    got = {}
+    while sum(map(len, got.values())) < want:
+        ready = select.select(list(bells), [], [])[0]
+        rung = crew.rung.take() if crew.rung is not None else [bells[fd] for fd in ready]
+        for index in rung:
+            for turn in crew.seats[index].receive():
+                got.setdefault(index, []).append(turn)
+    return got
+
+def wake(index, turn, event):
+    crew.seats[index].link.send(encode_wake(turn, 0, turn, event, 1))
+"""
+
+
+def crew(folder: Path, bell: str, code: str) -> Any:
+    """What the code prints, as JSON; it must end cleanly."""
+    path = fleets.fleet(folder, FLEET)
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + code, str(path), bell],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **ENVIRONMENT},
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("bell", ["shared", "own"])
+def test_every_agent_plays_its_turns(tmp_path: Path, bell: str) -> None:
+    code = """
+crew.start_agents(specs, perturb=int(sys.argv[2] == "own"))
+first = turns(4)
+start = json.dumps({"agent": "x", "config": {}}).encode()
+for n in range(4):
+    wake(n, 1, encode(Kind.START, start, item=4, peer=n))
+turns(4)
+for n in (2, 0):
+    wake(n, 2, encode(Kind.ITEM, b"hello %d" % n, item=n + 1))
+second = turns(2)
+said = {n: [r.payload.decode() for r in decode(t[0].records)] for n, t in second.items()}
+crew.end()
+print(json.dumps([sorted(first), sorted(said.items()), [s.child for s in crew.seats]]))
+"""
+    first, said, children = crew(tmp_path, bell, code)
+    assert first == [0, 1, 2, 3]
+    assert said == [[0, ["hello 0"]], [2, ["hello 2"]]]
+    assert children == [None] * 4
+
+
+def test_an_agent_process_maps_its_own_rings_and_holds_its_own_descriptors_only(
+    tmp_path: Path,
+) -> None:
+    code = """
+crew.start_agents(specs)
+turns(4)
+found = []
+for seat in crew.seats:
+    maps = Path(f"/proc/{seat.child.pid}/maps").read_text().splitlines()
+    spans = [line.split()[0].split("-") for line in maps if "/dev/shm/" in line]
+    own, gate = seat.link.pair.agent_bell.fileno(), seat.link.pair.supervisor_bell
+    held = {int(p.name) for p in Path(f"/proc/{seat.child.pid}/fd").iterdir()}
+    wanted = {0, 1, 2, own, *gate.ringing_descriptors()}
+    found.append([sum(int(b, 16) - int(a, 16) for a, b in spans), sorted(held ^ wanted)])
+pair = len(crew.seats[0].link.pair.down) * 2
+crew.end()
+print(json.dumps([pair, found]))
+"""
+    pair, found = crew(tmp_path, "shared", code)
+    assert [mapped for mapped, _ in found] == [pair] * 4
+    assert [unexpected for _, unexpected in found] == [[]] * 4
+
+
+def test_ending_a_crew_that_never_started_leaves_nothing(tmp_path: Path) -> None:
+    code = """
+name = crew.board.name
+crew.end()
+print(json.dumps(os.path.exists("/dev/shm" + name)))
+"""
+    assert crew(tmp_path, "own", code) is False

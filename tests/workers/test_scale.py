@@ -1,0 +1,177 @@
+"""Many agents: one digest under any physical disorder, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import fleets
+import pytest
+
+from lockstep.engine.errors import UsageError
+from lockstep.workers import verify
+from lockstep.workers.job import Job
+from lockstep.workers.launch import launch
+
+# Every item is sent once round all agents. Turns cost several steps each, so tags spread.
+RELAY = """
+[fleet]
+name = "relay"
+seed = 3
+record_bytes_max = 16_384
+[schedule]
+fuel_per_step = 3_000
+items_in_flight_max = 50
+[agents.node]
+module = "GUESTS/chatter.wasm"
+replicas = {agents}
+input = "deal"
+"""
+DISORDERS = ("hogs", "one core", "nice", "stopped", "one core and nice")
+
+
+def job(folder: Path, agents: int, items: int, name: str, perturb: int = 0) -> Job:
+    """A run of the relay in a folder of its own."""
+    return Job(
+        fleet=str(fleets.fleet(folder, RELAY.format(agents=agents))),
+        base=str(folder),
+        input=str(fleets.items(folder, items)),
+        run_dir=str(folder / name),
+        durability="memory",
+        perturb=perturb,
+    )
+
+
+@contextmanager
+def hog() -> Iterator[None]:
+    """A process that burns a core meanwhile."""
+    burning = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        burning.kill()
+        burning.wait()
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """This process and what it starts on one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+class Disturber:
+    """Listener that slows or stops processes of the run as it goes."""
+
+    def __init__(self, nice: bool, stop: bool, chance: random.Random) -> None:
+        self._nice, self._stop, self._chance = nice, stop, chance
+        self.supervisor = 0
+
+    def __call__(self, what: str, _value: Any) -> None:
+        found = fleets.children_of(os.getpid())
+        for supervisor in found:
+            self.supervisor = supervisor
+            workers = sorted(fleets.children_of(supervisor))
+            if what == "progress" and self._nice and workers:
+                self._nice = False
+                for pid in self._chance.sample(workers, len(workers) // 2):
+                    self._signal(pid, None)
+            if what == "progress" and self._stop and workers:
+                pid = self._chance.choice(workers)
+                self._signal(pid, signal.SIGSTOP)
+                # Nothing else would continue it: a stopped process makes no progress lines.
+                threading.Timer(0.1, self._signal, (pid, signal.SIGCONT)).start()
+
+    def _signal(self, pid: int, number: signal.Signals | None) -> None:
+        try:
+            if number is None:
+                os.setpriority(os.PRIO_PROCESS, pid, 19)
+            else:
+                os.kill(pid, number)
+        except ProcessLookupError:
+            pass  # The run ended just now.
+
+
+def disturbed(asked: Job, disorder: str) -> dict[str, Any]:
+    """The run under a disorder; nothing of it is left."""
+    listener = Disturber("nice" in disorder, disorder == "stopped", random.Random(asked.perturb))
+    with ExitStack() as stack:
+        if disorder == "hogs":
+            stack.enter_context(hog())
+            stack.enter_context(hog())
+        if "one core" in disorder:
+            stack.enter_context(one_core())
+        summary = launch(asked, listener)
+    assert summary["state"] == "finished", (disorder, asked.perturb, summary["reason"])
+    assert listener.supervisor
+    assert not fleets.children_of(listener.supervisor)
+    assert not fleets.segments_of(listener.supervisor)
+    return summary
+
+
+def digests(folder: Path, agents: int, items: int, runs: int) -> set[str]:
+    """Digests of a plain run and of perturbed ones, disorders in turn."""
+    plain = launch(job(folder, agents, items, "plain"))
+    assert (plain["state"], plain["items_out"]) == ("finished", items), plain["reason"]
+    assert plain["messages"] == agents * items
+    found = {plain["digest"]}
+    for seed in range(1, runs + 1):
+        asked = job(folder, agents, items, f"run{seed}", perturb=seed)
+        found.add(disturbed(asked, DISORDERS[seed % len(DISORDERS)])["digest"])
+    return found
+
+
+def test_a_hundred_agents_give_one_digest_under_five_disorders(tmp_path: Path) -> None:
+    assert len(digests(tmp_path, agents=100, items=5, runs=5)) == 1
+
+
+def test_a_hundred_agents_verify(tmp_path: Path) -> None:
+    launch(job(tmp_path, 100, 3, "run"))
+    checked = verify(tmp_path / "run")
+    assert checked.equal and checked.whole
+
+
+@pytest.mark.nightly
+def test_fifty_perturbed_runs_of_a_hundred_agents_give_one_digest(tmp_path: Path) -> None:
+    assert len(digests(tmp_path, agents=100, items=20, runs=50)) == 1
+
+
+@pytest.mark.nightly
+def test_five_perturbed_runs_of_a_thousand_agents_give_one_digest(tmp_path: Path) -> None:
+    assert len(digests(tmp_path, agents=1000, items=4, runs=5)) == 1
+
+
+def test_a_fleet_that_the_machine_cannot_hold_is_refused_before_anything_starts(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import json, resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
+        "from lockstep.workers.job import Job\n"
+        "from lockstep.workers.launch import launch\n"
+        "try:\n"
+        "    launch(Job.from_json(sys.argv[1]))\n"
+        "except Exception as error:\n"
+        "    print(json.dumps([type(error).__name__, str(error)]))\n"
+    )
+    asked = job(tmp_path, 100, 1, "run").to_json()
+    done = subprocess.run(
+        [sys.executable, "-c", code, asked], capture_output=True, text=True, check=False
+    )
+    name, message = json.loads(done.stdout)
+    assert name == UsageError.__name__ and not (tmp_path / "run").exists()
+    assert message.startswith("100 agents need 428 descriptors (100 x 3 + 128), there are 256 ")
+    assert "`replicas`" in message

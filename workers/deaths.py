@@ -1,0 +1,20 @@
+"""Deaths in one line: how a process ended, and what an error was that nobody expected."""
+
+import signal
+import traceback
+from pathlib import Path
+
+
+def how(status: int) -> str:
+    """How a process ended that should have lived; ``status`` as `Child.reap` gives it."""
+    if status >= 0:
+        return f"left with exit status {status} in the middle of the run"
+    name = signal.Signals(-status).name
+    cause = " (by the kernel, probably for memory, or by a person)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{cause}"
+
+
+def told(error: Exception) -> str:
+    """An exception that nobody expected, in one line with its place."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"

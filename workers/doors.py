@@ -1,0 +1,161 @@
+"""The doors of a live run: tools, sources and the control socket, behind one gate.
+
+A run that repeats another has the same doors, and none of them opens: what came in then is in the
+record.
+"""
+
+import os
+import resource
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lockstep.engine import actions
+from lockstep.engine.fleet import Fleet
+from lockstep.engine.items import InputItem
+from lockstep.engine.sequencer import Sequencer
+from lockstep.workers import spawn
+from lockstep.workers.commands import Command
+from lockstep.workers.control import Control
+from lockstep.workers.gate import Gate
+from lockstep.workers.item_ids import ItemIds
+from lockstep.workers.lines import CLIENTS_MAX
+from lockstep.workers.loop import Loop
+from lockstep.workers.sources import Sources
+from lockstep.workers.tools import Tools
+
+
+class Doors:
+    """Order of use: `start_tools`, `listen`; then, for each pump, `woken`, `ended` and `later` as
+    its actions say, `reveal` once they are durable; `close` in any state.
+
+    Attributes:
+        gate: What came in.
+    """
+
+    def __init__(
+        self, loop: Loop, fleet: Fleet, items: Sequence[InputItem], sequencer: Sequencer, live: bool
+    ) -> None:
+        self._loop, self._fleet, self._sequencer, self._live = loop, fleet, sequencer, live
+        self.gate = Gate(sequencer)
+        self._ids = ItemIds(items)
+        self._later: list[actions.CallTool | actions.StopTool] = []
+        self._tools: Tools | None = None
+        self._sources: Sources | None = None
+        self._control: Control | None = None
+
+    @property
+    def refused(self) -> int:
+        """Lines of standard input that were no items."""
+        return self._sources.refused if self._sources is not None else 0
+
+    def start_tools(
+        self, commands: Sequence[Command], died: Callable[[str, spawn.Child], None]
+    ) -> None:
+        """Fork the tools process, while this one is small."""
+        if self._live:
+            self._tools = Tools(self._loop, self.gate, commands, died)
+
+    def listen(self, folder: Path, stdin: int, note: Callable[[str], None]) -> None:
+        """Open sources and the control socket.
+
+        Args:
+            folder: Of the run.
+            stdin: Descriptor for a source of that kind; -1: none.
+            note: Told of lines that are refused.
+
+        Raises:
+            OSError: a socket cannot be made.
+        """
+        if not self._live:
+            return
+        _allow_clients(1 + sum(source.kind == "socket" for source in self._fleet.sources))
+        self._sources = Sources(
+            self._loop,
+            self.gate,
+            self._fleet,
+            folder,
+            stdin,
+            self._ids,
+            self._sequencer.world.desk.book,
+            note,
+        )
+        self._control = Control(
+            self._loop, self.gate, folder, self._ids, self, self._sources.cancel
+        )
+
+    # -- what the sequencer wants ---------------------------------------------------------------
+
+    def woken(self, wake: actions.Wake) -> None:
+        """An agent takes its events."""
+        if self._sources is not None:
+            self._sources.woken(wake.agent, wake.events)
+
+    def ended(self, agent: int) -> None:
+        """An agent takes nothing any more."""
+        if self._sources is not None:
+            self._sources.lost(agent)
+
+    def later(self, action: actions.CallTool | actions.StopTool) -> None:
+        """Do it at the next `reveal`."""
+        if self._live:
+            self._later.append(action)
+
+    def reveal(self) -> None:
+        """What was decided is as durable as promised: let it out."""
+        self.gate.reveal()
+        if self._later:
+            assert self._tools is not None
+            later, self._later = self._later, []
+            for action in later:
+                if isinstance(action, actions.CallTool):
+                    self._tools.call(action)
+                else:
+                    self._tools.stop(action)
+        if self._sources is not None:
+            self._sources.resume()
+
+    def close(self) -> None:
+        """The run is over: nothing of it goes on, and whoever waits for an answer gets one."""
+        if self._tools is not None:
+            self._tools.end()
+        self.gate.close()
+        if self._sources is not None:
+            self._sources.close()
+        if self._control is not None:
+            self._control.close()
+
+    def end_orphans(self) -> None:
+        """The last thing, after every child of the run was reaped (`Tools.end_orphans`)."""
+        if self._tools is not None:
+            self._tools.end_orphans()
+
+    # -- what the control socket asks -----------------------------------------------------------
+
+    def item_open(self, number: int) -> bool:
+        """As `workers.control.State`."""
+        book = self._sequencer.world.desk.book
+        return number > len(book) or book.open(number)
+
+    def ticket_open(self, number: int) -> bool:
+        """As `workers.control.State`."""
+        return self._sequencer.world.requests.unanswered_ticket(number) is not None
+
+
+def _allow_clients(sockets: int) -> None:
+    """Room for the descriptors of every client that may come, as far as we may have it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = soft + sockets * (CLIENTS_MAX + 1)
+    if soft != resource.RLIM_INFINITY:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
+def stdin_of(fleet: Fleet, descriptor: int) -> int:
+    """The standard input that was handed down, or -1: at once closed where nobody reads it."""
+    if descriptor < 0:
+        return -1
+    if any(source.kind == "stdin" for source in fleet.sources):
+        os.set_inheritable(descriptor, False)
+        return descriptor
+    os.close(descriptor)
+    return -1

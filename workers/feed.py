@@ -1,0 +1,74 @@
+"""A feed: what one source brings through the gate, and how much of it nobody has taken yet."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from lockstep.engine.fleet import Source
+from lockstep.engine.outside import What
+from lockstep.workers.gate import Gate, Told
+from lockstep.workers.item_ids import ItemIds
+
+WAITING_MAX = 256  # Events of a source that wait to be taken; then it is read no more.
+
+
+class Admission(Protocol):
+    """How many items have entered (`engine.items.ItemBook`)."""
+
+    admitted: int
+
+
+class Feed:
+    """What a source brings, and how much of it waits. One for each source."""
+
+    def __init__(
+        self,
+        index: int,
+        source: Source,
+        agents: Sequence[int],
+        line_bytes_max: int,
+        gate: Gate,
+        ids: ItemIds,
+        admission: Admission,
+    ) -> None:
+        self.source, self.agents = source, agents
+        self.line_bytes_max = line_bytes_max
+        self.closed = False
+        self._index, self._gate, self._ids, self._admission = index, gate, ids, admission
+        self._waiting = dict.fromkeys(agents, 0)  # Agent -> events it was not woken with yet.
+
+    def may_read(self) -> bool:
+        """Whether there is room for one more event."""
+        if self._waiting:
+            return max(self._waiting.values()) < WAITING_MAX
+        entered = max(self._admission.admitted, self._ids.given)  # Those of the file do not count.
+        return len(self._ids) - entered < WAITING_MAX
+
+    def bring(self, line: bytes, told: Told | None = None) -> None:
+        """An event.
+
+        Raises:
+            ValueError: it should be an item and is none.
+        """
+        if self.source.to:
+            for agent in self._waiting:
+                self._waiting[agent] += 1
+            self._gate.bring(What.EVENT, self._index, line, told=told)
+        else:
+            self._ids.add(line, self.line_bytes_max)
+            self._gate.bring(What.ITEM, self._index, line, told=told)
+
+    def close(self, told: Told | None = None) -> None:
+        """No more will come."""
+        if not self.closed:
+            self.closed = True
+            self._gate.bring(What.CLOSED, self._index, told=told)
+
+    def took(self, agent: int, count: int) -> None:
+        """An agent was woken with so many events of the source."""
+        if agent in self._waiting:
+            self._waiting[agent] -= count
+
+    def lost(self, agent: int) -> None:
+        """The agent has ended; with the last one nobody takes anything, and nothing waits."""
+        if agent in self._waiting:
+            self._waiting[agent] = -(2**62)

@@ -1,0 +1,342 @@
+"""Lines over a Unix socket in the run folder: each line is answered with one line of JSON.
+
+For the control socket and for sources. Only the person who started the run (and root) is heard.
+Slow, vanishing and babbling clients cost nothing: lines, clients and unsent answers are bounded,
+and who does not read its answers is not read either.
+"""
+
+import json
+import os
+import select
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lockstep.engine.outside import Outside
+from lockstep.workers.loop import Loop, Timer
+
+CLIENTS_MAX = 64
+UNSENT_BYTES_MAX = 1 << 16
+READ_BYTES = 1 << 16
+PAUSE_S = 1.0  # Before the next try when no descriptor is left for a client.
+_PEER = struct.Struct("3i")  # pid, uid, gid: struct ucred.
+TOO_LONG = object()
+
+
+class LineBuffer:
+    """Cuts bytes into lines of bounded length."""
+
+    def __init__(self, line_bytes_max: int) -> None:
+        self.line_bytes_max = line_bytes_max
+        self._data = bytearray()
+        self._at = 0  # Where the next line begins.
+        self._searched = 0  # No line ends before here.
+        self._skipping = False  # The rest of a line that was too long.
+
+    def feed(self, data: bytes) -> None:
+        """More bytes. Take every line with `next` before the next time."""
+        del self._data[: self._at]
+        self._searched -= self._at
+        self._at = 0
+        self._data += data
+
+    def next(self) -> bytes | object | None:
+        """The next line without its end; `TOO_LONG` in place of one; None: not whole yet."""
+        end = self._data.find(b"\n", max(self._at, self._searched))
+        if end < 0:
+            self._searched = len(self._data)
+            if len(self._data) - self._at > self.line_bytes_max:
+                self._data.clear()
+                self._at, self._searched, self._skipping = 0, 0, True
+            return None
+        line = bytes(self._data[self._at : end])
+        self._at = self._searched = end + 1
+        if self._skipping or len(line) > self.line_bytes_max:
+            self._skipping = False
+            return TOO_LONG
+        return line
+
+    def rest(self) -> bytes | object | None:
+        """At the end: a last line without an end; None when there is none."""
+        if self._at == len(self._data) and not self._skipping:
+            return None
+        self._data += b"\n"
+        return self.next()
+
+
+class Answer:
+    """The place of one answer in a client's order. `give` it once, now or later."""
+
+    __slots__ = ("_given", "value")
+
+    def __init__(self, given: Callable[[], None]) -> None:
+        self.value: dict[str, Any] | None = None
+        self._given = given
+
+    def give(self, value: dict[str, Any]) -> None:
+        """The answer; nothing to a client that is gone."""
+        self.value = value
+        self._given()
+
+
+OnLine = Callable[[bytes, Answer], None]
+
+
+class LineServer:
+    """A listening socket and its clients."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        folder: Path,
+        name: str,
+        line_bytes_max: int,
+        on_line: OnLine,
+        may_read: Callable[[], bool] = lambda: True,
+        idle_s: float = 0.0,
+    ) -> None:
+        """Listen.
+
+        Args:
+            loop: Of this thread.
+            folder: Where the socket's name appears; its path may be of any length.
+            name: Of the socket.
+            line_bytes_max: Longer lines are answered with an error.
+            on_line: Called with each line and the place for its answer.
+            may_read: Asked before each line: whether there is room for what it brings.
+            idle_s: A client that says nothing for so long is sent away; 0: never.
+
+        Raises:
+            OSError: the name is taken, or cannot be made.
+        """
+        self._loop, self._folder, self._name = loop, folder, name
+        self.line_bytes_max = line_bytes_max
+        self.on_line, self.may_read, self.idle_s = on_line, may_read, idle_s
+        self.clients: dict[int, Client] = {}  # By descriptor.
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
+        before = os.umask(0o177)
+        try:
+            with ShortPath(folder, name) as path:
+                self._socket.bind(path)
+        except OSError:
+            self._socket.close()
+            raise
+        finally:
+            os.umask(before)
+        self._socket.listen(CLIENTS_MAX)
+        self._pause: Timer | None = None
+        self._listen()
+
+    def resume(self) -> None:
+        """There may be room again: go on with the clients that wait for it."""
+        for client in list(self.clients.values()):
+            client.go_on()
+
+    def finish(self) -> None:
+        """Hear nobody any more; who waits for an answer gets it."""
+        self._unlisten()
+        for client in list(self.clients.values()):
+            client.finish()
+
+    def close(self) -> None:
+        """Send what can be sent, close everybody, take the name away."""
+        self._unlisten()
+        for client in list(self.clients.values()):
+            client.close()
+
+    def _listen(self) -> None:
+        self._loop.watch(self._socket.fileno(), self._accept)
+
+    def _unlisten(self) -> None:
+        if self._socket.fileno() < 0:
+            return
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.forget(self._socket.fileno())
+        self._socket.close()
+        try:
+            (self._folder / self._name).unlink()
+        except OSError:
+            pass  # Somebody took it away, or the folder.
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # It went away again.
+        except OSError:  # Out of descriptors: it stays in the queue, and would be told for ever.
+            self._loop.forget(self._socket.fileno())
+            self._pause = self._loop.after(PAUSE_S, self._listen)
+            return
+        connection.setblocking(False)
+        client = Client(self, self._loop, connection)
+        if uid_of(connection) not in (os.getuid(), 0):
+            client.refuse("this run is another user's")
+        elif len(self.clients) > CLIENTS_MAX:
+            client.refuse(f"{CLIENTS_MAX} clients are connected already")
+
+
+class Client:
+    """One connection."""
+
+    def __init__(self, server: LineServer, loop: Loop, connection: socket.socket) -> None:
+        self._server, self._loop, self._connection = server, loop, connection
+        self._descriptor = connection.fileno()
+        self._lines = LineBuffer(server.line_bytes_max)
+        self._answers: deque[Answer] = deque()
+        self._unsent = b""
+        self._ended = False  # It will send no more.
+        self._events = 0
+        self._taking = False  # We are in `go_on`.
+        self._timer: Timer | None = None
+        server.clients[self._descriptor] = self
+        self._set_timer()
+        self._await()
+
+    def refuse(self, why: str) -> None:
+        """Say why and close."""
+        self._unsent = _line({"error": why})
+        self.close()
+
+    def close(self) -> None:
+        """Send what can be sent, and close."""
+        self._send()
+        self._gone()
+
+    def finish(self) -> None:
+        """Read no more; leave when everything is answered."""
+        self._ended = True
+        self._await()
+
+    def go_on(self) -> None:
+        """Take the lines that are there, as long as there is room for what they bring."""
+        self._taking = True
+        while self._may_read() and (line := self._lines.next()) is not None:
+            self._hear(line)
+        self._taking = False
+        self._await()
+
+    def _ready(self) -> None:
+        self._send()
+        self.go_on()
+        if self._events & select.EPOLLIN and not self._ended:
+            self._receive()
+            self.go_on()
+
+    def _receive(self) -> None:
+        try:
+            data = self._connection.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._gone()
+            return
+        self._ended = not data  # A line without an end was not meant yet.
+        self._lines.feed(data)
+        self._set_timer()
+
+    def _hear(self, line: bytes | object) -> None:
+        answer = Answer(self._answered)
+        self._answers.append(answer)
+        if isinstance(line, bytes):
+            self._server.on_line(line, answer)
+        else:
+            bound = self._server.line_bytes_max
+            answer.give({"error": f"a line of more than {bound} bytes"})
+
+    def _answered(self) -> None:
+        while self._answers and self._answers[0].value is not None:
+            self._unsent += _line(self._answers.popleft().value)
+        self._send()
+        if not self._taking:
+            self.go_on()  # There is room for the answers of more lines.
+
+    def _send(self) -> None:
+        try:
+            while self._unsent and self._open():
+                self._unsent = self._unsent[self._connection.send(self._unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._gone()
+
+    def _may_read(self) -> bool:
+        room = len(self._unsent) < UNSENT_BYTES_MAX and len(self._answers) < UNSENT_BYTES_MAX // 64
+        return self._open() and room and self._server.may_read()
+
+    def _await(self) -> None:
+        """Wait for what can happen next; a client for which nothing can is done."""
+        if not self._open():
+            return
+        if self._ended and not self._answers and not self._unsent:
+            self._gone()
+            return
+        events = select.EPOLLOUT if self._unsent else 0
+        if self._may_read() and not self._ended:
+            events |= select.EPOLLIN
+        if events == self._events:
+            return
+        # One that waits for us is not watched at all: its hanging up would be told for ever.
+        if not self._events:
+            self._loop.watch(self._descriptor, self._ready, events)
+        elif events:
+            self._loop.change(self._descriptor, events)
+        else:
+            self._loop.forget(self._descriptor)
+        self._events = events
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._server.idle_s:
+            self._timer = self._loop.after(self._server.idle_s, self.close)
+
+    def _open(self) -> bool:
+        return self._server.clients.get(self._descriptor) is self
+
+    def _gone(self) -> None:
+        if self._open():
+            del self._server.clients[self._descriptor]
+            self._loop.forget(self._descriptor)
+            if self._timer is not None:
+                self._timer.cancel()
+            self._connection.close()
+
+
+class ShortPath:
+    """A path for a socket address, however long the folder's is (addresses have 108 bytes)."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
+
+    def __enter__(self) -> str:
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        self._descriptor = os.open(self._folder, flags)
+        return f"/proc/self/fd/{self._descriptor}/{self._name}"
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._descriptor)
+
+
+def uid_of(connection: socket.socket) -> int:
+    """User of the process at the other end."""
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    _, uid, _ = _PEER.unpack(data)
+    return int(uid)
+
+
+def _line(value: dict[str, Any] | None) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+def accepted(answer: Answer, event: Outside | None) -> None:
+    """Answer a client whose event was taken; None: it was not, the run is over."""
+    if event is None:
+        answer.give({"error": "the run has ended"})
+    else:
+        step, micro = event.tag
+        answer.give({"ok": True, "event": event.number, "tag": f"{step}.{micro}"})

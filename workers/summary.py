@@ -1,0 +1,103 @@
+"""The summary of a run: the object of ``--json``, made once at its end."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lockstep.engine.actions import Finish
+from lockstep.engine.errors import EXIT_OK, EXIT_UNFINISHED
+from lockstep.engine.fleet import Fleet
+from lockstep.engine.outside import What
+from lockstep.engine.sequencer import Sequencer
+from lockstep.workers.ledger import Ledger
+from lockstep.workers.stalls import Stalls
+
+# What makes a run one that its identity alone does not give again, for people.
+CAUSES = (
+    ((What.TOOL,), "answer of a tool", "answers of tools"),
+    ((What.ITEM, What.EVENT), "event of a source", "events of sources"),
+    ((What.CLOSED,), "end of a source", "ends of sources"),
+    (
+        (What.CANCEL_RUN, What.CANCEL_ITEM, What.CANCEL_REQUEST),
+        "cancel by a person",
+        "cancels by a person",
+    ),
+)
+
+
+def figures(
+    sequencer: Sequencer, ledger: Ledger, fleet: Fleet, came: Mapping[int, int]
+) -> dict[str, Any]:
+    """What the run did, in logical units.
+
+    Args:
+        sequencer: At the end.
+        ledger: Likewise.
+        fleet: That was run.
+        came: Outside events by `What`.
+    """
+    world, counts = sequencer.world, sequencer.world.counts
+    book = world.desk.book
+    return {
+        "digest": ledger.digest.digest,
+        "digest_text": ledger.digest.digest_text,
+        "steps": counts.steps,
+        "turns": counts.turns,
+        "messages": counts.messages,
+        "requests": world.requests.issued,
+        "tokens_in": counts.tokens_in,
+        "tokens_out": counts.tokens_out,
+        "regenerative": sequencer.regenerative,
+        "outside": causes(fleet.schedule.order, came),
+        "order": fleet.schedule.order,
+        "items_in": len(book),
+        "items_out": book.finished,
+        "items_failed": book.failed,
+        "agents_failed": [name for name, _ in world.failures],
+        "failures": [f"agent {name}: {reason}" for name, reason in world.failures],
+        "seed": fleet.seed,
+        "requests_failed": counts.requests_failed,
+        "request_failure": counts.request_failure,
+    }
+
+
+def causes(order: str, came: Mapping[int, int]) -> list[str]:
+    """Why a run is not regenerative; empty: it is."""
+    found = ["arrival order"] if order == "arrival" else []
+    for kinds, one, more in CAUSES:
+        count = sum(came.get(kind, 0) for kind in kinds)
+        if count:
+            found.append(f"{count} {one if count == 1 else more}")
+    return found
+
+
+def ending(
+    sequencer: Sequencer, finish: Finish | None, stopped: str, code: int, refused: bool
+) -> dict[str, Any]:
+    """How the run ended: ``state``, ``reason``, ``exit_code``.
+
+    Args:
+        sequencer: At the end.
+        finish: What it said, if it came to an end.
+        stopped: Why we stopped it; empty: we did not.
+        code: Exit code of that.
+        refused: Whether a line of standard input was.
+    """
+    state, reason = "stopped", stopped
+    if not stopped and finish is not None:
+        state, reason = finish.state, finish.reason
+    world = sequencer.world
+    bad = state == "stopped" or world.desk.book.failed or world.failures or refused
+    return {
+        "state": state,
+        "reason": reason,
+        "exit_code": code or (EXIT_UNFINISHED if bad else EXIT_OK),
+    }
+
+
+def waits(stalls: Stalls, run_s: float) -> dict[str, Any]:
+    """How long the inference process was held back, and by whom (workers/stalls.py)."""
+    return {
+        "run_s": round(run_s, 3),  # From the first fork of an agent to the last tag.
+        "stalled_s": round(stalls.seconds(), 3),
+        "stalls": stalls.table(),
+    }

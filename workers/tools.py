@@ -1,0 +1,95 @@
+"""Tools, as the supervisor sees them: calls go out, answers come in by the gate.
+
+The commands run in a process of their own (workers/tool_process.py), forked before the first
+agent. A run without tools has none.
+"""
+
+import select
+import socket
+from collections.abc import Callable, Sequence
+
+from lockstep.engine import actions
+from lockstep.engine.outside import What
+from lockstep.workers import spawn
+from lockstep.workers.commands import Command
+from lockstep.workers.frames import Frames
+from lockstep.workers.gate import Gate
+from lockstep.workers.loop import Loop
+from lockstep.workers.tool_process import Say, adopt_orphans, end_descendants, tools_main
+
+END_S_MAX = 5.0  # For the tools process to clean up; then it is killed.
+
+
+class Tools:
+    """The tools of one run. `end` in any state."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        gate: Gate,
+        commands: Sequence[Command],
+        died: Callable[[str, spawn.Child], None],
+    ) -> None:
+        """Fork the tools process, if there is any tool.
+
+        Args:
+            loop: Of the supervisor.
+            gate: Answers go in there.
+            commands: By index of the tool.
+            died: Called when the tools process ended before its time; reaping is up to it.
+        """
+        self._loop, self._gate = loop, gate
+        self._child: spawn.Child | None = None
+        if not commands:
+            return
+        adopt_orphans()  # Should the tools process be killed: `end_orphans`.
+        ours, theirs = socket.socketpair()
+        self._child = spawn.fork("tools", lambda: tools_main(commands, theirs), [theirs.fileno()])
+        theirs.close()
+        self._died = died
+        self._frames = Frames(loop, ours, self._taken, lambda: None)
+        loop.watch(self._child.pidfd, self._ended)
+
+    @property
+    def pid(self) -> int:
+        """Of the tools process; 0: there is none."""
+        return self._child.pid if self._child is not None else 0
+
+    def call(self, action: actions.CallTool) -> None:
+        """Start a command, or let it wait for its turn."""
+        body = action.tool.to_bytes(4, "little") + action.payload
+        self._frames.send(Say.CALL, action.call, body)
+
+    def stop(self, action: actions.StopTool) -> None:
+        """Kill a command. An answer that is on its way is the sequencer's to ignore."""
+        self._frames.send(Say.STOP, action.call)
+
+    def end(self) -> None:
+        """Everything that runs is killed; bounded in time."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        self._loop.forget(child.pidfd)
+        self._frames.close()
+        poll = select.poll()
+        poll.register(child.pidfd, select.POLLIN)
+        if not poll.poll(END_S_MAX * 1000):
+            child.kill()  # Stopped, perhaps: then its commands come to us.
+        child.reap()
+
+    @staticmethod
+    def end_orphans() -> None:
+        """After every other child was reaped: kill what a tools process left that was killed."""
+        end_descendants()
+
+    def _taken(self, what: int, call: int, body: bytes) -> None:
+        if what == Say.ANSWER:
+            flags = int.from_bytes(body[:4], "little")
+            self._gate.bring(What.TOOL, call, body[4:], flags)
+
+    def _ended(self) -> None:
+        assert self._child is not None
+        child, self._child = self._child, None
+        self._loop.forget(child.pidfd)
+        self._frames.close()
+        self._died("the tools process", child)

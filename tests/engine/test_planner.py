@@ -67,7 +67,7 @@ def test_a_request_is_prefilled_decoded_and_ends() -> None:
             StepPlan(2, (), (ModelPlan(
                 0, (), (Admission(1, 0, 0),),
                 (Chunk(1, 0, 0, (100, 101, 102), False),), (), (3, 0),
-            ),)),
+            ),), ((DUE, 1, 2),)),
             [],
         ),
         (
@@ -340,7 +340,10 @@ def test_a_refusal_is_told_at_the_due_step_and_takes_no_slot() -> None:
     one.offer(request(1, 2, refusal="too long: 9 tokens"))
     assert one.next_step() == 2
     assert run(one, 2)[0] == StepPlan(
-        2, (Ended(1, "refused", "too long: 9 tokens"),), (ModelPlan(0, lengths=(0,)),)
+        2,
+        (Ended(1, "refused", "too long: 9 tokens"),),
+        (ModelPlan(0, lengths=(0,)),),
+        ((DUE, 1, 2),),
     )
     assert one.next_step() is None
 

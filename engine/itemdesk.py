@@ -69,10 +69,17 @@ class ItemDesk:
         self.book.append(item_of_line(line, len(self.book) + 1))
 
     def emitted(self, agent: int, record: Record) -> None:
-        """An EMIT takes effect; for an item that is finished or failed it is void."""
+        """An EMIT takes effect; for an item that is finished or failed it is void.
+
+        So is one that was legal when its turn was checked and is not any more: another agent's
+        effect of the same tag came first, or the turn waited for room meanwhile (rule 9).
+        """
         if not self.book.unfinished(record.item):
             return
-        if record.flags & FLAG_ERROR:
+        given_up = bool(record.flags & FLAG_ERROR)
+        if self.schedule.may_emit(agent, record.item, record.peer, given_up):
+            return
+        if given_up:
             name = self._roster.names[agent]
             reason = record.payload.decode("utf-8", "replace")
             self.schedule.gave_up(agent, record.item, f"agent {name} gave it up: {reason}")
@@ -80,8 +87,8 @@ class ItemDesk:
             self.schedule.emitted(agent, record.item, record.payload, record.peer)
 
     def done(self, agent: int, item: int) -> None:
-        """A DONE for an item takes effect."""
-        if self.book.unfinished(item):
+        """A DONE for an item takes effect, unless the go was over meanwhile."""
+        if self.book.unfinished(item) and not self.schedule.may_finish(agent, item):
             self.schedule.done(agent, item)
 
     def delivered(self, agent: int, item: int) -> None:

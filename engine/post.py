@@ -182,7 +182,7 @@ class Post:
             return
         if sent.flags & FLAG_CALL:
             self.calls.open(sender, sent.id, receiver, sent.item)
-        elif sent.flags & FLAG_REPLY:
+        elif sent.flags & FLAG_REPLY and self.calls.waits(receiver, sent.id, sender):
             self.calls.close(receiver, sent.id)
         message = encode(
             Kind.MESSAGE, sent.payload,

@@ -10,6 +10,7 @@ from lockstep.engine.errors import LockstepBug
 from lockstep.engine.plan import Admission, Chunk, Decode, Ended, ModelPlan, Request, StepPlan
 from lockstep.engine.planner import (
     CHUNK_TOKENS_MIN,
+    DUE,
     ModelLimits,
     Planner,
     _chunk_size,

@@ -59,6 +59,8 @@ class Agenda:
 
     def first(self) -> Tag | None:
         """The smallest pending tag."""
+        if not self._outside and not self._deadlines:  # Nearly always.
+            return self._heap[0] if self._heap else None
         tags = [self._heap[0]] if self._heap else []
         if self._deadline():
             tags.append(self._deadlines[0][0])
@@ -68,7 +70,7 @@ class Agenda:
 
     def only_outside(self) -> bool:
         """Whether nothing is pending but outside events."""
-        return not self._heap and not self._deadline()
+        return not self._heap and not (self._deadlines and self._deadline())
 
     def free(self, tag: Tag) -> bool:
         """Whether nothing is pending at a tag."""

@@ -145,16 +145,10 @@ class Sequencer:
         """Process every tag that may be processed; what to do, in order."""
         while not self.finished:
             tag = self._agenda.first()
-            if self._over_steps_max(tag):
-                self._stop(f"steps_max = {self._fleet.steps_max} is reached")
-            elif self._record_ends(tag):
-                self._stop("the record of the order ends here")
-            elif self._quiet() and not self._holding():
-                self._wind_up()
-            elif tag is not None and self._may_process(tag):
+            if self._running or not self._ends(tag):
+                if tag is None or not self._may_process(tag):
+                    break
                 self._process(tag)
-            else:
-                break
         if not self.finished:
             self._grant()
         done, self.world.actions = self.world.actions, []
@@ -214,12 +208,10 @@ class Sequencer:
     def _horizon(self) -> int:
         """First step that a turn or a pending tag could still reach with a request."""
         lowest, tag = self._running.lowest(), self._agenda.first()
-        steps = [INFINITE_STEP]
-        if lowest is not None:
-            steps.append(lowest[0][0])
-        if tag is not None:
-            steps.append(tag[0])
-        return min(steps) + self._order.lookahead
+        first = INFINITE_STEP if lowest is None else lowest[0][0]
+        if tag is not None and tag[0] < first:
+            first = tag[0]
+        return first + self._order.lookahead
 
     def _grant(self) -> None:
         if self._order.live_arrival:
@@ -245,17 +237,13 @@ class Sequencer:
         if tag == tags.ORIGIN:
             world.begin()
         world.effects(pending.turns, pending.retry, pending.forced)
-        world.completions(pending.answers)
-        world.timers(pending.timers)
-        world.outside(pending.outside)
-        for event in pending.outside:
-            if event.what == What.CLOSED:
-                self._open.pop(event.source, None)
-        for item in pending.overdue:
-            world.desk.cancel(
-                item, f"not finished {self._schedule.item_steps_max} steps after it entered"
-            )
-        if pending.admit or any(event.what == What.ITEM for event in pending.outside):
+        if pending.answers:
+            world.completions(pending.answers)
+        if pending.timers:
+            world.timers(pending.timers)
+        if pending.outside or pending.overdue:
+            self._intrude(pending)
+        if pending.admit:
             self._admit(tag)
         if pending.close:
             world.close_all()
@@ -268,6 +256,19 @@ class Sequencer:
             world.actions.append(wake)
         self._follow_up(tags.next_microstep(tag))
         self._check_limits()
+
+    def _intrude(self, pending: Pending) -> None:
+        """What the run did not make itself: outside events, then deadlines that are over."""
+        self.world.outside(pending.outside)
+        for event in pending.outside:
+            if event.what == What.CLOSED:
+                self._open.pop(event.source, None)
+            elif event.what == What.ITEM:
+                pending.admit = True
+        for item in pending.overdue:
+            self.world.desk.cancel(
+                item, f"not finished {self._schedule.item_steps_max} steps after it entered"
+            )
 
     def _admit(self, tag: Tag) -> None:
         steps = self._schedule.item_steps_max
@@ -316,11 +317,24 @@ class Sequencer:
 
     # -- ends ---------------------------------------------------------------------------------
 
+    def _ends(self, tag: Tag | None) -> bool:
+        """No turn runs: whether that is the end, or the beginning of it, and is dealt with."""
+        if self._quiet() and not self._holding():
+            self._wind_up()
+        elif self._over_steps_max(tag):
+            self._stop(f"steps_max = {self._fleet.steps_max} is reached")
+        elif self._record_ends(tag):
+            self._stop("the record of the order ends here")
+        else:
+            return False
+        return True
+
     def _quiet(self) -> bool:
         """Nothing runs, pends or is unanswered. Outside events do not count: a second execution
         has them from the start."""
-        open_count = self.world.requests.open_count()
-        return not self._running and not open_count and self._agenda.only_outside()
+        if self._running or self.world.requests.open_count():
+            return False
+        return self._agenda.only_outside()
 
     def _holding(self) -> bool:
         """Whether the run must not end yet: something may still come from outside."""
@@ -351,7 +365,7 @@ class Sequencer:
     def _over_steps_max(self, tag: Tag | None) -> bool:
         """Nothing can happen any more at a step the fleet allows."""
         bound = self._fleet.steps_max
-        if self._running or (tag is not None and tag[0] <= bound):
+        if tag is not None and tag[0] <= bound:
             return False
         first = min(tag[0] if tag is not None else INFINITE_STEP, self._next_step())
         return bound < first < INFINITE_STEP
@@ -359,7 +373,7 @@ class Sequencer:
     def _record_ends(self, tag: Tag | None) -> bool:
         """A repeat in arrival order knows no more: what is left was never ordered."""
         unknown = tag is not None and tag[0] == INFINITE_STEP
-        return unknown and not self._running and self._next_step() == INFINITE_STEP
+        return unknown and self._next_step() == INFINITE_STEP
 
     def _finish(self) -> None:
         book = self.world.desk.book

@@ -7,7 +7,7 @@ still.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lockstep.engine import actions, effects, keyed
 from lockstep.engine import tag as tags
@@ -76,6 +76,13 @@ class World:
         self.cancelled = ""  # Why the whole run was cancelled.
         self.entry = TagEntry(tags.ORIGIN)
         self._starts = start_records(fleet)
+        self._limits = Limits(
+            agents=len(self.roster),
+            models=len(fleet.models),
+            items=0,
+            topics=len(fleet.schedule.topics),
+            tools=len(fleet.tools),
+        )
         self._set_timer = set_timer
         self._order_key = keyed.key(fleet.seed, "order", "agents")
         self._order = order
@@ -114,22 +121,15 @@ class World:
 
     def effects(self, turns: dict[int, Turn], retry: bool, forced: bool) -> None:
         """Apply what parked senders still have to say, then the turns of this tag."""
-        step, micro = self.roster.tag
-        order = sorted(turns, key=lambda a: (keyed.draw(self._order_key, step, micro, a), a))
         applying = list(self.post.parked.values()) if retry or forced else []
         if forced:
             self.post.accept_first(self.entry)
-        limits = Limits(
-            len(self.roster), len(self.fleet.models), self.desk.book.admitted,
-            len(self.fleet.schedule.topics), len(self.fleet.tools),
-        )  # fmt: skip
-        applying += [self._settle(agent, turns[agent], limits) for agent in order]
+        self._know_limits()
+        applying += [self._settle(agent, turns[agent]) for agent in self._hashed(turns)]
         over = [turn for turn in applying if self._advance(turn)]
-        self._deal_tickets(applying)
-        for turn in applying:
-            for request in turn.late_cancels:
-                self._revoke(turn.agent, request)
-            turn.infers, turn.late_cancels = [], []
+        asking = [turn for turn in applying if turn.infers]
+        if asking:
+            self._deal_tickets(asking)
         for turn in over:
             self._over(turn)
 
@@ -191,10 +191,11 @@ class World:
             for event in events:
                 if event.event_class != EventClass.MESSAGE:
                     self._seen(index, event)
-            data = b"".join([event.record for event in events])
+            one = len(events) == 1
+            data = events[0].record if one else b"".join([event.record for event in events])
             self.entry.add(encode(Kind.TURN, data, id=agent.turn, peer=index))
             self.counts.turns += 1
-            count = sum([event.count for event in events])
+            count = events[0].count if one else sum([event.count for event in events])
             woken.append((index, actions.Wake(index, agent.turn, self.roster.tag, data, count)))
         return woken
 
@@ -227,8 +228,21 @@ class World:
 
     # -- effects of one turn ------------------------------------------------------------------
 
-    def _settle(self, agent: int, turn: Turn, limits: Limits) -> Applying:
+    def _hashed(self, turns: dict[int, Turn]) -> list[int]:
+        """The order of agents inside this tag (rule 3)."""
+        if len(turns) < 2:
+            return list(turns)
+        step, micro = self.roster.tag
+        return sorted(turns, key=lambda a: (keyed.draw(self._order_key, step, micro, a), a))
+
+    def _know_limits(self) -> None:
+        admitted = self.desk.book.admitted
+        if admitted != self._limits.items:
+            self._limits = replace(self._limits, items=admitted)
+
+    def _settle(self, agent: int, turn: Turn) -> Applying:
         """The turn as it will take effect: whole, or its logs and a failure."""
+        limits = self._limits
         flood, records = None, list[Record]()
         if turn.outcome in TAKES_EFFECT:
             flood = Flood.of(agent, turn.records, limits)
@@ -310,12 +324,16 @@ class World:
 
     # -- requests -----------------------------------------------------------------------------
 
-    def _deal_tickets(self, applying: list[Applying]) -> None:
+    def _deal_tickets(self, asking: list[Applying]) -> None:
         # One per agent in turn, so that an agent with many requests does not push back the rest.
-        for place in range(max((len(turn.infers) for turn in applying), default=0)):
-            for turn in applying:
+        for place in range(max(len(turn.infers) for turn in asking)):
+            for turn in asking:
                 if place < len(turn.infers):
                     self._issue(turn.agent, turn.infers[place])
+        for turn in asking:
+            for request in turn.late_cancels:
+                self._revoke(turn.agent, request)
+            turn.infers, turn.late_cancels = [], []
 
     def _issue(self, agent: int, record: Record) -> None:
         due = self._order.due(self.requests.issued + 1, self.roster.tag[0])

@@ -130,8 +130,10 @@ class PipeDoorbell(Doorbell):
     def clear(self) -> bool:
         rung = False
         try:
-            while os.read(self._open()[0], _READ_BYTES):
+            # A short read has emptied the pipe: no second one to learn that nothing is there.
+            while len(os.read(self._open()[0], _READ_BYTES)) == _READ_BYTES:
                 rung = True
+            rung = True
         except BlockingIOError:
             pass
         return rung

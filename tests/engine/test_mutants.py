@@ -211,10 +211,11 @@ class PendingOutsideHoldsTheEnd(Sequencer):
 class ForcedWhileTurnsRun(Sequencer):
     """Rule 9's "if nothing runs" gone: a full mailbox is overfilled while its owner may come."""
 
-    def _quiet(self) -> bool:
-        if self.world.post.parked and not self.world.requests.open_count():
-            return self._agenda.only_outside()
-        return super()._quiet()
+    def pump(self) -> list[actions.Action]:
+        asked = self.world.requests.open_count()
+        if self.world.post.parked and self._agenda.only_outside() and not asked:
+            self._at(tags.next_microstep(self._last)).forced = True
+        return super().pump()
 
 
 class ParkedRetriesOnArrival(Sequencer):

@@ -30,7 +30,7 @@ def command() -> None:
 
 
 @command.command("setup", short_help="Make models and the peers' environments.")
-@click.argument("group", required=False, type=click.Choice(GROUPS))
+@click.argument("group", required=False, type=click.Choice(GROUPS), metavar="[GROUP]")
 def setup(group: str | None) -> int:
     """Make the models and the peers' environments that a group wants, in the cache folder.
 
@@ -39,8 +39,9 @@ def setup(group: str | None) -> int:
         lockstep bench setup
         lockstep bench setup agents
 
-    What is there already is left alone. It needs a network (or a package index of pip's settings)
-    for the peers, which go to $XDG_CACHE_HOME/lockstep/bench, and none of it into this Python.
+    A group is agents or tax; without one everything is made. What is there already is left alone.
+    It needs a network (or a package index of pip's settings) for the peers, which go to
+    $XDG_CACHE_HOME/lockstep/bench, and none of it into this Python.
 
     Exit codes: 0, or 2 when something could not be made.
     """
@@ -86,6 +87,8 @@ def tax(quick: bool, curves: Path | None, as_json: bool) -> int:
         lockstep bench tax
         lockstep bench tax --quick --json | jq .ratios
         lockstep bench tax --curves tax.svg
+
+    A ratio of 1 means that strict order costs nothing. docs/benchmarks.md says what is compared.
 
     Exit codes: 0, or 2 when a run could not be made.
     """

@@ -33,10 +33,10 @@ def command(
     output line says that it was cancelled. The run records the cancel as an outside event, so
     `lockstep verify` repeats it at the same tag; such a run is not regenerative.
 
-    Exit codes: 0 the run has taken it, 2 there is nothing to cancel.
+    Exit codes: 0 the run has taken it, 2 it has not: there is nothing of the kind to cancel.
     """
     request = _request(item, ticket, source)
-    from lockstep.workers.ask import ask
+    from lockstep.workers.outside.ask import ask
 
     found = ask(run, request)
     what = _what(item, ticket, source)

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import resource
 import shutil
 import sys
 import tempfile
@@ -26,8 +25,6 @@ PACKAGES = (
 )
 RUNTIMES = ("onnxruntime-gpu", "onnxruntime")  # One of them.
 RUNTIME_RANGE = ("1.31", "1.32")
-DESCRIPTORS_PER_AGENT = 3  # Two doorbells and a pidfd (workers/crew.py).
-DESCRIPTORS_BESIDES = 64
 AGENTS_EXPECTED = 256  # Fewer is worth a warning.
 MEMORY_LOW_BYTES = 1 << 30
 DISK_LOW_BYTES = 256 << 20
@@ -118,13 +115,14 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def descriptors() -> Check:
     """How many files a process may open, in agents."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY:
+    from lockstep.workers import room
+
+    found = room.descriptors()
+    if found.agents is None:
         return Check("descriptors", OK, "no limit")
-    agents = max(hard - DESCRIPTORS_BESIDES, 0) // DESCRIPTORS_PER_AGENT
-    found = f"at most {hard}, enough for {agents} agents"
-    state = FAIL if agents < 1 else WARN if agents < AGENTS_EXPECTED else OK
-    return Check("descriptors", state, found, "" if state == OK else "raise `ulimit -Hn`")
+    text = f"at most {found.free}, enough for {found.agents} agents"
+    state = FAIL if found.agents < 1 else WARN if found.agents < AGENTS_EXPECTED else OK
+    return Check("descriptors", state, text, "" if state == OK else "raise `ulimit -Hn`")
 
 
 def machine() -> Check:

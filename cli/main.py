@@ -28,7 +28,7 @@ from lockstep.engine.version import VERSION
 
 MODULES = {
     name: f"lockstep.cli.{name}"
-    for name in ("run", "verify", "cancel", "top", "doctor", "bench", "graph", "model", "agent")
+    for name in ("run", "verify", "top", "cancel", "graph", "model", "agent", "doctor", "bench")
 }
 
 

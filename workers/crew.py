@@ -41,12 +41,15 @@ REHEARSED_FROM = 16  # Agents. A rehearsal costs as much time as it saves for ab
 class Crew:
     """Processes of one run. `start_inference` before `start_agents`; `end` in any state."""
 
-    def __init__(self, fleet: Fleet, shared_bell: bool = False) -> None:
+    def __init__(self, fleet: Fleet, shared_bell: bool = True) -> None:
         """Make room for everybody.
 
         Args:
             fleet: Whose agents they are.
-            shared_bell: All agents ring one bell, `rung` says which did. Else each has its own.
+            shared_bell: There is no other way any more.
+
+        Attributes:
+            rung: Which agents rang the one bell that they share.
 
         Raises:
             UsageError: the machine has no room for so many; what they need and what there is, is
@@ -54,8 +57,9 @@ class Crew:
         """
         self._fleet = fleet
         shm.sweep()  # First: what dead runs left is room, too.
-        room.check(len(fleet.agents), fleet.record_bytes_max)
-        room.raise_descriptor_limit(len(fleet.agents))
+        sockets = sum(source.kind == "socket" for source in fleet.sources)
+        room.check(len(fleet.agents), fleet.record_bytes_max, sockets)
+        room.raise_descriptor_limit(len(fleet.agents), sockets)
         pair = room.pair_bytes(fleet.record_bytes_max)
         engine = EngineMemory.slice_bytes(fleet.record_bytes_max)
         try:
@@ -70,13 +74,10 @@ class Crew:
         self.board.seal()
         memory = EngineMemory.create(self._arena.slice(0), fleet.record_bytes_max)
         self.engine_link = EngineLink(memory)
-        self._bell = shm.SharedDoorbell() if shared_bell else None
+        self._bell = shm.SharedDoorbell()
         self.seats = [Seat(a.name, AgentLink(self._pair(a.index), a.name)) for a in fleet.agents]
-        self.rung: Rung | None = None
-        if self._bell is not None:
-            # The ring from an agent is the second half of its slice.
-            counters = self._arena.words(1, pair // 2 + RINGS_OFFSET)
-            self.rung = Rung(self._bell, counters)
+        # The ring from an agent is the second half of its slice.
+        self.rung = Rung(self._bell, self._arena.words(1, pair // 2 + RINGS_OFFSET))
         self.engine: spawn.Child | None = None
         self._rehearsed = b""
 

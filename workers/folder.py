@@ -9,7 +9,8 @@ output.jsonl    the output, in item order
 logs/           one file per agent that logged
 summary.json    figures at the end
 run.lock        held (flock) by the supervisor while the run is alive
-control.sock    where a living run is spoken to (workers/control.py); sources have theirs beside it
+control.sock    where a living run is spoken to (workers/outside/control.py); those of sources are
+                beside it
 """
 
 import fcntl

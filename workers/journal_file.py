@@ -4,14 +4,19 @@
 ``async``   written before anything is revealed, synced at the end: a crash of the machine may
             lose the tail.
 ``sync``    written and synced before anything is revealed.
+
+While nothing is revealed there is nothing to keep a promise to: then ``async`` and ``sync`` write
+what has gathered every `DELAY_S`, which is what a crash of the process loses at most.
 """
 
 import os
+import time
 from pathlib import Path
 
 from lockstep.engine.errors import JournalError
 
 LEVELS = ("memory", "async", "sync")
+DELAY_S = 0.02
 _GATHERED_BYTES = 1 << 20
 
 
@@ -23,6 +28,7 @@ class JournalFile:
         self._level = level
         self._kept: list[bytes] = []
         self._kept_bytes = 0
+        self._written_s = 0.0
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, 0o600)
         self._broken = False  # A write or sync failed: nothing more is written.
@@ -34,14 +40,25 @@ class JournalFile:
         self._kept.append(data)
         self._kept_bytes += len(data)
 
-    def reveal(self) -> None:
+    @property
+    def behind(self) -> bool:
+        """Whether something has gathered that the level does not let lie for long."""
+        return self._kept_bytes > 0 and self._level != "memory"
+
+    def reveal(self, visible: bool = True) -> None:
         """Make good what the level promises, before anything becomes visible outside.
+
+        Args:
+            visible: Something does. Without it this is about not falling behind too far.
 
         Raises:
             JournalError: no space, or an error of the disk; what was acknowledged stands.
         """
-        if self._level == "memory" and self._kept_bytes < _GATHERED_BYTES:
-            return
+        if self._kept_bytes < _GATHERED_BYTES:
+            if self._level == "memory":
+                return
+            if not visible and time.monotonic() - self._written_s < DELAY_S:
+                return
         if self._kept:
             self._flush()
             if self._level == "sync":
@@ -59,6 +76,7 @@ class JournalFile:
     def _flush(self) -> None:
         data = b"".join(self._kept)
         self._kept, self._kept_bytes = [], 0
+        self._written_s = time.monotonic()
         try:
             write_all(self._descriptor, data)
         except OSError as error:

@@ -17,7 +17,7 @@ from lockstep.engine.journal import format as journal_format
 from lockstep.engine.record import Kind, encode
 from lockstep.engine.strict_json import dumps
 from lockstep.workers.folder import JOURNAL, OUTPUT, RunFolder
-from lockstep.workers.journal_file import JournalFile, write_all
+from lockstep.workers.journal_file import DELAY_S, JournalFile, write_all
 
 
 class Ledger:
@@ -80,14 +80,21 @@ class Ledger:
         safe = "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text)
         self._folder.log(agent, f"{tags.text(log.tag)} {LOG_LEVELS[log.level]} {stream}: {safe}\n")
 
-    def reveal(self) -> None:
+    def timeout_s(self) -> float:
+        """How long the loop may block before the next `reveal`; for ever: -1."""
+        return DELAY_S if self._file.behind else -1.0
+
+    def reveal(self, visible: bool = False) -> None:
         """Make the entries durable as promised, then show what they allow.
+
+        Args:
+            visible: Something else than output lines becomes visible after this.
 
         Raises:
             OSError, JournalError: nothing more may be shown; what was acknowledged stands.
         """
         self._write_kept()
-        self._file.reveal()
+        self._file.reveal(visible or bool(self._lines))
         if self._lines:
             write_all(self._output, b"".join(self._lines))
             self._lines = []

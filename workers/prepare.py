@@ -18,8 +18,8 @@ from lockstep.engine.record import HEADER_BYTES
 from lockstep.engine.strict_json import dumps, loads
 from lockstep.engine.version import JOURNAL_FORMAT, LOGIC_FLAGS, VERSION
 from lockstep.workers.agent.engine_config import code_generation
-from lockstep.workers.commands import Command, find_commands
-from lockstep.workers.sources import check_sources
+from lockstep.workers.outside.commands import Command, find_commands
+from lockstep.workers.outside.sources import check_sources
 
 FLEET_BYTES_MAX = 16 << 20
 PACKAGES = ("numpy", "onnxruntime-gpu", "onnxruntime", "wasmtime", "tokenizers", "jinja2")

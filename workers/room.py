@@ -15,12 +15,14 @@ from pathlib import Path
 from lockstep import shm
 from lockstep.engine.errors import UsageError
 from lockstep.workers.links import EngineMemory, ring_slice_bytes
+from lockstep.workers.outside.lines import CLIENTS_MAX
 
 # Proportional memory of a small agent's process that has worked, measured with 200 and with 1,000
 # of them, its page tables and its kernel memory included (docs/decisions.md).
 AGENT_BYTES = 3 << 20
-AGENT_DESCRIPTORS = 3  # Two doorbells and a pidfd, in the supervisor.
-DESCRIPTORS_BESIDES = 128
+AGENT_DESCRIPTORS = 2  # Its doorbell and a pidfd, in the supervisor.
+DESCRIPTORS_BESIDES = 128  # Files of the run, doors, other processes; some to spare.
+SOCKET_DESCRIPTORS = CLIENTS_MAX + 2  # It, its clients, and one that is told so and sent away.
 PROCESSES_BESIDES = 8  # The supervisor, the inference process and its threads, a compiling child.
 SHARED_MEMORY = Path("/dev/shm")
 PROC = Path("/proc")
@@ -77,15 +79,20 @@ class Resource:
         return f"{amount / 2**20:.1f} MiB" if amount < 10 << 30 else f"{amount / 2**30:.1f} GiB"
 
 
-def check(agents: int, record_bytes_max: int) -> None:
+def check(agents: int, record_bytes_max: int, sockets: int = 0) -> None:
     """Refuse a fleet that cannot fit.
+
+    Args:
+        agents: Of the fleet.
+        record_bytes_max: Of the fleet: it decides the size of the rings.
+        sockets: Its sources that are sockets.
 
     Raises:
         UsageError: something does not suffice; all that does not is named, with the arithmetic.
     """
     lacking = [
         f"{each.arithmetic(agents)}; {each.cure}"
-        for each in resources(record_bytes_max)
+        for each in resources(record_bytes_max, sockets=sockets)
         if each.agents is not None and each.agents < agents
     ]
     if lacking:
@@ -97,12 +104,13 @@ def pair_bytes(record_bytes_max: int) -> int:
     return 2 * shm.page_aligned(ring_slice_bytes(record_bytes_max))
 
 
-def resources(record_bytes_max: int, guest_bytes: int = 0) -> list[Resource]:
+def resources(record_bytes_max: int, guest_bytes: int = 0, sockets: int = 0) -> list[Resource]:
     """Everything that agents use up, as it is now.
 
     Args:
         record_bytes_max: Of the fleet: it decides the size of the rings.
         guest_bytes: Memory of an agent beyond a small one's.
+        sockets: Sources that are sockets.
     """
     pair, engine = pair_bytes(record_bytes_max), EngineMemory.slice_bytes(record_bytes_max)
     memory, memory_where = _memory()
@@ -117,10 +125,7 @@ def resources(record_bytes_max: int, guest_bytes: int = 0) -> list[Resource]:
             "a smaller `record_bytes_max`, fewer `replicas`, or make it larger (docker run "
             "--shm-size=1g)",
         ),
-        Resource(
-            *("descriptors", AGENT_DESCRIPTORS, DESCRIPTORS_BESIDES, _descriptors()),
-            *("ulimit -Hn", "raise `ulimit -Hn`, or fewer `replicas`", False),
-        ),
+        descriptors(sockets),
         Resource(
             *("processes", 1, PROCESSES_BESIDES, processes, processes_where),
             *("raise that limit, or fewer `replicas`", False),
@@ -128,18 +133,31 @@ def resources(record_bytes_max: int, guest_bytes: int = 0) -> list[Resource]:
     ]
 
 
-def raise_descriptor_limit(agents: int) -> None:
-    """Let this process open what so many agents need, as far as it may."""
-    needed = DESCRIPTORS_BESIDES + agents * AGENT_DESCRIPTORS
+def descriptors(sockets: int = 0) -> Resource:
+    """Open files of the supervisor.
+
+    Args:
+        sockets: Sources that are sockets; the control socket comes on top.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return Resource(
+        name="descriptors",
+        each=AGENT_DESCRIPTORS,
+        besides=DESCRIPTORS_BESIDES + (1 + sockets) * SOCKET_DESCRIPTORS,
+        free=None if hard == resource.RLIM_INFINITY else hard,
+        where="ulimit -Hn",
+        cure="raise `ulimit -Hn`, or fewer `replicas`",
+        is_bytes=False,
+    )
+
+
+def raise_descriptor_limit(agents: int, sockets: int = 0) -> None:
+    """Let this process open what so many agents and sockets need, as far as it may."""
+    needed = descriptors(sockets).needed(agents)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
         most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def _descriptors() -> int | None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return None if hard == resource.RLIM_INFINITY else hard
 
 
 def _shared_memory() -> int | None:

@@ -32,12 +32,12 @@ from lockstep.workers import prepare, spawn, view
 from lockstep.workers.agent.spec import AgentSpec
 from lockstep.workers.crew import Crew
 from lockstep.workers.deaths import how, told
-from lockstep.workers.doors import Doors, stdin_of
 from lockstep.workers.folder import RunFolder
 from lockstep.workers.identity import check_identity, kept_records, read_journal
 from lockstep.workers.job import Job
 from lockstep.workers.ledger import Ledger
 from lockstep.workers.loop import Loop
+from lockstep.workers.outside.doors import Doors, stdin_of
 from lockstep.workers.report import Reporter
 from lockstep.workers.signals import Signals
 from lockstep.workers.specs import agent_specs, inference_spec
@@ -214,7 +214,8 @@ class Supervisor:
         """
         # What came in while the last batch was revealed has not been pumped yet.
         at_once = self._doors.gate.unseen
-        ready = self._loop.wait(0.0 if at_once else self._view.timeout_s())
+        owed = self._view.timeout_s(), self._ledger.timeout_s()
+        ready = self._loop.wait(0.0 if at_once else max(owed))  # Equal, or one is "for ever".
         if self._signals.descriptor in ready:
             self._signals.clear()
         if 0 in ready:
@@ -323,7 +324,7 @@ class Supervisor:
                     self._finish = action
         if self._crew.engine is not None:
             engine.flush()
-        self._ledger.reveal()
+        self._ledger.reveal(self._doors.waiting)
         self._doors.reveal()
         self._stalls.look(self._sequencer.held_by(), self._sequencer.step)
 

@@ -3,6 +3,7 @@
 import configparser
 import io
 import re
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 from lockstep.cli import checks, doctor, probes
 from lockstep.cli.checks import FAIL, OFF, OK, WARN
+from lockstep.workers import room
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,6 +63,19 @@ def test_a_cpu_without_what_guests_need_fails(monkeypatch: pytest.MonkeyPatch) -
     assert old.state == FAIL and old.found == "Old, without ssse3 sse4_1 sse4_2 popcnt cx16"
     slow = checks.cpu("model name: Slow\nflags: ssse3 sse4_1 sse4_2 popcnt cx16\n")
     assert (slow.state, slow.found) == (WARN, "Slow, without avx2")
+
+
+@pytest.mark.parametrize(
+    ("limit", "state", "agents"), [(194, FAIL, 0), (256, WARN, 31), (4096, OK, 1951)]
+)
+def test_descriptors_are_counted_as_a_run_counts_them(
+    monkeypatch: pytest.MonkeyPatch, limit: int, state: str, agents: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    found = checks.descriptors()
+    assert (found.state, found.found) == (state, f"at most {limit}, enough for {agents} agents")
+    assert bool(found.cure) == (state != OK)
+    assert room.descriptors().needed(agents) <= limit < room.descriptors().needed(agents + 1)
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -112,6 +112,16 @@ def test_a_folder_that_cannot_be_written_is_refused(place: Any) -> None:
     ("args", "expected"),
     [
         (("run", "fleet.toml", "--durability", "async2"), "async2"),
+        (
+            ("run", "fleet.toml", "--order", "strct"),
+            "'--order': 'strct' is not one of 'strict', 'arrival' (lockstep run --help)",
+        ),
+        (("graph", "fleet.toml", "--format", "svgg"), "'--format': 'svgg' is not one of 'text', "),
+        (("graph",), "Missing argument 'FLEET' (lockstep graph --help)"),
+        (("cancel",), "Missing argument 'RUN' (lockstep cancel --help)"),
+        (("cancel", ".", "--item", "a", "--ticket", "3"), "--item and --ticket: give one of them"),
+        (("bench", "tex"), "unknown verb 'tex'; did you mean 'tax'? (lockstep bench --help)"),
+        (("bench", "setup", "agnets"), "'GROUP': 'agnets' is not one of 'agents', 'tax'"),
         (("run", "fleet.toml", "--seed", "-1"), "--seed"),
         (("run",), "Missing argument 'FLEET' (lockstep run --help)"),
         (("run", "--inptu", "x", "fleet.toml"), "--inptu"),

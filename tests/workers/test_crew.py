@@ -36,7 +36,7 @@ from lockstep.workers.crew import Crew
 
 prepared = prepare.prepare(Path(sys.argv[1]), None, None)
 fleet, group = prepared.fleet, prepared.fleet.groups[0]
-crew = Crew(fleet, shared_bell=sys.argv[2] == "shared")
+crew = Crew(fleet)
 (code,) = crew.compile(prepared, lambda: False)
 specs = [
     AgentSpec(name=a.name, index=a.index, replica=a.replica, seed=1, code=code,
@@ -47,16 +47,11 @@ specs = [
               frozen_epoch_us=0, step_us=1000)
     for a in fleet.agents
 ]
-bells = {}
-for index, seat in enumerate(crew.seats):
-    bells.setdefault(seat.link.pair.supervisor_bell.fileno(), index)
-
 def turns(want):
     got = {}
     while sum(map(len, got.values())) < want:
-        ready = select.select(list(bells), [], [])[0]
-        rung = crew.rung.take() if crew.rung is not None else [bells[fd] for fd in ready]
-        for index in rung:
+        select.select([crew.rung.bell], [], [])
+        for index in crew.rung.take():
             for turn in crew.seats[index].receive():
                 got.setdefault(index, []).append(turn)
     return got
@@ -66,11 +61,11 @@ def wake(index, turn, event):
 """
 
 
-def crew(folder: Path, bell: str, code: str) -> Any:
+def crew(folder: Path, code: str, *arguments: str) -> Any:
     """What the code prints, as JSON; it must end cleanly."""
     path = fleets.fleet(folder, FLEET)
     done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + code, str(path), bell],
+        [sys.executable, "-c", PRELUDE + code, str(path), *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -80,10 +75,10 @@ def crew(folder: Path, bell: str, code: str) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("bell", ["shared", "own"])
-def test_every_agent_plays_its_turns(tmp_path: Path, bell: str) -> None:
+@pytest.mark.parametrize("perturb", ["0", "1"])
+def test_every_agent_plays_its_turns(tmp_path: Path, perturb: str) -> None:
     code = """
-crew.start_agents(specs, perturb=int(sys.argv[2] == "own"))
+crew.start_agents(specs, perturb=int(sys.argv[2]))
 first = turns(4)
 start = json.dumps({"agent": "x", "config": {}}).encode()
 for n in range(4):
@@ -96,7 +91,7 @@ said = {n: [r.payload.decode() for r in decode(t[0].records)] for n, t in second
 crew.end()
 print(json.dumps([sorted(first), sorted(said.items()), [s.child for s in crew.seats]]))
 """
-    first, said, children = crew(tmp_path, bell, code)
+    first, said, children = crew(tmp_path, code, perturb)
     assert first == [0, 1, 2, 3]
     assert said == [[0, ["hello 0"]], [2, ["hello 2"]]]
     assert children == [None] * 4
@@ -120,7 +115,7 @@ pair = len(crew.seats[0].link.pair.down) * 2
 crew.end()
 print(json.dumps([pair, found]))
 """
-    pair, found = crew(tmp_path, "shared", code)
+    pair, found = crew(tmp_path, code)
     assert [mapped for mapped, _ in found] == [pair] * 4
     assert [unexpected for _, unexpected in found] == [[]] * 4
 
@@ -131,4 +126,4 @@ name = crew.board.name
 crew.end()
 print(json.dumps(os.path.exists("/dev/shm" + name)))
 """
-    assert crew(tmp_path, "own", code) is False
+    assert crew(tmp_path, code) is False

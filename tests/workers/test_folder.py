@@ -129,6 +129,29 @@ def test_a_full_disk_stops_with_the_place_and_what_stands(
     assert (tmp_path / "j").read_bytes() == b"12345678"
 
 
+@pytest.mark.parametrize("level", ["async", "sync"])
+def test_what_nobody_sees_yet_is_written_a_little_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(journal_file.time, "monotonic", lambda: now)
+    file = JournalFile(tmp_path / "j", level)
+    file.write(b"a")
+    file.reveal(visible=True)
+    file.write(b"b")
+    assert file.behind
+    file.reveal(visible=False)
+    assert (tmp_path / "j").read_bytes() == b"a"
+    now += 2 * journal_file.DELAY_S
+    file.reveal(visible=False)
+    assert (tmp_path / "j").read_bytes() == b"ab"
+    assert not file.behind
+    file.write(b"c")
+    file.reveal(visible=True)
+    assert (tmp_path / "j").read_bytes() == b"abc"
+    file.close()
+
+
 def test_a_short_write_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

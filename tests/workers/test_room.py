@@ -140,7 +140,7 @@ def test_a_machine_that_says_nothing_limits_nothing(
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
     room.check(10_000, 65_536)
     found = resources()["descriptors"].arithmetic(2)
-    assert found == "2 agents need 134 descriptors (2 x 3 + 128), no limit (ulimit -Hn)"
+    assert found == "2 agents need 198 descriptors (2 x 2 + 194), no limit (ulimit -Hn)"
 
 
 def test_the_soft_limit_of_descriptors_is_raised_as_far_as_the_hard_one_allows(
@@ -153,7 +153,15 @@ def test_the_soft_limit_of_descriptors_is_raised_as_far_as_the_hard_one_allows(
     room.raise_descriptor_limit(10_000)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (10**6, 10**6))
     room.raise_descriptor_limit(10)
-    assert asked == [(158, 300), (300, 300)]
+    assert asked == [(214, 300), (300, 300)]
+
+
+def test_every_socket_needs_room_for_its_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 300))
+    assert [room.descriptors(n).besides for n in (0, 1, 2)] == [194, 260, 326]
+    room.check(20, 1024, sockets=1)
+    with pytest.raises(UsageError, match=r"21 agents need 302 descriptors \(21 x 2 \+ 260\)"):
+        room.check(21, 1024, sockets=1)
 
 
 def test_processes_of_this_user_are_counted_by_threads() -> None:

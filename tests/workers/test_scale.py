@@ -173,5 +173,5 @@ def test_a_fleet_that_the_machine_cannot_hold_is_refused_before_anything_starts(
     )
     name, message = json.loads(done.stdout)
     assert name == UsageError.__name__ and not (tmp_path / "run").exists()
-    assert message.startswith("100 agents need 428 descriptors (100 x 3 + 128), there are 256 ")
+    assert message.startswith("100 agents need 394 descriptors (100 x 2 + 194), there are 256 ")
     assert "`replicas`" in message

@@ -19,10 +19,10 @@ from lockstep.engine.outside import What
 from lockstep.engine.settings import nearest
 from lockstep.engine.strict_json import loads
 from lockstep.workers.folder import CONTROL
-from lockstep.workers.gate import Gate, Told
-from lockstep.workers.item_ids import IdUnknown, ItemIds
-from lockstep.workers.lines import Answer, LineServer, accepted
 from lockstep.workers.loop import Loop
+from lockstep.workers.outside.gate import Gate, Told
+from lockstep.workers.outside.ids import IdUnknown, ItemIds
+from lockstep.workers.outside.lines import Answer, LineServer, accepted
 
 LINE_BYTES_MAX = 4096
 IDLE_S = 60.0
@@ -60,7 +60,7 @@ class Control:
             folder: Of the run.
             ids: Of every item.
             state: Of the run now.
-            close_source: `workers.sources.Sources.cancel`.
+            close_source: `workers.outside.sources.Sources.cancel`.
 
         Raises:
             OSError: the socket cannot be made.

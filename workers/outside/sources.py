@@ -15,12 +15,12 @@ from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import Fleet, Source
 from lockstep.engine.record import HEADER_BYTES, Kind, decode
 from lockstep.workers import folder as folders
-from lockstep.workers.feed import Admission, Feed
-from lockstep.workers.gate import Gate, Told
-from lockstep.workers.item_ids import ItemIds
-from lockstep.workers.lines import Answer, LineServer, accepted
 from lockstep.workers.loop import Loop
-from lockstep.workers.stdin_source import StdinSource
+from lockstep.workers.outside.feed import Admission, Feed
+from lockstep.workers.outside.gate import Gate, Told
+from lockstep.workers.outside.ids import ItemIds
+from lockstep.workers.outside.lines import Answer, LineServer, accepted
+from lockstep.workers.outside.stdin import StdinSource
 
 
 class SocketSource:

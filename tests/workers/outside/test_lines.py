@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockstep.workers.lines import (
+from lockstep.workers.outside.lines import (
     CLIENTS_MAX,
     TOO_LONG,
     UNSENT_BYTES_MAX,

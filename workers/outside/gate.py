@@ -64,6 +64,11 @@ class Gate:
                 told(event)
 
     @property
+    def untold(self) -> bool:
+        """Whether somebody waits to be told that an event is promised."""
+        return bool(self._kept)
+
+    @property
     def unseen(self) -> bool:
         """Whether something was brought that the sequencer's pump has not looked at yet."""
         return bool(self._brought)

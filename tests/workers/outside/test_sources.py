@@ -18,11 +18,11 @@ from lockstep.engine.fleet_file import parse
 from lockstep.engine.items import InputItem
 from lockstep.engine.outside import What
 from lockstep.engine.record import Kind, encode
-from lockstep.workers.feed import WAITING_MAX
-from lockstep.workers.item_ids import ItemIds
-from lockstep.workers.lines import ShortPath
-from lockstep.workers.sources import Sources, check_sources
-from lockstep.workers.stdin_source import NOTES_MAX
+from lockstep.workers.outside.feed import WAITING_MAX
+from lockstep.workers.outside.ids import ItemIds
+from lockstep.workers.outside.lines import ShortPath
+from lockstep.workers.outside.sources import Sources, check_sources
+from lockstep.workers.outside.stdin import NOTES_MAX
 
 AGENTS = """
 [fleet]

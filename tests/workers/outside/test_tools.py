@@ -18,12 +18,12 @@ import pytest
 from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet_file import parse
 from lockstep.engine.record import FLAG_ERROR
-from lockstep.workers.commands import Command, find_commands
-from lockstep.workers.frames import Frames
 from lockstep.workers.launch import ENVIRONMENT
 from lockstep.workers.loop import Loop
-from lockstep.workers.tool_call import ToolCall, failure, printable
-from lockstep.workers.tool_process import Say, Shop
+from lockstep.workers.outside.commands import Command, find_commands
+from lockstep.workers.outside.frames import Frames
+from lockstep.workers.outside.tool_call import ToolCall, failure, printable
+from lockstep.workers.outside.tool_process import Say, Shop
 
 Answers = dict[int, tuple[bytes, int]]
 
@@ -345,10 +345,10 @@ def test_a_command_with_a_slash_is_relative_to_the_fleet_file(tmp_path: Path) ->
 DRIVER = """
 import os, signal, sys
 from pathlib import Path
-from lockstep.workers.gate import Gate
+from lockstep.workers.outside.gate import Gate
 from lockstep.workers.loop import Loop
-from lockstep.workers.commands import Command
-from lockstep.workers.tools import Tools
+from lockstep.workers.outside.commands import Command
+from lockstep.workers.outside.tools import Tools
 from lockstep.engine import actions
 
 answers = []

@@ -1,7 +1,7 @@
 """Tools, as the supervisor sees them: calls go out, answers come in by the gate.
 
-The commands run in a process of their own (workers/tool_process.py), forked before the first
-agent. A run without tools has none.
+The commands run in a process of their own (workers/outside/tool_process.py), forked before the
+first agent. A run without tools has none.
 """
 
 import select
@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from lockstep.engine import actions
 from lockstep.engine.outside import What
 from lockstep.workers import spawn
-from lockstep.workers.commands import Command
-from lockstep.workers.frames import Frames
-from lockstep.workers.gate import Gate
 from lockstep.workers.loop import Loop
-from lockstep.workers.tool_process import Say, adopt_orphans, end_descendants, tools_main
+from lockstep.workers.outside.commands import Command
+from lockstep.workers.outside.frames import Frames
+from lockstep.workers.outside.gate import Gate
+from lockstep.workers.outside.tool_process import Say, adopt_orphans, end_descendants, tools_main
 
 END_S_MAX = 5.0  # For the tools process to clean up; then it is killed.
 

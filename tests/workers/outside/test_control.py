@@ -13,9 +13,9 @@ import pytest
 
 from lockstep.engine.items import InputItem
 from lockstep.engine.outside import What
-from lockstep.workers.control import LINE_BYTES_MAX, Control
 from lockstep.workers.folder import CONTROL
-from lockstep.workers.item_ids import IdUnknown, ItemIds
+from lockstep.workers.outside.control import LINE_BYTES_MAX, Control
+from lockstep.workers.outside.ids import IdUnknown, ItemIds
 
 ITEMS = [InputItem(id, b"") for id in ("a", 7, "7", 8, "finished")]
 

@@ -5,7 +5,6 @@ record.
 """
 
 import os
-import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,14 +13,13 @@ from lockstep.engine.fleet import Fleet
 from lockstep.engine.items import InputItem
 from lockstep.engine.sequencer import Sequencer
 from lockstep.workers import spawn
-from lockstep.workers.commands import Command
-from lockstep.workers.control import Control
-from lockstep.workers.gate import Gate
-from lockstep.workers.item_ids import ItemIds
-from lockstep.workers.lines import CLIENTS_MAX
 from lockstep.workers.loop import Loop
-from lockstep.workers.sources import Sources
-from lockstep.workers.tools import Tools
+from lockstep.workers.outside.commands import Command
+from lockstep.workers.outside.control import Control
+from lockstep.workers.outside.gate import Gate
+from lockstep.workers.outside.ids import ItemIds
+from lockstep.workers.outside.sources import Sources
+from lockstep.workers.outside.tools import Tools
 
 
 class Doors:
@@ -68,7 +66,6 @@ class Doors:
         """
         if not self._live:
             return
-        _allow_clients(1 + sum(source.kind == "socket" for source in self._fleet.sources))
         self._sources = Sources(
             self._loop,
             self.gate,
@@ -99,6 +96,11 @@ class Doors:
         """Do it at the next `reveal`."""
         if self._live:
             self._later.append(action)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether `reveal` will let anything out."""
+        return bool(self._later) or self.gate.untold
 
     def reveal(self) -> None:
         """What was decided is as durable as promised: let it out."""
@@ -132,22 +134,13 @@ class Doors:
     # -- what the control socket asks -----------------------------------------------------------
 
     def item_open(self, number: int) -> bool:
-        """As `workers.control.State`."""
+        """As `workers.outside.control.State`."""
         book = self._sequencer.world.desk.book
         return number > len(book) or book.open(number)
 
     def ticket_open(self, number: int) -> bool:
-        """As `workers.control.State`."""
+        """As `workers.outside.control.State`."""
         return self._sequencer.world.requests.unanswered_ticket(number) is not None
-
-
-def _allow_clients(sockets: int) -> None:
-    """Room for the descriptors of every client that may come, as far as we may have it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = soft + sockets * (CLIENTS_MAX + 1)
-    if soft != resource.RLIM_INFINITY:
-        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def stdin_of(fleet: Fleet, descriptor: int) -> int:

@@ -1,4 +1,4 @@
-"""Asking a run that goes on for something, over its control socket (workers/control.py)."""
+"""Asking a run that goes on for something, over its control socket (workers/outside/control.py)."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 from lockstep.engine.errors import UsageError
 from lockstep.workers import folder as folders
-from lockstep.workers.lines import ShortPath, uid_of
+from lockstep.workers.outside.lines import ShortPath, uid_of
 
 ANSWER_S_MAX = 30.0  # A run that does not answer for so long is stopped, or stuck.
 ANSWER_BYTES_MAX = 1 << 16
@@ -19,7 +19,7 @@ def ask(run: str | Path, request: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         run: The run folder.
-        request: As workers/control.py says.
+        request: As workers/outside/control.py says.
 
     Returns:
         What it answered: ``event`` and ``tag``.

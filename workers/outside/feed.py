@@ -5,8 +5,8 @@ from typing import Protocol
 
 from lockstep.engine.fleet import Source
 from lockstep.engine.outside import What
-from lockstep.workers.gate import Gate, Told
-from lockstep.workers.item_ids import ItemIds
+from lockstep.workers.outside.gate import Gate, Told
+from lockstep.workers.outside.ids import ItemIds
 
 WAITING_MAX = 256  # Events of a source that wait to be taken; then it is read no more.
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lockstep.engine.outside import Outside, What
-from lockstep.workers.gate import Gate
 from lockstep.workers.loop import Loop
+from lockstep.workers.outside.gate import Gate
 
 
 class Intake:

@@ -21,11 +21,11 @@ from lockstep.engine.journal import format as journal_format
 from lockstep.engine.outside import What, from_record
 from lockstep.engine.record import Kind, decode
 from lockstep.workers import run, verify
-from lockstep.workers.ask import ask
 from lockstep.workers.folder import JOURNAL
 from lockstep.workers.identity import kept_records, read_journal
 from lockstep.workers.launch import Interrupted
-from lockstep.workers.lines import ShortPath
+from lockstep.workers.outside.ask import ask
+from lockstep.workers.outside.lines import ShortPath
 
 CALLER = """
 [fleet]

@@ -18,11 +18,11 @@ from functools import partial
 from pathlib import Path
 
 from lockstep.engine.record import FLAG_ERROR
-from lockstep.workers.commands import Command
-from lockstep.workers.frames import Frames
 from lockstep.workers.loop import Loop
+from lockstep.workers.outside.commands import Command
+from lockstep.workers.outside.frames import Frames
+from lockstep.workers.outside.tool_call import ToolCall, failure
 from lockstep.workers.spawn import PR_SET_PDEATHSIG
-from lockstep.workers.tool_call import ToolCall, failure
 
 PR_SET_CHILD_SUBREAPER = 36
 REAP_S_MAX = 3.0  # For commands that not even SIGKILL ends (in the kernel, on a dead disk).

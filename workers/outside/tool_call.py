@@ -12,8 +12,8 @@ import subprocess
 from collections.abc import Callable
 
 from lockstep.engine.record import FLAG_ERROR
-from lockstep.workers.commands import Command
 from lockstep.workers.loop import Handler, Loop, Timer
+from lockstep.workers.outside.commands import Command
 
 STDERR_BYTES_KEPT = 2048
 READ_BYTES = 1 << 16

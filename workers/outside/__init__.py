@@ -1,0 +1,1 @@
+"""What comes in while a run goes on: tools, sources, a person; all of it by one gate."""

@@ -4,10 +4,12 @@ import dataclasses
 import re
 from pathlib import Path
 
+from lockstep.cli.main import MODULES
 from lockstep.engine.fleet import AgentGroup, Fleet, Model, Schedule, Source, Tool
 from lockstep.engine.fleet_file import parse
 
 ROOT = Path(__file__).resolve().parents[1]
+TOP = ("engine", "shm", "workers", "cli", "bench")
 SECTIONS = {
     "[fleet]": (Fleet, {"schedule", "models", "groups", "agents", "tools", "sources"}),
     "[schedule]": (Schedule, set()),
@@ -33,6 +35,18 @@ def test_the_fleet_of_the_readme_parses() -> None:
     block = readme.split("```toml\n")[1].split("```")[0]
     fleet = parse(block.encode(), "README.md")
     assert [agent.name for agent in fleet.agents] == [f"solver.{n}" for n in range(5)] + ["judge"]
+
+
+def test_every_module_has_a_place_in_the_architecture() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    files = (path for top in TOP for path in (ROOT / top).rglob("*.py"))
+    names = {path.stem for path in files if not path.stem.startswith(("__init__", "test_"))}
+    assert sorted(name for name in names if f"`{name}`" not in text) == []
+
+
+def test_every_verb_of_the_command_line_is_in_the_change_log() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert [verb for verb in MODULES if not re.search(rf"`(lockstep )?{verb}\b", text)] == []
 
 
 def test_the_documents_that_the_readme_names_are_there() -> None:

@@ -41,12 +41,11 @@ REHEARSED_FROM = 16  # Agents. A rehearsal costs as much time as it saves for ab
 class Crew:
     """Processes of one run. `start_inference` before `start_agents`; `end` in any state."""
 
-    def __init__(self, fleet: Fleet, shared_bell: bool = True) -> None:
+    def __init__(self, fleet: Fleet) -> None:
         """Make room for everybody.
 
         Args:
             fleet: Whose agents they are.
-            shared_bell: There is no other way any more.
 
         Attributes:
             rung: Which agents rang the one bell that they share.

@@ -28,47 +28,42 @@ def ring_slice_bytes(record_bytes_max: int) -> int:
 
 @dataclass(slots=True)
 class RingPair:
-    """Two byte rings and two doorbells between the supervisor and an agent.
+    """Two byte rings between the supervisor and an agent, its bell, and the supervisor's.
 
     Attributes:
         down: Memory of the ring to the agent.
         up: Memory of the ring from it.
         agent_bell: The agent waits for it: events or room.
-        supervisor_bell: The supervisor waits for it: records or room. Its own, or one for all
-            agents: then who takes its rings looks which of them rang (`Rung`).
-        shared: Whether it is one for all.
+        supervisor_bell: The supervisor waits for it: records or room. One for all agents: who
+            takes its rings looks which of them rang (`Rung`).
     """
 
     down: memoryview
     up: memoryview
     agent_bell: shm.Doorbell
-    supervisor_bell: shm.Doorbell
-    shared: bool = False
+    supervisor_bell: shm.SharedDoorbell
 
     @classmethod
-    def create(cls, memory: memoryview, shared_bell: shm.Doorbell | None = None) -> "RingPair":
+    def create(cls, memory: memoryview, supervisor_bell: shm.SharedDoorbell) -> "RingPair":
         """Lay both rings over a slice; half of it each.
 
         Args:
             memory: The slice.
-            shared_bell: The supervisor's one for all agents; None: one for this pair is made.
+            supervisor_bell: The supervisor's, for all agents.
         """
         half = len(memory) // 2
         down, up = memory[:half], memory[half:]
         shm.create_ring(down)
         shm.create_ring(up)
-        bell = shared_bell or shm.Doorbell.create()
-        return cls(down, up, shm.Doorbell.create(), bell, shared_bell is not None)
+        return cls(down, up, shm.Doorbell.create(), supervisor_bell)
 
     def descriptors(self) -> list[int]:
         """What the agent process keeps open."""
         return [*self.agent_bell.descriptors(), *self.supervisor_bell.ringing_descriptors()]
 
     def close(self) -> None:
-        """Close the bells, but not one that is shared."""
+        """Close the agent's bell. The supervisor's is everybody's."""
         self.agent_bell.close()
-        if not self.shared:
-            self.supervisor_bell.close()
 
 
 class Rung:
@@ -131,10 +126,8 @@ class AgentLink:
     def take(self) -> shm.Taken:
         """Everything that arrived; records that are not a guest's are marked.
 
-        Clears the bell first, so that no ring is lost (a shared one was cleared before: `Rung`).
+        The bell was cleared before (`Rung.take`), so that no ring is lost.
         """
-        if not self.pair.shared:
-            self.pair.supervisor_bell.clear()
         taken = self._reader.take()
         if self._reader.awaited():
             self.pair.agent_bell.ring()  # It waits for the room just made.

@@ -8,6 +8,7 @@ instructions; its rings lie in private memory, and nothing of it is left.
 
 from dataclasses import replace
 
+from lockstep import shm
 from lockstep.engine.record import Kind, encode, encode_wake
 from lockstep.workers.agent.channel import RingChannel
 from lockstep.workers.agent.process import agent_main
@@ -43,7 +44,8 @@ def rehearse(spec: AgentSpec, code: bytes) -> tuple[int, int]:
         The exit status its process would have had, and how many turns the seat received.
     """
     memory = memoryview(bytearray(2 * ring_slice_bytes(RECORD_BYTES_MAX)))
-    pair = RingPair.create(memory)
+    bell = shm.SharedDoorbell()
+    pair = RingPair.create(memory, bell)
     try:
         seat = Seat("rehearsal", AgentLink(pair, "rehearsal"))
         for turn in range(1, TURNS + 1):
@@ -56,3 +58,4 @@ def rehearse(spec: AgentSpec, code: bytes) -> tuple[int, int]:
         return status, len(seat.receive())
     finally:
         pair.close()
+        bell.close()

@@ -89,7 +89,7 @@ class Supervisor:
             and self._sequencer.world.desk.schedule.takes_input
         ):
             self._note("no input was given (--input), so there are no items")
-        self._crew = crew = Crew(fleet, shared_bell=True)
+        self._crew = crew = Crew(fleet)
         try:
             codes = crew.compile(prepared, self._given_up)
             said = self._load_models()
@@ -199,7 +199,6 @@ class Supervisor:
         if self._crew.engine is not None:
             watch(self._crew.engine.pidfd, self._engine_ended)
             watch(self._crew.engine_link.memory.supervisor_bell.fileno(), self._from_engine)
-        assert self._crew.rung is not None
         watch(self._crew.rung.bell.fileno(), self._from_agents)
         for index, seat in enumerate(self._crew.seats):
             if seat.child is not None:
@@ -244,7 +243,6 @@ class Supervisor:
             self._orphaned = True
 
     def _from_agents(self) -> None:
-        assert self._crew.rung is not None
         for index in self._crew.rung.take():
             self._from_agent(index)
 

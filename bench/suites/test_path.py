@@ -20,7 +20,8 @@ class Far:
 
     def __init__(self) -> None:
         half = shm.page_aligned(ring_slice_bytes(RECORD_BYTES_MAX))
-        self.pair = RingPair.create(memoryview(bytearray(2 * half)))
+        self.bell = shm.SharedDoorbell()
+        self.pair = RingPair.create(memoryview(bytearray(2 * half)), self.bell)
         self.seat = Seat("agent", AgentLink(self.pair, "agent"))
         self.reader = shm.RingReader(self.pair.down)
         self.writer = shm.RingWriter(self.pair.up)
@@ -38,6 +39,7 @@ def far() -> Any:
     end = Far()
     yield end
     end.pair.close()
+    end.bell.close()
 
 
 @pytest.mark.parametrize("messages", MESSAGES)

@@ -15,6 +15,7 @@ from lockstep.bench.line import Line
 from lockstep.bench.pairs import interleave, percentile, ratio
 from lockstep.bench.peers import Peer
 from lockstep.bench.report import Report
+from lockstep.bench.wakes import wakes_ns
 from lockstep.engine.errors import UsageError
 
 PEERS = {
@@ -79,6 +80,7 @@ def run(quick: bool, tell: Tell) -> Report:
         UsageError: a run ended before its time.
     """
     report = Report("agents", machine.describe())
+    report.results["wake_p50_us"] = (median(wakes_ns()) / 1e3, "us")
     with lockstep(ring(2, 1)) as ours:
         tell("turns, Lockstep alone")
         _turns(report, ours, OWN_TURNS_QUICK if quick else OWN_TURNS)

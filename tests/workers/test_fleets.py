@@ -201,3 +201,16 @@ def test_arrival_order_gives_the_same_answers_where_agents_do_not_depend_on_orde
         return [(line["id"], line["payload"]) for line in output(tmp_path, name)]
 
     assert said("strict") == said("arrival")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("number", range(50))
+def test_fifty_disturbed_runs_with_a_tool_repeat_each_by_its_record(
+    tmp_path: Path, number: int
+) -> None:
+    text = TOOLS.replace("TOOL", "random")
+    order = "arrival" if number % 3 == 0 else "strict"
+    items = [{"id": n, "text": f"t{n}"} for n in range(12)]
+    first = launch(job(tmp_path, text, items, "one", perturb=number + 1, order=order))
+    assert first["items_out"] == 12
+    repeats(tmp_path, "one", first)

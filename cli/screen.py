@@ -176,4 +176,4 @@ def _cell(value: object) -> str:
 
 
 def _number(value: object) -> bool:
-    return value is None or isinstance(value, int)
+    return value is None or isinstance(value, int | float)

@@ -101,6 +101,8 @@ def _live(snapshot: "Snapshot", holder: int | None) -> Table:
                 "state": _state(agent.state) if alive else "gone",
                 "step": agent.step,
                 "turns": agent.turns,
+                "fuel": agent.fuel,
+                "stall_s": round(agent.stall_us / 1e6, 3),
             }
             for agent in snapshot.agents
         ],
@@ -165,6 +167,8 @@ def _ended(agents: object) -> list[Table]:
             "state": "gone",
             "step": row.get("step"),
             "turns": row.get("turns"),
+            "fuel": row.get("fuel"),
+            "stall_s": row.get("stall_s"),
         }
         for row in rows
         if isinstance(row, dict)
@@ -178,9 +182,9 @@ def _named(fleet: Path, state: str) -> list[Table]:
         agents = parse(fleet.read_bytes(), str(fleet)).agents
     except (OSError, UsageError):
         return []
+    unknown = dict.fromkeys(("step", "turns", "fuel", "stall_s"))
     return [
-        {"name": a.name, "index": a.index, "pid": None, "state": state, "step": None, "turns": None}
-        for a in agents
+        {"name": a.name, "index": a.index, "pid": None, "state": state, **unknown} for a in agents
     ]
 
 
@@ -200,7 +204,7 @@ def _state(number: int) -> str:
 
 def _text(found: Table) -> str:
     engine, supervisor = found["inference"], found["supervisor"]["pid"]
-    head = ("agent", "index", "pid", "state", "step", "turns")
+    head = ("agent", "index", "pid", "state", "step", "turns", "fuel", "stall_s")
     keys = ("name", *head[1:])
     rows = [[agent.get(key) for key in keys] for agent in found["agents"]]
     known = {key: "-" if value is None else value for key, value in engine.items()}

@@ -30,7 +30,7 @@ from lockstep.shm.segment import Segment
 # writer stores odd, writes, stores even; a reader takes the slot only if it saw the same even
 # sequence before and after copying it.
 MAGIC = int.from_bytes(b"LSboard\x01", "little")
-VERSION = 1
+VERSION = 2
 HEADER_BYTES = 64
 OFFSETS = {"magic": 0, "version": 8, "size_bytes": 16, "agents": 24}
 SUPERVISOR_OFFSET = 64
@@ -74,6 +74,7 @@ AGENT = _slot(
     micro=("<u8", 96),
     turns=("<u8", 104),
     fuel=("<u8", 112),
+    stall_us=("<u8", 120),
 )
 
 _NAME = struct.Struct(f"<{NAME_BYTES_MAX}s")

@@ -57,7 +57,10 @@ class EngineStatus:
 
 @dataclass(frozen=True)
 class AgentStatus:
-    """An agent's slot: its tag (step, micro), turns ended and fuel used so far."""
+    """An agent's slot: its tag (step, micro), turns ended and fuel used so far.
+
+    ``stall_us`` is the wall time, in microseconds, for which the model waited for it.
+    """
 
     name: str
     index: int
@@ -67,6 +70,7 @@ class AgentStatus:
     micro: int
     turns: int
     fuel: int
+    stall_us: int
 
 
 @dataclass(frozen=True)

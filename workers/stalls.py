@@ -38,23 +38,33 @@ class Stalls:
         self._since_s = clock()
         self.holder: int | None = None
 
-    def look(self, holder: int | None, step: int) -> None:
-        """Who holds the engine back from now on.
+    def look(self, holder: int | None, step: int) -> int | None:
+        """Who holds the engine back from now on; the agent that has held it until now, if any.
 
         Args:
             holder: An agent's index, `NOBODY`, or None.
             step: The last one that the engine reported: the next one waits.
         """
         if holder is None and self.holder is None:
-            return
-        now_s = self._clock()
-        if self.holder is not None:
-            self._held[self.holder].seconds += now_s - self._since_s
+            return None
+        now_s, before = self._clock(), self.holder
+        if before is not None:
+            self._held[before].seconds += now_s - self._since_s
         self.holder, self._since_s = holder, now_s
         if holder is not None:
             held = self._held.setdefault(holder, _Held())
             held.steps += held.last != step
             held.last = step
+        return None if before == NOBODY else before
+
+    def fuel(self, agent: int) -> int:
+        """Fuel of an agent's turns so far."""
+        return self._fuel[agent]
+
+    def held_us(self, agent: int) -> int:
+        """Microseconds for which the engine waited for an agent."""
+        held = self._held.get(agent)
+        return 0 if held is None else int(held.seconds * 1e6)
 
     def ended(self, agent: int, fuel: int) -> None:
         """A turn of an agent is over."""

@@ -163,9 +163,9 @@ class Supervisor:
         """From the first fork of an agent to the end of the run, which is always booked."""
         self._finish: actions.Finish | None = None
         self._assembler = StepAssembler()
-        self._view = View(self._crew.board, self._crew.seats, self._sequencer)
         names = [agent.name for agent in self._fleet.agents]
         self._stalls = Stalls(names, self._fleet.schedule.fuel_per_step)
+        self._view = View(self._crew.board, self._crew.seats, self._sequencer, self._stalls)
         self._began_s = time.monotonic()
         stopped, code = "", EXIT_OK
         try:
@@ -324,7 +324,9 @@ class Supervisor:
             engine.flush()
         self._ledger.reveal(self._doors.waiting)
         self._doors.reveal()
-        self._stalls.look(self._sequencer.held_by(), self._sequencer.step)
+        held = self._stalls.look(self._sequencer.held_by(), self._sequencer.step)
+        if held is not None:
+            self._view.touch(held)
 
     def _bury(self, index: int) -> None:
         self._doors.ended(index)

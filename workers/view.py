@@ -12,6 +12,7 @@ from lockstep.engine import tag as tags
 from lockstep.engine.sequencer import Sequencer
 from lockstep.shm import Board
 from lockstep.workers.seat import Seat
+from lockstep.workers.stalls import Stalls
 
 BOARD_S = 0.02  # An observer sees the board at most this late.
 STARTING, RUNNING, IDLE, GONE = range(4)  # Agent states on the board.
@@ -21,8 +22,11 @@ STATES = ("starting", "running", "idle", "gone")
 class View:
     """Board, progress and the table of agents."""
 
-    def __init__(self, board: Board, seats: Sequence[Seat], sequencer: Sequencer) -> None:
+    def __init__(
+        self, board: Board, seats: Sequence[Seat], sequencer: Sequencer, stalls: Stalls
+    ) -> None:
         self._board = board
+        self._stalls = stalls
         self._seats = seats
         self._sequencer = sequencer
         self._states = [STARTING] * len(seats)
@@ -36,6 +40,10 @@ class View:
         """An agent's state changed. `GONE` is for ever."""
         if self._states[index] != GONE:
             self._states[index] = state
+        self._dirty[index] = None
+
+    def touch(self, index: int) -> None:
+        """Something else about an agent changed."""
         self._dirty[index] = None
 
     def timeout_s(self) -> float:
@@ -57,6 +65,8 @@ class View:
                 step=step,
                 micro=micro,
                 turns=self._sequencer.world.agents[index].turn,
+                fuel=self._stalls.fuel(index),
+                stall_us=self._stalls.held_us(index),
             )
         self._dirty = {}
 
@@ -86,6 +96,8 @@ class View:
                 "state": STATES[self._states[index]],
                 "step": step,
                 "turns": self._sequencer.world.agents[index].turn,
+                "fuel": self._stalls.fuel(index),
+                "stall_s": round(self._stalls.held_us(index) / 1e6, 3),
             }
             for index, seat in enumerate(self._seats)
         ]

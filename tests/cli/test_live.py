@@ -13,7 +13,7 @@ from lockstep.cli.top import NO_SUMMARY
 from lockstep.workers.identity import read_journal
 
 WATCHDOG_S = 60.0
-AGENT = {"name", "index", "pid", "state", "step", "turns"}
+AGENT = {"name", "index", "pid", "state", "step", "turns", "fuel", "stall_s"}
 
 
 def _until(reached: Callable[[], bool]) -> None:

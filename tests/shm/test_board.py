@@ -26,17 +26,17 @@ def test_header_and_slots_are_where_the_drawing_says(made: Board) -> None:
     made.supervisor.update(pid=11, start_time=12, state=13)
     made.engine.update(pid=21, state=22, step=-23, rows=24, tickets_waiting=25, tokens=26)
     made.agent(1).update(
-        name="Ännchen", state=32, pid=33, step=34, micro=35, turns=36, fuel=2**64 - 1
+        name="Ännchen", state=32, pid=33, step=34, micro=35, turns=36, fuel=2**64 - 1, stall_us=37
     )
     data = Path("/dev/shm", made.name[1:]).read_bytes()
     assert len(data) == 192 + 3 * 128
     assert data[:8] == b"LSboard\x01"
-    assert struct.unpack_from("=QQQ", data, 8) == (1, len(data), 3)
+    assert struct.unpack_from("=QQQ", data, 8) == (2, len(data), 3)
     assert struct.unpack_from("<QqQI", data, 64) == (2, 11, 12, 13)
     assert struct.unpack_from("<QqI4xqQQQ", data, 128) == (2, 21, 22, -23, 24, 25, 26)
-    agent = struct.unpack_from("<Q64sIIqqQQQ", data, 192 + 128)
+    agent = struct.unpack_from("<Q64sIIqqQQQQ", data, 192 + 128)
     assert agent[1].rstrip(b"\0").decode() == "Ännchen"
-    assert (agent[0], *agent[2:]) == (4, 1, 32, 33, 34, 35, 36, 2**64 - 1)
+    assert (agent[0], *agent[2:]) == (4, 1, 32, 33, 34, 35, 36, 2**64 - 1, 37)
 
 
 def test_each_field_is_at_its_offset() -> None:
@@ -47,7 +47,7 @@ def test_each_field_is_at_its_offset() -> None:
     }  # fmt: skip
     assert offsets(AGENT) == {
         "sequence": 0, "name": 8, "index": 72, "state": 76, "pid": 80, "step": 88, "micro": 96,
-        "turns": 104, "fuel": 112,
+        "turns": 104, "fuel": 112, "stall_us": 120,
     }  # fmt: skip
     assert [dtype.itemsize for dtype in (SUPERVISOR, ENGINE, AGENT)] == [64, 64, 128]
     assert board.OFFSETS == {"magic": 0, "version": 8, "size_bytes": 16, "agents": 24}

@@ -39,12 +39,14 @@ def reader(board: Board) -> Iterator[BoardReader]:
 def test_snapshot_shows_all_slots(board: Board, reader: BoardReader) -> None:
     board.supervisor.update(pid=1, start_time=2, state=3)
     board.engine.update(pid=4, state=5, step=-1, rows=6, tickets_waiting=7, tokens=8)
-    board.agent(1).update(name="b", state=9, pid=10, step=11, micro=12, turns=13, fuel=14)
+    board.agent(1).update(
+        name="b", state=9, pid=10, step=11, micro=12, turns=13, fuel=14, stall_us=15
+    )
     shown = reader.snapshot()
     assert shown.supervisor == SupervisorStatus(1, 2, 3)
     assert shown.engine == EngineStatus(4, 5, -1, 6, 7, 8)
-    assert shown.agents[0] == AgentStatus("", 0, 0, 0, 0, 0, 0, 0)
-    assert shown.agents[1] == AgentStatus("b", 1, 9, 10, 11, 12, 13, 14)
+    assert shown.agents[0] == AgentStatus("", 0, 0, 0, 0, 0, 0, 0, 0)
+    assert shown.agents[1] == AgentStatus("b", 1, 9, 10, 11, 12, 13, 14, 15)
     assert [agent.index for agent in shown.agents] == [0, 1, 2]
     assert shown.stale == ()
 
@@ -62,7 +64,7 @@ def test_board_without_agents_can_be_read() -> None:
     [
         (0, 5, "magic is 0x5, expected 0x"),
         (8, 0, "not ready yet"),
-        (8, 2, "version is 0x2, expected 0x1"),
+        (8, 3, "version is 0x3, expected 0x2"),
         (16, 64, "size is 0x40, expected 0x240"),
         (24, 4, "4 agents do not make 576 bytes"),
         (24, 2**64 - 1, "agents do not make 576 bytes"),

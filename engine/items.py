@@ -112,7 +112,8 @@ class ItemBook:
         return (
             self.admitted < len(self._inputs)
             and len(self._unfinished) < self._in_flight_max
-            and len(self._lines) < self._reordered_max
+            # The item that all finished ones wait for must never be kept out by them.
+            and (len(self._lines) < self._reordered_max or self.admitted + 1 == self._next_out)
         )
 
     def admit(self) -> tuple[int, bytes]:

@@ -36,6 +36,10 @@ class Strict:
         """Where the turn takes effect."""
         return tags.effect_tag(begun, turn.fuel, self._quantum, self._delays[agent])
 
+    def following(self, tag: Tag) -> Tag:
+        """The tag right after another one."""
+        return tags.next_microstep(tag)
+
     def due(self, ticket: int, step: int) -> int:
         """When a ticket is due that takes effect in ``step``."""
         return step + self.lookahead
@@ -58,6 +62,10 @@ class Arrival:
     def low(self, agent: int, turn: int, begun: Tag, fuel: int = 0) -> Tag:
         """A running turn holds nothing up: its effect goes behind whatever came first."""
         return NEVER
+
+    def following(self, tag: Tag) -> Tag:
+        """A step has as many microsteps as turns end in it: none is put off to the next one."""
+        return (tag[0], tag[1] + 1)
 
     def due(self, ticket: int, step: int) -> int:
         """The least; the engine chooses when it drains the ticket."""
@@ -94,6 +102,10 @@ class Repeated:
     def effect(self, agent: int, turn: Turn, begun: Tag) -> Tag:
         """As it was chosen."""
         return self.low(agent, turn.number, begun)
+
+    def following(self, tag: Tag) -> Tag:
+        """As `Arrival`."""
+        return (tag[0], tag[1] + 1)
 
     def due(self, ticket: int, step: int) -> int:
         """As it was chosen."""

@@ -112,13 +112,17 @@ class Post:
         return True
 
     def accept_first(self, entry: TagEntry) -> str:
-        """Deliver the first parked message over the bound, since nothing else can happen.
+        """Deliver one message over the bound, since nothing else can happen.
+
+        It is the first that parked among those of the circle: whoever waits for the circle from
+        outside would fill a mailbox and free nobody.
 
         Returns:
             The circle of agents that wait for one another, as text.
         """
-        applying = next(iter(self.parked.values()))
-        circle = self._circle(applying)
+        members = self._members()
+        applying = next(p for agent, p in self.parked.items() if agent in members)
+        circle = self._named(members)
         record = applying.records[applying.at]
         self._deliver(applying.agent, applying.left.pop(0), record, entry)
         if not applying.left:
@@ -127,8 +131,8 @@ class Post:
         return circle
 
     def circle(self) -> str:
-        """The circle that holds the first parked sender."""
-        return self._circle(next(iter(self.parked.values())))
+        """The circle that the first parked sender waits in, or for."""
+        return self._named(self._members())
 
     def took(self, agent: int) -> None:
         """An agent's mailbox was taken: whoever waits for it may try again."""
@@ -193,13 +197,16 @@ class Post:
             Kind.MESSAGE, sent.item, sender,
         )  # fmt: skip
 
-    def _circle(self, first: Applying) -> str:
+    def _members(self) -> list[int]:
         # Nothing runs or pends, so whoever is waited for is parked, too: this ends in a circle.
         path: dict[int, None] = {}
-        agent = first.agent
+        agent = next(iter(self.parked))
         while agent not in path:
             path[agent] = None
             agent = self.parked[agent].left[0]
         agents = list(path)
-        names = [self._roster.names[a] for a in agents[agents.index(agent) :]]
+        return agents[agents.index(agent) :]
+
+    def _named(self, members: list[int]) -> str:
+        names = [self._roster.names[agent] for agent in members]
         return " -> ".join([*names, names[0]])

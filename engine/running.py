@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Iterator
 
-from lockstep.engine.tag import Tag
+from lockstep.engine.tag import INFINITE_STEP, Tag
 
 
 class Running:
@@ -25,7 +25,8 @@ class Running:
     def begin(self, agent: int, begun: Tag, low: Tag) -> None:
         """A turn began at a tag; no effect of it comes before ``low``."""
         self._turns[agent] = (begun, low)
-        heapq.heappush(self._lows, (low, agent))
+        if low[0] < INFINITE_STEP:  # Else it holds nothing, and nobody would take it out again.
+            heapq.heappush(self._lows, (low, agent))
 
     def begun(self, agent: int) -> Tag:
         """Tag at which the agent's turn began."""

@@ -197,7 +197,7 @@ class Sequencer:
             return False
         if self._order.live_arrival:
             idle = not self._running and not self.world.requests.open_count()
-            return tag[0] <= self._reported + 1 or idle
+            return tag[0] <= max(self._reported + 1, self._last[0]) or idle
         # The engine may still deliver at (next + 1, 0) and a running turn at its low tag;
         # both must lie strictly behind the tag.
         if (self._next_step() + 1, 0) <= tag:
@@ -254,7 +254,7 @@ class Sequencer:
         for agent, wake in woken:
             self._begin_turn(agent, wake.turn, tag)
             world.actions.append(wake)
-        self._follow_up(tags.next_microstep(tag))
+        self._follow_up(self._order.following(tag))
         self._check_limits()
 
     def _intrude(self, pending: Pending) -> None:
@@ -342,7 +342,7 @@ class Sequencer:
 
     def _wind_up(self) -> None:
         """Nothing can happen by itself any more: free a circle of senders, say CLOSE, or end."""
-        post, following = self.world.post, tags.next_microstep(self._last)
+        post, following = self.world.post, self._order.following(self._last)
         if post.parked and self._schedule.mailbox_cycle == "stop":
             self._stop(f"agents wait for room with one another: {post.circle()}")
         elif post.parked:
@@ -372,7 +372,8 @@ class Sequencer:
 
     def _record_ends(self, tag: Tag | None) -> bool:
         """A repeat in arrival order knows no more: what is left was never ordered."""
-        unknown = tag is not None and tag[0] == INFINITE_STEP
+        asked = self.world.requests.open_count() > 0
+        unknown = asked if tag is None else tag[0] == INFINITE_STEP
         return unknown and self._next_step() == INFINITE_STEP
 
     def _finish(self) -> None:
@@ -406,9 +407,9 @@ class Sequencer:
 
     def _next_free(self) -> Tag:
         """The next free microstep of the current step (rule 11)."""
-        tag = max(tags.next_microstep(self._last), (self._reported + 1, 0))
+        tag = max(self._order.following(self._last), (self._reported + 1, 0))
         while not self._agenda.free(tag):
-            tag = tags.next_microstep(tag)
+            tag = self._order.following(tag)
         return tag
 
     def _set_timer(self, tag: Tag, agent: int, event: Event) -> None:

@@ -80,6 +80,9 @@ class Standing(Protocol):
     def may_finish(self, item: int) -> str:
         """Likewise for DONE."""
 
+    def may_cancel_run(self) -> bool:
+        """Whether its group may cancel the whole run."""
+
     def may_use(self, tool: int) -> bool:
         """Whether its group may call the tool."""
 
@@ -98,7 +101,7 @@ _SHAPES = {
     Kind.SEND: _Shape("any", "any", "receiver", "any", FLAG_TOPIC | FLAG_CALL | FLAG_REPLY),
     Kind.EMIT: _Shape("none", "item", "successor", "any", FLAG_ERROR),
     Kind.INFER: _Shape("any", "any", "model", "any", FLAG_RAW),
-    Kind.CANCEL: _Shape("any", "any", "nobody", "none"),
+    Kind.CANCEL: _Shape("any", "any", "everybody", "none"),
     Kind.SUBSCRIBE: _Shape("switch", "none", "nobody", "none", FLAG_TOPIC),
     Kind.SET_TIMER: _Shape("any", "any", "nobody", "steps"),
     Kind.TOOL_CALL: _Shape("any", "any", "tool", "any"),
@@ -193,9 +196,21 @@ class _TurnCheck:
                     return f"more than {TIMERS_OPEN_MAX} timers that have not fired"
             case Kind.DONE if record.item:
                 return self._standing.may_finish(record.item)
-            case Kind.CANCEL if record.item and record.id:
-                return f"id {record.id}, expected 0 where an item is cancelled"
+            case Kind.CANCEL if record.item or record.peer == PEER_ALL:
+                return self._cancel(record)
         return ""
+
+    def _cancel(self, record: Record) -> str:
+        """Of an item or of the run: what is not just one's own."""
+        if record.id:
+            what = "an item" if record.item else "the run"
+            return f"id {record.id}, expected 0 where {what} is cancelled"
+        if record.peer != PEER_ALL:
+            return ""
+        if record.item:
+            return f"item {record.item}, expected 0 where the run is cancelled"
+        allowed = self._standing.may_cancel_run()
+        return "" if allowed else "the fleet does not let the agent cancel the run (may_cancel_run)"
 
     def _send(self, record: Record) -> str:
         if record.flags & FLAG_CALL:
@@ -282,6 +297,8 @@ def _peer_error(record: Record, peers: str, limits: Limits) -> str:
         if record.flags:
             return _bound(peer, limits.agents, "agent")
         return "" if peer == PEER_ALL else _bound(peer, limits.agents, "agent")
+    if peers == "everybody" and peer == PEER_ALL:
+        return ""
     if peers == "successor":
         return "" if peer == PEER_NONE else _bound(peer, limits.agents, "agent")
     if peers == "model":

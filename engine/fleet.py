@@ -87,6 +87,7 @@ class AgentGroup:
     retries: int  # Times that an item it gave up is given to it again.
     topics: tuple[str, ...]  # Subscribed to from the start.
     tools: tuple[str, ...]  # It may call these.
+    may_cancel_run: bool
     mailbox_max: int  # Messages that may wait for it.
     mailbox_full: str  # What then happens to a message: its sender "wait"s, or it "fail"s.
     memory_bytes_max: int

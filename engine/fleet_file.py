@@ -213,6 +213,7 @@ def _group(name: str, values: object, where: str) -> AgentGroup:
         retries=section.integer("retries", 0, 0, 2**20),
         topics=section.texts("topics", ()),
         tools=section.texts("tools", ()),
+        may_cancel_run=section.flag("may_cancel_run", False),
         mailbox_max=section.integer("mailbox_max", 4096, 1, 2**20),
         mailbox_full=section.choice("mailbox_full", "wait", ("wait", "fail")),
         memory_bytes_max=section.integer("memory_bytes_max", 67_108_864, 65_536, 2**32),

@@ -72,6 +72,11 @@ class AgentStanding:
         desk = self._books.desk
         return desk.schedule.may_finish(self._agent, item) if desk.book.unfinished(item) else ""
 
+    def may_cancel_run(self) -> bool:
+        """As `Standing`."""
+        fleet = self._books.fleet
+        return fleet.groups[fleet.agents[self._agent].group].may_cancel_run
+
     def may_use(self, tool: int) -> bool:
         """As `Standing`."""
         fleet = self._books.fleet

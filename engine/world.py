@@ -23,6 +23,7 @@ from lockstep.engine.outside import Outside, What
 from lockstep.engine.post import Applying, Post
 from lockstep.engine.record import (
     FLAG_ERROR,
+    PEER_ALL,
     PEER_NONE,
     Kind,
     Outcome,
@@ -299,6 +300,8 @@ class World:
                 applying.infers.append(record)
             case Kind.CANCEL if record.item:
                 self.desk.cancel(record.item, f"cancelled by agent {self.roster.names[agent]}")
+            case Kind.CANCEL if record.peer == PEER_ALL:
+                self.cancelled = f"cancelled by agent {self.roster.names[agent]}"
             case Kind.CANCEL:
                 self._cancel(applying, record.id)
             case Kind.SUBSCRIBE:

@@ -275,6 +275,11 @@ static inline void ls_cancel_item(uint64_t item) {
     ls_write(LS_CANCEL, 0, 0, item, LS_NOBODY, 0, 0);
 }
 
+/* Cancel the whole run, if the fleet lets this agent (may_cancel_run). */
+static inline void ls_cancel_run(void) {
+    ls_write(LS_CANCEL, 0, 0, LS_NO_ITEM, LS_EVERYBODY, 0, 0);
+}
+
 /* A TIMER event `steps` (at least 1) after this turn's effect. */
 static inline void ls_set_timer(uint64_t id, uint64_t item, uint64_t steps) {
     *(uint64_t *)ls_put(LS_SET_TIMER, 0, id, item, LS_NOBODY, 8) = steps;

@@ -4,7 +4,7 @@ from script import Script, emit, infer
 
 from lockstep.engine import actions
 from lockstep.engine.outside import What
-from lockstep.engine.record import FLAG_ERROR, Kind, encode
+from lockstep.engine.record import FLAG_ERROR, PEER_ALL, Kind, encode
 
 
 def cancel_item(item: int) -> bytes:
@@ -110,6 +110,15 @@ def test_a_person_cancels_the_run() -> None:
     assert [line for line in log if line.startswith("output")] == [
         f"output {n}: cancelled by a person; it was held by a, b" for n in (1, 2, 3)
     ]
+
+
+def test_an_agent_that_may_cancels_the_run() -> None:
+    script = Script("a input = 'broadcast'; may_cancel_run = true", items=1)
+    script.start()
+    script.ends("a")
+    log = script.ends("a", encode(Kind.CANCEL, peer=PEER_ALL), emit(1, b'"done"'))
+    # The tag is whole: what else took effect in it stands.
+    assert log[-3:] == ["output 1: done", "tag 0.3", "stopped: cancelled by agent a"]
 
 
 def test_a_cancel_that_comes_when_all_is_over_changes_nothing() -> None:

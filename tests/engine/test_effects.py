@@ -56,7 +56,9 @@ class Free:
         open_calls: int = 0,
         awaited: Iterable[tuple[int, int]] = (),
         tools: Iterable[int] = (0, 1),
+        tame: bool = False,
     ) -> None:
+        self._tame = tame
         self._in_use, self._calls, self._awaited = list(in_use), list(calls), list(awaited)
         self._tools = list(tools)
         self.open_requests, self.open_timers = open_requests, open_timers
@@ -74,6 +76,9 @@ class Free:
 
     def may_use(self, tool: int) -> bool:
         return tool in self._tools
+
+    def may_cancel_run(self) -> bool:
+        return not self._tame
 
 
 def check(records: list[Record], **standing: Any) -> str:
@@ -93,6 +98,7 @@ GOOD = {
     "subscribe no more": record(Kind.SUBSCRIBE, flags=FLAG_TOPIC, id=1),
     "tool call": record(Kind.TOOL_CALL, id=7, item=5, peer=1, payload=b"in"),
     "cancel an item": record(Kind.CANCEL, item=5),
+    "cancel the run": record(Kind.CANCEL, peer=PEER_ALL),
     "infer": record(Kind.INFER, peer=1, item=0, id=7),
     "raw infer": record(Kind.INFER, peer=0, item=5, flags=FLAG_RAW),
     "cancel": record(Kind.CANCEL, id=7),
@@ -126,6 +132,8 @@ BAD = [
     (record(Kind.SEND, flags=FLAG_CALL | FLAG_REPLY, peer=0), "flags 24, expected 0 or 4 or 8 or"),
     (record(Kind.SEND, flags=FLAG_CALL | 1 << TOPIC_SHIFT, peer=0), "flags 264, expected 0 or 4"),
     (record(Kind.CANCEL, id=1, item=1), "id 1, expected 0 where an item is cancelled"),
+    (record(Kind.CANCEL, id=1, peer=PEER_ALL), "id 1, expected 0 where the run is cancelled"),
+    (record(Kind.CANCEL, item=1, peer=PEER_ALL), "item 1, expected 0 where the run is cancelled"),
     (record(Kind.END), f"record 0 (END, kind 64, item 0): {NO_SUCH}"),
     (record(2**16 - 1), f"record 0 (?, kind 65535, item 0): {NO_SUCH}"),
     (record(Kind.SEND, peer=3), "peer 3, expected an agent below 3"),
@@ -213,6 +221,10 @@ def test_a_tool_that_the_fleet_did_not_give_the_agent_is_refused() -> None:
     assert "does not let the agent call this tool" in check(
         [record(Kind.TOOL_CALL, peer=1)], tools=[0]
     )
+
+
+def test_only_an_agent_that_may_cancels_the_run() -> None:
+    assert "may_cancel_run" in check([record(Kind.CANCEL, peer=PEER_ALL)], tame=True)
 
 
 def test_a_call_number_must_not_wait_already() -> None:

@@ -120,6 +120,7 @@ def test_a_minimal_fleet_gets_every_default() -> None:
                 "retries": 0,
                 "topics": (),
                 "tools": (),
+                "may_cancel_run": False,
                 "mailbox_max": 4096,
                 "mailbox_full": "wait",
                 "memory_bytes_max": 67_108_864,

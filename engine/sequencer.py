@@ -16,11 +16,11 @@ from lockstep.engine.agenda import Agenda, Pending
 from lockstep.engine.effects import Turn
 from lockstep.engine.errors import LockstepBug
 from lockstep.engine.fleet import Fleet
-from lockstep.engine.history import step_entry
 from lockstep.engine.items import InputItem
 from lockstep.engine.mailbox import Event
 from lockstep.engine.outside import Outside, What, from_record
 from lockstep.engine.record import Kind, decode_at
+from lockstep.engine.reports import Reports
 from lockstep.engine.running import Running
 from lockstep.engine.tag import INFINITE_STEP, Tag
 from lockstep.engine.wire import StepReport
@@ -52,9 +52,7 @@ class Sequencer:
         self._schedule = fleet.schedule
         self._agenda = Agenda(self.world.desk.book.open)
         self._running = Running()
-        self._reported = -1  # Last step the engine reported.
-        self._reports: list[StepReport] = []  # Reported, not yet in the history.
-        self._tokens: dict[int, list[int]] = {}  # Ticket -> token ids, until it is answered.
+        self._reports = Reports(self.world.requests.find)
         self._last: Tag = (-1, 0)  # Last processed tag.
         self._granted: actions.Grant | None = None
         self._highest = 0  # Highest grant ever sent.
@@ -62,7 +60,6 @@ class Sequencer:
         # Sources that hold the end of the run until they are closed.
         self._open = {n: None for n, s in enumerate(fleet.sources) if s.kind != "timer" or s.count}
         self._closed = False
-        self.rows = 0  # Tokens of the last reported step: for display.
         self.finished = False
         # Outside events of the run to repeat are pending from the start.
         for data, record in zip(recorded or (), kept or (), strict=True):
@@ -111,13 +108,9 @@ class Sequencer:
         Raises:
             LockstepBug: steps are reported out of order.
         """
-        if report.step <= self._reported:
-            raise LockstepBug(f"step {report.step} was reported after step {self._reported}")
-        self._reported = report.step
-        self.rows = len(report.tokens)
-        self._reports.append(report)
-        for ticket, token in report.tokens:
-            self._tokens.setdefault(ticket, []).append(token)
+        if report.step <= self._reports.last:
+            raise LockstepBug(f"step {report.step} was reported after step {self._reports.last}")
+        self._reports.add(report)
         if report.answers:
             self._at((report.step + 1, 0)).answers.extend(report.answers)
         if self._order.live_arrival:
@@ -167,9 +160,14 @@ class Sequencer:
         return NOBODY if lowest is None else lowest[1]
 
     @property
+    def rows(self) -> int:
+        """Tokens of the last reported step: for display."""
+        return self._reports.rows
+
+    @property
     def step(self) -> int:
         """Last step the engine reported, -1 before the first."""
-        return self._reported
+        return self._reports.last
 
     @property
     def tag(self) -> Tag:
@@ -190,14 +188,14 @@ class Sequencer:
         step. Otherwise the engine jumps to the smallest due.
         """
         due = self.world.requests.smallest_due()
-        return INFINITE_STEP if due is None else max(self._reported + 1, due)
+        return INFINITE_STEP if due is None else max(self._reports.last + 1, due)
 
     def _may_process(self, tag: Tag) -> bool:
         if tag[0] > self._fleet.steps_max:
             return False
         if self._order.live_arrival:
             idle = not self._running and not self.world.requests.open_count()
-            return tag[0] <= max(self._reported + 1, self._last[0]) or idle
+            return tag[0] <= max(self._reports.last + 1, self._last[0]) or idle
         # The engine may still deliver at (next + 1, 0) and a running turn at its low tag;
         # both must lie strictly behind the tag.
         if (self._next_step() + 1, 0) <= tag:
@@ -218,7 +216,7 @@ class Sequencer:
             grant = actions.Grant(self._fleet.steps_max + 1, 0)
         else:
             due = self.world.requests.smallest_due()
-            after = self._reported + 1
+            after = self._reports.last + 1
             credit = max(after, after if due is None else due) + self._schedule.credit
             limit = min(self._horizon(), credit, self._fleet.steps_max + 1)
             grant = actions.Grant(limit, after)
@@ -288,28 +286,8 @@ class Sequencer:
         self._running.begin(agent, tag, self._order.low(agent, turn, tag))
 
     def _flush_steps(self, before: int) -> None:
-        """Steps enter the history after all tags with a step <= theirs (rule 7)."""
-        while self._reports and self._reports[0].step < before:
-            report = self._reports.pop(0)
-            finished = []
-            counts = self.world.counts
-            counts.steps += 1
-            for answer in report.answers:
-                agent, ordinal = self._owner(answer.ticket)
-                tokens = self._tokens.pop(answer.ticket, [])
-                counts.tokens_in += answer.prompt_tokens
-                if answer.failed:
-                    counts.requests_failed += 1
-                    counts.request_failure = counts.request_failure or answer.reason()
-                counts.tokens_out += len(tokens)
-                finished.append((agent, ordinal, tokens))
-            self.world.actions.append(actions.Append(step_entry(report, finished)))
-
-    def _owner(self, number: int) -> tuple[int, int]:
-        # A report enters the history before the tag that books its answers, so the ticket is
-        # still unanswered here.
-        ticket = self.world.requests.find(number)
-        return ticket.agent, ticket.ordinal
+        for entry in self._reports.take(before, self.world.counts):
+            self.world.actions.append(actions.Append(entry))
 
     def _show_output(self) -> None:
         for line in self.world.desk.book.take_lines():
@@ -338,7 +316,7 @@ class Sequencer:
 
     def _holding(self) -> bool:
         """Whether the run must not end yet: something may still come from outside."""
-        return not self.world.post.parked and bool(self._open or self.world.tools.waiting())
+        return not self.world.post.parked and bool(self._open or self.world.tools.book.waiting())
 
     def _wind_up(self) -> None:
         """Nothing can happen by itself any more: free a circle of senders, say CLOSE, or end."""
@@ -407,7 +385,7 @@ class Sequencer:
 
     def _next_free(self) -> Tag:
         """The next free microstep of the current step (rule 11)."""
-        tag = max(self._order.following(self._last), (self._reported + 1, 0))
+        tag = max(self._order.following(self._last), (self._reports.last + 1, 0))
         while not self._agenda.free(tag):
             tag = self._order.following(tag)
         return tag

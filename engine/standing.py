@@ -7,7 +7,7 @@ from lockstep.engine.itemdesk import ItemDesk
 from lockstep.engine.post import Post
 from lockstep.engine.requests import RequestBook
 from lockstep.engine.roster import Roster
-from lockstep.engine.toolbook import ToolBook
+from lockstep.engine.tooldesk import ToolDesk
 
 
 class Books(Protocol):
@@ -16,7 +16,7 @@ class Books(Protocol):
     fleet: Fleet
     roster: Roster
     requests: RequestBook
-    tools: ToolBook
+    tools: ToolDesk
     post: Post
     desk: ItemDesk
 
@@ -34,7 +34,7 @@ class AgentStanding:
     def open_requests(self) -> int:
         """As `Standing`."""
         books, agent = self._books, self._agent
-        return len(books.requests.open(agent)) + len(books.tools.open(agent))
+        return len(books.requests.open(agent)) + len(books.tools.book.open(agent))
 
     @property
     def open_timers(self) -> int:
@@ -49,7 +49,7 @@ class AgentStanding:
     def in_use(self, request: int) -> bool:
         """As `Standing`."""
         books, agent = self._books, self._agent
-        return request in books.requests.open(agent) or request in books.tools.open(agent)
+        return request in books.requests.open(agent) or request in books.tools.book.open(agent)
 
     def call_in_use(self, number: int) -> bool:
         """As `Standing`."""

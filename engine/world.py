@@ -7,10 +7,11 @@ still.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from lockstep.engine import actions, effects, keyed
 from lockstep.engine import tag as tags
+from lockstep.engine.counts import Counts
 from lockstep.engine.effects import Limits, Turn
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.flood import Flood
@@ -22,7 +23,6 @@ from lockstep.engine.order import Order
 from lockstep.engine.outside import Outside, What
 from lockstep.engine.post import Applying, Post
 from lockstep.engine.record import (
-    FLAG_ERROR,
     PEER_ALL,
     PEER_NONE,
     Kind,
@@ -36,23 +36,10 @@ from lockstep.engine.roster import AgentState, Roster, start_records
 from lockstep.engine.schedule import Schedule
 from lockstep.engine.standing import AgentStanding
 from lockstep.engine.tag import Tag
-from lockstep.engine.toolbook import ToolBook, ToolCall
+from lockstep.engine.tooldesk import ToolDesk
 from lockstep.engine.wire import Answer
 
 TAKES_EFFECT = (Outcome.BLOCKED, Outcome.RETURNED)  # After these a turn's records count.
-
-
-@dataclass(slots=True)
-class Counts:
-    """What a run did, in logical units."""
-
-    turns: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    steps: int = 0
-    requests_failed: int = 0  # Refused, timed out, or an output that was not finite.
-    request_failure: str = ""  # Why, of the first one.
-    messages: int = 0
 
 
 class World:
@@ -68,9 +55,9 @@ class World:
         self.fleet = fleet
         self.roster = Roster(fleet)
         self.requests = RequestBook(len(self.roster))
-        self.tools = ToolBook(len(self.roster))
         self.post = Post(fleet, self.roster)
         self.desk = ItemDesk(fleet, inputs, self)
+        self.tools = ToolDesk(self)
         self.counts = Counts()
         self.failures: list[tuple[str, str]] = []  # (agent, reason), in order.
         self.actions: list[actions.Action] = []
@@ -162,7 +149,7 @@ class World:
                 case What.EVENT:
                     self._event(event)
                 case What.TOOL:
-                    self._tool_answered(event)
+                    self.tools.answered(event)
                 case What.CANCEL_ITEM:
                     self.desk.cancel(event.source, why)
                 case What.CANCEL_REQUEST:
@@ -216,16 +203,14 @@ class World:
         """Whether the agent waits for a request, timer or tool call of the item."""
         if self.roster[agent].timers.get(item):
             return True
-        books = self.requests.open(agent).values(), self.tools.open(agent).values()
+        books = self.requests.open(agent).values(), self.tools.book.open(agent).values()
         return any(waiting.item == item for book in books for waiting in book)
 
     def cancel_work(self, item: int) -> None:
         """Cancel every request and tool call of an item."""
         for ticket in self.requests.of_item(item):
             self._revoke_ticket(ticket)
-        for call in self.tools.unanswered():
-            if call.item == item:
-                self._stop_tool(call)
+        self.tools.stop_item(item)
 
     # -- effects of one turn ------------------------------------------------------------------
 
@@ -309,7 +294,9 @@ class World:
             case Kind.SET_TIMER:
                 self._time(agent, record)
             case Kind.TOOL_CALL:
-                self._call_tool(agent, record)
+                call = self.tools.call(agent, record)
+                if call.item and self.desk.book.cancelled(call.item):
+                    self.tools.stop(call)
             case Kind.DONE if record.item:
                 self.desk.done(agent, record.item)
             case Kind.DONE:
@@ -352,9 +339,9 @@ class World:
     def _cancel(self, applying: Applying, request: int) -> None:
         """A CANCEL reaches what was written before it, not an INFER behind it."""
         agent = applying.agent
-        call = self.tools.open(agent).get(request)
+        call = self.tools.book.open(agent).get(request)
         if call is not None:
-            self._stop_tool(call)
+            self.tools.stop(call)
         elif request in self.requests.open(agent):
             self._revoke(agent, request)
         elif any(infer.id == request for infer in applying.infers):
@@ -371,43 +358,7 @@ class World:
         self.entry.add(encode(Kind.REVOKE, payload, id=ticket.number))
         self.actions.append(actions.Revoke(ticket.number, due))
 
-    # -- tools, timers, outside events --------------------------------------------------------
-
-    def _call_tool(self, agent: int, record: Record) -> None:
-        call = self.tools.issue(agent, record.id, record.item, record.peer)
-        self.entry.add(
-            encode(Kind.CALLED, id=call.number, item=call.item, peer=agent, flags=call.tool)
-        )
-        self.actions.append(actions.CallTool(call.number, agent, call.tool, record.payload))
-        if call.item and self.desk.book.cancelled(call.item):
-            self._stop_tool(call)
-
-    def _stop_tool(self, call: ToolCall) -> None:
-        """Cancelled at this very tag: whatever the command still answers is void."""
-        if self.tools.answer(call.number) is None:
-            return
-        self.actions.append(actions.StopTool(call.number))
-        self._deliver_tool(call, encode(
-            Kind.CANCELLED, id=call.request, item=call.item, peer=call.tool
-        ), call.number)  # fmt: skip
-
-    def _tool_answered(self, event: Outside) -> None:
-        call = self.tools.answer(event.source)
-        if call is not None:
-            record = encode(
-                Kind.TOOL_RESULT, event.payload, flags=event.flags & FLAG_ERROR,
-                id=call.request, item=call.item, peer=call.tool,
-            )  # fmt: skip
-            self._deliver_tool(call, record, event.number)
-
-    def _deliver_tool(self, call: ToolCall, record: bytes, key: int) -> None:
-        if self.roster[call.agent].alive:
-            self.roster.put(
-                call.agent, EventClass.OUTSIDE, key, record, Kind.TOOL_RESULT,
-                call.item, call.number,
-            )  # fmt: skip
-        else:
-            self.tools.deliver(call.number)
+    # -- timers, outside events --------------------------------------------------------------
 
     def _event(self, event: Outside) -> None:
         wanted = self.fleet.sources[event.source].to
@@ -439,8 +390,7 @@ class World:
             self.entry.add(encode(Kind.FAILED, reason.encode(), flags=turn.outcome, peer=index))
         for request in list(self.requests.open(index)):
             self._revoke(index, request)
-        for call in list(self.tools.open(index).values()):
-            self._stop_tool(call)
+        self.tools.end(index)
         self.post.end(index, agent.mailbox.take())
         what = f"failed: {reason}" if reason else "ended before it emitted"
         self.desk.ended(index, f"agent {self.roster.names[index]} {what}")
@@ -453,7 +403,7 @@ class World:
         elif event.kind == Kind.ITEM:
             self.desk.delivered(index, event.item)
         elif event.kind == Kind.TOOL_RESULT:
-            self.tools.deliver(event.peer)
+            self.tools.book.deliver(event.peer)
         elif event.kind == Kind.TIMER:
             timers = self.roster[index].timers
             timers[event.item] -= 1

@@ -86,7 +86,7 @@ class IdleIsInfinite(Sequencer):
 
     def _may_process(self, tag: Tag) -> bool:
         due = self.world.requests.smallest_due()
-        if due is not None and due <= self._reported + 1:
+        if due is not None and due <= self._reports.last + 1:
             return super()._may_process(tag)
         lowest = self._running.lowest()
         return tag[0] <= self._fleet.steps_max and (lowest is None or lowest[0] > tag)
@@ -104,10 +104,7 @@ class AnswerOnArrival(Sequencer):
     """Rule 1's (s+1, 0) gone: an answer enters the mailbox when its report physically comes."""
 
     def step_reported(self, report: StepReport) -> None:
-        self._reported = report.step
-        self._reports.append(report)
-        for ticket, token in report.tokens:
-            self._tokens.setdefault(ticket, []).append(token)
+        self._reports.add(report)
         if report.answers:
             self._flush_steps(INFINITE_STEP)
             self._at(tags.next_microstep(self._last)).answers.extend(report.answers)

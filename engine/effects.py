@@ -14,6 +14,7 @@ from lockstep.engine.record import (
     ITEM_NONE,
     PEER_ALL,
     PEER_NONE,
+    TAKES_EFFECT,
     TOPIC_SHIFT,
     Kind,
     Outcome,
@@ -124,7 +125,7 @@ def settle(turn: Turn) -> tuple[Turn, list[Record]]:
         records = list(decode(turn.records))
     except ProtocolError as error:
         return failed(turn, str(error)), []
-    if turn.outcome in (Outcome.BLOCKED, Outcome.RETURNED):
+    if turn.outcome in TAKES_EFFECT:
         return turn, records
     return turn, logs_of(records)
 

@@ -107,6 +107,10 @@ class Outcome(IntEnum):
     EXITED = 6  # proc_exit with another code than 0.
 
 
+# After these a turn's records count (rule 2); after the others only its logs do.
+TAKES_EFFECT = frozenset({Outcome.BLOCKED, Outcome.RETURNED})
+
+
 class Record(NamedTuple):
     """One decoded record. ``payload`` is bytes of the buffer it was read from."""
 

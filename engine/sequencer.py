@@ -249,8 +249,8 @@ class Sequencer:
         self._last = tag
         world.actions.append(actions.Append(world.close()))
         self._show_output()
-        for agent, wake in woken:
-            self._begin_turn(agent, wake.turn, tag)
+        for wake in woken:
+            self._begin_turn(wake.agent, wake.turn, tag)
             world.actions.append(wake)
         self._follow_up(self._order.following(tag))
         self._check_limits()

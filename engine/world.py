@@ -25,6 +25,7 @@ from lockstep.engine.post import Applying, Post
 from lockstep.engine.record import (
     PEER_ALL,
     PEER_NONE,
+    TAKES_EFFECT,
     Kind,
     Outcome,
     Record,
@@ -33,13 +34,10 @@ from lockstep.engine.record import (
 )
 from lockstep.engine.requests import RequestBook, Ticket
 from lockstep.engine.roster import AgentState, Roster, start_records
-from lockstep.engine.schedule import Schedule
 from lockstep.engine.standing import AgentStanding
 from lockstep.engine.tag import Tag
 from lockstep.engine.tooldesk import ToolDesk
 from lockstep.engine.wire import Answer
-
-TAKES_EFFECT = (Outcome.BLOCKED, Outcome.RETURNED)  # After these a turn's records count.
 
 
 class World:
@@ -87,11 +85,6 @@ class World:
     def items(self) -> ItemBook:
         """Every item and what became of it."""
         return self.desk.book
-
-    @property
-    def schedule(self) -> Schedule:
-        """Who gets an item next."""
-        return self.desk.schedule
 
     # -- one tag, in the order of rule 3 ------------------------------------------------------
 
@@ -164,7 +157,7 @@ class World:
         for index in self.roster.living():
             self.roster.put(index, EventClass.CLOSE, 0, encode(Kind.CLOSE))
 
-    def wake(self) -> list[tuple[int, actions.Wake]]:
+    def wake(self) -> list[actions.Wake]:
         """Begin a turn of every agent that has events and none running."""
         woken = []
         for index in self.roster.take_touched():
@@ -184,7 +177,7 @@ class World:
             self.entry.add(encode(Kind.TURN, data, id=agent.turn, peer=index))
             self.counts.turns += 1
             count = events[0].count if one else sum([event.count for event in events])
-            woken.append((index, actions.Wake(index, agent.turn, self.roster.tag, data, count)))
+            woken.append(actions.Wake(index, agent.turn, self.roster.tag, data, count))
         return woken
 
     def close(self) -> Entry:
@@ -384,7 +377,7 @@ class World:
         agent = self.roster[index]
         agent.alive = False
         reason = ""
-        if turn.outcome not in (Outcome.BLOCKED, Outcome.RETURNED):
+        if turn.outcome not in TAKES_EFFECT:
             reason = f"{Outcome(turn.outcome).name.lower().replace('_', ' ')}: {turn.reason}"
             self.failures.append((self.roster.names[index], reason))
             self.entry.add(encode(Kind.FAILED, reason.encode(), flags=turn.outcome, peer=index))

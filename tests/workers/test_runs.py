@@ -18,6 +18,7 @@ from typing import Any
 import fleets
 import pytest
 import wasmtime
+from disorder import hogs, one_core
 
 from lockstep.engine.compare import ended
 from lockstep.engine.errors import Diverged, UsageError
@@ -38,30 +39,6 @@ def job(folder: Path, text: str, count: int, name: str, **more: Any) -> Job:
         durability="memory",
         **more,
     )
-
-
-@contextmanager
-def hogs(count: int) -> Iterator[None]:
-    """Processes that burn a core each meanwhile."""
-    loop = [sys.executable, "-c", "while True: pass"]
-    running = [subprocess.Popen(loop) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-
-
-@contextmanager
-def one_core() -> Iterator[None]:
-    """This process and what it starts on one core."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 @contextmanager

@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import fleets
 import pytest
+from disorder import hogs, one_core
 
 from lockstep.engine.errors import UsageError
 from lockstep.workers import verify
@@ -49,28 +49,6 @@ def job(folder: Path, agents: int, items: int, name: str, perturb: int = 0) -> J
         durability="memory",
         perturb=perturb,
     )
-
-
-@contextmanager
-def hog() -> Iterator[None]:
-    """A process that burns a core meanwhile."""
-    burning = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        yield
-    finally:
-        burning.kill()
-        burning.wait()
-
-
-@contextmanager
-def one_core() -> Iterator[None]:
-    """This process and what it starts on one core."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 class Disturber:
@@ -110,8 +88,8 @@ def disturbed(asked: Job, disorder: str) -> dict[str, Any]:
     listener = Disturber("nice" in disorder, disorder == "stopped", random.Random(asked.perturb))
     with ExitStack() as stack:
         if disorder == "hogs":
-            stack.enter_context(hog())
-            stack.enter_context(hog())
+            stack.enter_context(hogs(1))
+            stack.enter_context(hogs(1))
         if "one core" in disorder:
             stack.enter_context(one_core())
         summary = launch(asked, listener)

@@ -15,6 +15,7 @@ from lockstep.engine.record import (
     GUEST_KINDS,
     HEADER_BYTES,
     PEER_NONE,
+    TAKES_EFFECT,
     Kind,
     Outcome,
     Record,
@@ -27,9 +28,6 @@ from lockstep.workers.agent.spec import AgentSpec, over_limit
 STDOUT = 1
 STDERR = 2
 LEVELS = {STDOUT: 1, STDERR: 3}  # info, error
-
-# Outcomes after which the turn's records count (rule 2); after the others only its logs do.
-TAKES_EFFECT = frozenset({Outcome.BLOCKED, Outcome.RETURNED})
 
 # Kinds of which nothing but their form and their size is checked here.
 PLAIN_KINDS = GUEST_KINDS - {Kind.LOG}

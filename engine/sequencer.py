@@ -151,6 +151,10 @@ class Sequencer:
         """Agents whose turn is not over, physically: who may hold the horizon."""
         return list(self._running)
 
+    def lone_turn(self) -> bool:
+        """Whether one agent's turn is all that goes on: nothing is asked of the model, either."""
+        return len(self._running) == 1 and not self.world.requests.open_count()
+
     def held_by(self) -> int | None:
         """Whom the engine waits for: an agent, `NOBODY` in particular, or None: it does not."""
         step = self._next_step()

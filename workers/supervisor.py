@@ -38,6 +38,7 @@ from lockstep.workers.job import Job
 from lockstep.workers.ledger import Ledger
 from lockstep.workers.loop import Loop
 from lockstep.workers.outside.doors import Doors, stdin_of
+from lockstep.workers.placement import Placement
 from lockstep.workers.report import Reporter
 from lockstep.workers.signals import Signals
 from lockstep.workers.specs import agent_specs, inference_spec
@@ -165,6 +166,7 @@ class Supervisor:
         self._assembler = StepAssembler()
         names = [agent.name for agent in self._fleet.agents]
         self._stalls = Stalls(names, self._fleet.schedule.fuel_per_step)
+        self._placement = Placement(self._crew.seats)
         self._view = View(self._crew.board, self._crew.seats, self._sequencer, self._stalls)
         self._began_s = time.monotonic()
         stopped, code = "", EXIT_OK
@@ -300,6 +302,10 @@ class Supervisor:
                     self._doors.woken(action)
                     step, micro = action.tag
                     data = encode_wake(action.turn, step, micro, action.events, action.count)
+                    if self._sequencer.lone_turn():
+                        self._placement.alone(action.agent)
+                    else:
+                        self._placement.together()
                     self._crew.seats[action.agent].link.send(data)
                     self._view.set_state(action.agent, view.RUNNING)
                 case actions.Issue():

@@ -24,6 +24,8 @@ import onnx
 from onnx import TensorProto, helper
 from onnx.external_data_helper import set_external_data
 
+from lockstep.bench.int4 import BITS, BLOCK, quantise
+
 Array = npt.NDArray[np.float32]
 Weights = Mapping[str, npt.NDArray[Any]]
 Names = Sequence[str]
@@ -59,6 +61,7 @@ class DecoderShape:
     rope_base: float = 10_000.0
     rms_eps: float = 1e-5
     tied_embeddings: bool = False  # The output matrix is the embedding; no lm_head.weight.
+    weight_bits: int = 32  # Of the matrices: 32, or 4 (bench/int4.py); the embedding has 32.
 
     def __post_init__(self) -> None:
         """Refuse sizes that no kernel could run.
@@ -73,6 +76,8 @@ class DecoderShape:
             raise ValueError(f"kv_heads {self.kv_heads} does not divide heads {self.heads}")
         if self.head_dim % 16:
             raise ValueError(f"head_dim is {self.head_dim}, expected a multiple of 16")
+        if self.weight_bits not in (BITS, 32):
+            raise ValueError(f"weight_bits is {self.weight_bits}, expected {BITS} or 32")
 
 
 class SpecialTokens(NamedTuple):
@@ -261,8 +266,12 @@ class _Graph:
 
     def weight(self, name: str, array: npt.NDArray[Any]) -> str:
         """Add a float32 initialiser; its bytes are little-endian and row-major everywhere."""
-        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=array.shape)
-        tensor.raw_data = np.ascontiguousarray(array, dtype="<f4").tobytes()
+        return self.initializer(name, TensorProto.FLOAT, np.ascontiguousarray(array, dtype="<f4"))
+
+    def initializer(self, name: str, kind: int, array: npt.NDArray[Any]) -> str:
+        """Add an initialiser of a type, its bytes as they are."""
+        tensor = TensorProto(name=name, data_type=kind, dims=array.shape)
+        tensor.raw_data = array.tobytes()
         self.initializers.append(tensor)
         return name
 
@@ -274,9 +283,25 @@ class _Graph:
 
     def matmul(self, path: str, x: str, *parts: str) -> str:
         """Add ``x @ concatenated(parts).T``; parts are names in the state dict, (out, in)."""
-        matrix = np.concatenate([self.weights[f"{part}.weight"] for part in parts]).T
-        weight = self.weight(f"{path[1:].replace('/', '.')}.MatMul.weight", matrix)
-        return self.node("MatMul", f"{path}/MatMul", [x, weight])
+        matrix = np.concatenate([self.weights[f"{part}.weight"] for part in parts])
+        name = f"{path[1:].replace('/', '.')}.MatMul.weight"
+        if self.shape.weight_bits == BITS:
+            return self.matmul_int4(path, x, name, matrix)
+        return self.node("MatMul", f"{path}/MatMul", [x, self.weight(name, matrix.T)])
+
+    def matmul_int4(
+        self, path: str, x: str, name: str, matrix: npt.NDArray[Any], outputs: Names = ()
+    ) -> str:
+        """Add ``x @ matrix.T`` with four-bit weights; accuracy_level 4: int8 activations."""
+        packed, scales = quantise(matrix)
+        weights = [
+            self.initializer(f"{name}_Q4", TensorProto.UINT8, packed),
+            self.weight(f"{name}_scales", scales),
+        ]
+        attrs = {"bits": BITS, "block_size": BLOCK, "accuracy_level": 4, "domain": MICROSOFT}
+        sizes = {"K": matrix.shape[1], "N": matrix.shape[0]}
+        node = f"{path}/MatMul_Q4"
+        return self.node("MatMulNBits", node, [x, *weights], outputs, **attrs, **sizes)
 
     def add_mask(self) -> None:
         """Turn the mask into what the attention takes: last position per row, and the width."""
@@ -291,7 +316,7 @@ class _Graph:
 
     def add_embedding(self) -> str:
         """Look the tokens up; a tied table is stored once, as the output matrix."""
-        if self.shape.tied_embeddings:
+        if self.shape.tied_embeddings and self.shape.weight_bits == 32:
             matrix = self.weight(HEAD_NODE, self.weights[EMBED].T)
             table = self.node("Transpose", "/model/embed_tokens/Transpose", [matrix], perm=[1, 0])
         else:
@@ -352,6 +377,10 @@ class _Graph:
         """Add the last norm and the output matrix."""
         path = f"/model/layers.{self.shape.layers}/final_norm_layernorm"
         normed, _ = self.norm(path, "model.norm", residual, branch)
+        if self.shape.weight_bits == BITS:
+            matrix = self.weights[EMBED if self.shape.tied_embeddings else HEAD]
+            self.matmul_int4("/lm_head", normed, HEAD_NODE, matrix, ["logits"])
+            return
         if not self.shape.tied_embeddings:
             self.weight(HEAD_NODE, self.weights[HEAD].T)
         self.node("MatMul", "/lm_head/MatMul", [normed, HEAD_NODE], ["logits"])

@@ -6,7 +6,6 @@ They say nothing sensible, and cost what a trained model of their shape costs.
 import json
 import os
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,19 @@ SMALL: dict[str, Any] = {
     "vocab": VOCAB,
     "context_tokens": 1024,
 }
+# The shape of a well-known model of 135 M parameters, the one that speed is quoted for.
+LARGE: dict[str, Any] = {
+    "layers": 30,
+    "hidden": 576,
+    "heads": 9,
+    "kv_heads": 3,
+    "head_dim": 64,
+    "intermediate": 1536,
+    "vocab": 49_152,
+    "context_tokens": 2048,
+    "tied_embeddings": True,
+    "weight_bits": 4,
+}
 END = 1  # Of SPECIALS: as good as never said, so that answers have the length asked for.
 
 
@@ -38,8 +50,17 @@ def small(tell: Tell) -> Path:
     Raises:
         UsageError: the packages that build it are not there.
     """
-    folder = cache_folder() / "models" / "small"
-    wanted = {"shape": SMALL, "seed": SEED}
+    return _folder("small", SMALL, tell)
+
+
+def large(tell: Tell) -> Path:
+    """The folder of the model of 135 M parameters with four-bit weights. As `small`."""
+    return _folder("large-int4", LARGE, tell)
+
+
+def _folder(name: str, shape: dict[str, Any], tell: Tell) -> Path:
+    folder = cache_folder() / "models" / name
+    wanted = {"shape": shape, "seed": SEED}
     if _read(folder / DONE) == wanted:
         return folder
     tell(f"building a model in {folder}")
@@ -51,15 +72,16 @@ def small(tell: Tell) -> Path:
         ) from None
     part = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
-    _build(part)
+    _build(part, shape)
     (part / DONE).write_text(json.dumps(wanted), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
     return folder
 
 
-def _build(folder: Path) -> None:
+def _build(folder: Path, sizes: dict[str, Any]) -> None:
     from lockstep.bench.decoder_graph import (
+        EMBED,
         HEAD,
         DecoderShape,
         SpecialTokens,
@@ -67,18 +89,21 @@ def _build(folder: Path) -> None:
         write_folder,
     )
 
-    shape = DecoderShape(**SMALL)
+    shape = DecoderShape(**sizes)
     weights = random_weights(shape, SEED)
-    weights[HEAD][END] *= 1e-3  # Its logit is about 0, and the largest of 258 draws never is.
+    # Its logit is about 0, and the largest of so many draws never is.
+    weights[EMBED if shape.tied_embeddings else HEAD][END] *= 1e-3
     write_folder(folder, shape, weights, SpecialTokens(0, END, 2))
-    _write_tokenizer(folder, asdict(shape)["context_tokens"])
+    _write_tokenizer(folder, shape.vocab, shape.context_tokens)
 
 
-def _write_tokenizer(folder: Path, context_tokens: int) -> None:
+def _write_tokenizer(folder: Path, vocab_size: int, context_tokens: int) -> None:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: number for number, token in enumerate((*SPECIALS, *alphabet))}
+    # No text is split into the rest, but a model may say it.
+    rest = [f"({number})" for number in range(VOCAB, vocab_size)]
+    vocab = {token: number for number, token in enumerate((*SPECIALS, *alphabet, *rest))}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIALS])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run. Paths are absolute.
+    """One run, or one that goes on or is played again. Paths are absolute.
 
     Attributes:
         fleet: Fleet file.
@@ -25,6 +25,14 @@ class Job:
         verify_of: Run folder that this run repeats: its identity must be the same, and what came
             from outside comes from its record; empty: none.
         entries_max: Stop when so many entries of history are there; 0: at the end.
+        mode: "run"; "resume" goes on with the run in ``past``; "replay" plays it again from its
+            record, without the model; "fork" begins a new run with the past of that one.
+        past: Run folder; of "run", empty.
+        until: "replay": stop before this tag (``step.microstep``); empty: at the end.
+        only: "replay": name of the one agent that is executed; empty: all.
+        trace: "replay": report each turn.
+        at: "fork": the past is everything before this step.
+        changes: "fork": ``key=value`` of the fleet file, from that step on.
         perturb: Seed of physical disorder (agents start in another order, each after a delay);
             0: none. No digest may depend on it; tests show that none does.
     """
@@ -42,6 +50,13 @@ class Job:
     models_at: dict[str, str] | None = None
     verify_of: str = ""
     entries_max: int = 0
+    mode: str = "run"
+    past: str = ""
+    until: str = ""
+    only: str = ""
+    trace: bool = False
+    at: int = 0
+    changes: tuple[str, ...] = ()
     perturb: int = 0
 
     def to_json(self) -> str:
@@ -52,6 +67,7 @@ class Job:
     def from_json(cls, text: str) -> "Job":
         """What `to_json` made."""
         values: dict[str, Any] = json.loads(text)
+        values["changes"] = tuple(values["changes"])
         return cls(**values)
 
     @property

@@ -21,7 +21,7 @@ pytest.importorskip("onnx")
 
 import onnxruntime as ort
 
-from lockstep.bench import decoder_graph
+from lockstep.bench import decoder_graph, int4
 from lockstep.bench.decoder_graph import DecoderShape, SpecialTokens
 
 TOKENS_MAX = 24
@@ -134,6 +134,36 @@ def test_prefill_and_decode_on_one_buffer_equal_the_reference(
     assert expected.std() > 0.3, "logits without spread would hide a mistake"
 
 
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_four_bit_matrices_compute_what_the_rounded_ones_do(tied: bool) -> None:
+    shape = dataclasses.replace(TINY, hidden=32, intermediate=64, tied_embeddings=tied)
+    weights = decoder_graph.random_weights(shape, 0)
+    rounded = {
+        name: int4.restore(*int4.quantise(w)) if w.ndim == 2 else w for name, w in weights.items()
+    }
+    head = rounded[decoder_graph.EMBED if tied else decoder_graph.HEAD]
+    # The embedding itself is looked up, not multiplied with: it keeps its bits.
+    exact = dataclasses.replace(shape, tied_embeddings=False)
+    rounded |= {decoder_graph.EMBED: weights[decoder_graph.EMBED], decoder_graph.HEAD: head}
+    expected = reference_logits(exact, rounded, PROMPTS[2])
+    bits = dataclasses.replace(shape, weight_bits=4)
+    found = Slab(bits, _built(bits), rows=1).run(0, [PROMPTS[2]])[0]
+    # Activations are rounded to 8 bits on the way (accuracy_level 4).
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.1)
+    assert expected.std() > 0.3
+
+
+def test_packed_weights_lie_within_half_a_step_of_the_exact_ones() -> None:
+    matrix = np.random.default_rng(0).standard_normal((5, 96)).astype(np.float32)
+    matrix[2, 32:64] = 0
+    packed, scales = int4.quantise(matrix)
+    assert (packed.shape, scales.shape) == ((5, 3, 16), (5, 3))
+    steps = np.repeat(scales, int4.BLOCK, axis=1)
+    assert (np.abs(int4.restore(packed, scales) - matrix) <= steps * 0.5001).all()
+    with pytest.raises(ValueError, match="33 inputs, expected a multiple of 32"):
+        int4.quantise(np.zeros((1, 33)))
+
+
 def test_row_in_a_ragged_batch_equals_the_row_alone_bit_for_bit() -> None:
     model = _built(TINY)
     together = Slab(TINY, model, rows=len(PROMPTS))
@@ -203,6 +233,7 @@ def test_genai_config_names_the_shape_and_the_special_tokens() -> None:
         ({"kv_heads": 4}, "kv_heads 4 does not divide heads 6"),
         ({"head_dim": 8}, "head_dim is 8, expected a multiple of 16"),
         ({"layers": 0}, "layers is 0, expected at least 1"),
+        ({"weight_bits": 8}, "weight_bits is 8, expected 4 or 32"),
     ],
 )
 def test_impossible_shape_is_refused(change: dict[str, int], message: str) -> None:

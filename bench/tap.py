@@ -29,8 +29,8 @@ from typing import Any
 from lockstep.engine import actions
 from lockstep.engine.effects import Turn
 from lockstep.engine.sequencer import Sequencer
+from lockstep.workers import beginning, supervisor
 from lockstep.workers import crew as crews
-from lockstep.workers import supervisor
 from lockstep.workers.agent.channel import Channel
 from lockstep.workers.agent.process import AgentSpec, agent_main
 from lockstep.workers.crew import Crew
@@ -184,8 +184,9 @@ def main() -> int:
     def stamped_main(spec: AgentSpec, channel: Channel, *more: Any) -> int:
         return agent_main(spec, tap.channel(spec.index, channel), *more)
 
+    begun: Any = beginning
+    begun.Sequencer = tapped_sequencer(tap)
     patched: Any = supervisor
-    patched.Sequencer = tapped_sequencer(tap)
     patched.Crew = tapped_crew(tap)
     stamped: Any = crews
     stamped.agent_main = stamped_main

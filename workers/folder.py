@@ -83,6 +83,31 @@ class RunFolder:
             raise UsageError(f"{where}: cannot make the run folder: {error.strerror}") from None
         return made
 
+    @classmethod
+    def reopen(cls, path: Path) -> "RunFolder":
+        """Hold the folder of a run that is to go on.
+
+        Raises:
+            UsageError: there is no run, or somebody holds it (who is named), or it cannot be
+                written.
+        """
+        try:
+            lock = os.open(path / LOCK, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise UsageError(f"{path}: no run in this folder") from None
+        except OSError as error:
+            raise UsageError(f"{path}: cannot hold the run: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise UsageError(
+                f"{path}: process {holder_of(path)} is running it; nothing was touched"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        return cls(path.resolve(), lock, True)
+
     @staticmethod
     def _make(wanted: Path | None, runs: Path, fleet_name: str) -> Path:
         if wanted is not None:

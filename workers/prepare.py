@@ -18,6 +18,7 @@ from lockstep.engine.record import HEADER_BYTES
 from lockstep.engine.strict_json import dumps, loads
 from lockstep.engine.version import JOURNAL_FORMAT, LOGIC_FLAGS, VERSION
 from lockstep.workers.agent.engine_config import code_generation
+from lockstep.workers.job import Job
 from lockstep.workers.outside.commands import Command, find_commands
 from lockstep.workers.outside.sources import check_sources
 
@@ -35,6 +36,7 @@ class Prepared:
         input_bytes: The input as it is; None without input.
         items: Parsed input.
         modules: Module bytes by group index.
+        folder: Of the fleet file as a person wrote it: what commands are relative to.
         commands: Of the tools, by index; of a run that repeats another, none.
     """
 
@@ -43,6 +45,7 @@ class Prepared:
     input_bytes: bytes | None
     items: list[InputItem]
     modules: tuple[bytes, ...]
+    folder: str
     commands: tuple[Command, ...] = ()
 
 
@@ -72,6 +75,7 @@ def prepare(
     modules_at: Path | None = None,
     models_at: dict[str, str] | None = None,
     order: str = "",
+    tools_at: Path | None = None,
 ) -> Prepared:
     """Read everything a run is made from.
 
@@ -80,9 +84,10 @@ def prepare(
         input_path: The input; None: there is none.
         seed: In place of the file's.
         modules_at: Folder of a run to repeat: modules are its ``<group>.wasm``, and no tool is
-            looked for.
+            looked for unless ``tools_at`` says where.
         models_at: Model folders by name, in place of the file's paths.
         order: In place of the file's; empty: the file's.
+        tools_at: Folder that commands are relative to; None: that of the fleet file.
 
     Raises:
         UsageError: something is missing, unreadable, malformed or too large.
@@ -108,8 +113,18 @@ def prepare(
         path = base / group.module if modules_at is None else modules_at / f"{group.name}.wasm"
         modules.append(read_file(path, f"module of [agents.{group.name}]", fleet.module_bytes_max))
     check_sources(fleet, str(fleet_path))
-    commands = find_commands(fleet, base, str(fleet_path)) if modules_at is None else ()
-    return Prepared(fleet, data, input_bytes, items, tuple(modules), commands)
+    folder = base if tools_at is None else tools_at
+    live = modules_at is None or tools_at is not None
+    commands = find_commands(fleet, folder, str(fleet_path)) if live else ()
+    return Prepared(fleet, data, input_bytes, items, tuple(modules), str(folder), commands)
+
+
+def of_job(job: Job, tools_at: Path | None = None) -> Prepared:
+    """As `prepare`, of what a job names."""
+    modules_at = Path(job.modules_at) if job.modules_at else None
+    return prepare(
+        Path(job.fleet), job.input_path, job.seed, modules_at, job.models_at, job.order, tools_at
+    )
 
 
 def read_file(path: Path, what: str, bytes_max: int) -> bytes:
@@ -163,7 +178,8 @@ def identity(prepared: Prepared, model_files: list[dict[str, str]]) -> dict[str,
 def environment(prepared: Prepared, providers: list[dict[str, Any]]) -> dict[str, Any]:
     """What the run ran on: compared by `verify` beforehand, never hashed into the digest.
 
-    With it go the paths that a second execution needs: the seed given, last known model folders.
+    With it go the paths that a second execution needs: the seed given, last known model folders,
+    the folder that commands are relative to.
     """
     versions = {"lockstep": VERSION, "python": platform.python_version()}
     for name in PACKAGES:
@@ -177,6 +193,7 @@ def environment(prepared: Prepared, providers: list[dict[str, Any]]) -> dict[str
         "versions": versions,
         "providers": providers,
         "seed": prepared.fleet.seed,
+        "folder": prepared.folder,
         "fleet_sha256": sha256(prepared.fleet_bytes),
         "has_input": prepared.input_bytes is not None,
         "models": {model.name: model.path for model in prepared.fleet.models},

@@ -8,6 +8,7 @@ import os
 import select
 import sys
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,25 +18,20 @@ from lockstep.engine.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_UNFINISHED,
-    JournalError,
     LockstepBug,
     LockstepError,
     RunStopped,
-    UsageError,
 )
 from lockstep.engine.record import encode_wake
-from lockstep.engine.sequencer import Sequencer
 from lockstep.engine.wire import StepAssembler, ToEngine
 from lockstep.shm import RingError
 from lockstep.workers import folder as folders
 from lockstep.workers import prepare, spawn, view
 from lockstep.workers.agent.spec import AgentSpec
+from lockstep.workers.beginning import begin
 from lockstep.workers.crew import Crew
 from lockstep.workers.deaths import how, told
-from lockstep.workers.folder import RunFolder
-from lockstep.workers.identity import check_identity, kept_records, read_journal
 from lockstep.workers.job import Job
-from lockstep.workers.ledger import Ledger
 from lockstep.workers.loop import Loop
 from lockstep.workers.outside.doors import Doors, stdin_of
 from lockstep.workers.placement import Placement
@@ -63,26 +59,17 @@ class Supervisor:
             LockstepError: before the run folder exists: nothing was made.
         """
         job = self._job
-        wanted = Path(job.run_dir) if job.run_dir else None
-        if wanted is not None:
-            folders.check_free(wanted)
-        if job.output:
-            made_from = [Path(job.fleet), *([job.input_path] if job.input_path else [])]
-            folders.check_output(Path(job.output), made_from)
-        prepared = prepare.prepare(
-            Path(job.fleet),
-            job.input_path,
-            job.seed,
-            Path(job.modules_at) if job.modules_at else None,
-            job.models_at,
-            job.order,
-        )
+        self._beginning = beginning = begin(job)
+        prepared = beginning.prepare()
         self._fleet = fleet = prepared.fleet
         self._commands = prepared.commands
         self._stdin = stdin_of(fleet, job.stdin)
-        self._sequencer = Sequencer(fleet, prepared.items, self._recorded())
+        self._sequencer = beginning.sequencer(prepared)
         self._loop = Loop()
-        self._doors = Doors(self._loop, fleet, prepared.items, self._sequencer, not job.verify_of)
+        live = not job.verify_of
+        self._doors = Doors(
+            self._loop, fleet, prepared.items, self._sequencer, live, beginning.came
+        )
         streams = any(not source.to for source in fleet.sources)
         if (
             job.input_path is None
@@ -98,28 +85,13 @@ class Supervisor:
             providers = [m["provider"] for m in said["models"]]
             self._provider = ", ".join(dict.fromkeys(p["got"][0] for p in providers)) or "none"
             environment = prepare.environment(prepared, providers)
-            if job.verify_of:
-                for line in check_identity(Path(job.verify_of), identity, environment):
-                    self._note(f"since the run: {line}")
-            self._folder = RunFolder.create(wanted, Path(job.base), fleet.name)
-            try:
-                self._fill_folder(prepared, identity, environment)
-            except (OSError, JournalError) as error:
-                self._folder.remove()
-                raise UsageError(
-                    f"{self._folder.path}: cannot fill the run folder: {error}; it was removed"
-                ) from None
+            self._folder, self._ledger = beginning.open(
+                prepared, identity, environment, crew.board.name, self._note
+            )
             self._reporter.say("run", str(self._folder.path))
             return self._live(agent_specs(fleet, codes))
         finally:
             crew.end()
-
-    def _recorded(self) -> list[bytes] | None:
-        """What the run to repeat had kept from outside; None: this one is live."""
-        if not self._job.verify_of:
-            return None
-        run = Path(self._job.verify_of)
-        return kept_records(read_journal(run), run)
 
     def _given_up(self) -> bool:
         """Whether to stop preparing: a signal came, or our parent is gone."""
@@ -138,26 +110,6 @@ class Supervisor:
             self._note(note)
         return said
 
-    def _fill_folder(
-        self, prepared: prepare.Prepared, identity: dict[str, Any], environment: dict[str, Any]
-    ) -> None:
-        folder = self._folder
-        folder.write(folders.FLEET, prepared.fleet_bytes)
-        folder.write(folders.INPUT, prepared.input_bytes or b"")
-        for group, module in zip(self._fleet.groups, prepared.modules, strict=True):
-            folder.write(f"modules/{group.name}.wasm", module)
-        self._ledger = Ledger(folder, self._job.durability, identity, environment)
-        folder.write_json(
-            folders.MANIFEST,
-            {
-                "run_id": self._ledger.run_id.hex(),
-                "identity": identity,
-                "environment": environment,
-                "durability": self._job.durability,
-            },
-        )
-        folder.write_json(folders.BOARD, {"name": self._crew.board.name})
-
     # -- the loop -----------------------------------------------------------------------------
 
     def _live(self, specs: list[AgentSpec]) -> int:
@@ -174,13 +126,12 @@ class Supervisor:
             self._doors.start_tools(self._commands, self._child_ended)
             self._crew.start_agents(specs, self._job.perturb)
             self._register()
-            self._sequencer.start()
             self._doors.listen(self._folder.path, self._stdin, self._note)
-            self._perform()
+            self._perform(self._beginning.first())
             while self._finish is None:
                 self._refuse_starving()
                 self._wait()
-                self._perform()
+                self._perform(self._sequencer.pump())
                 if 0 < self._job.entries_max <= self._ledger.entries:
                     stopped = "as far as it was asked for"
                     break
@@ -288,10 +239,10 @@ class Supervisor:
     def _child_ended(self, name: str, child: spawn.Child) -> None:
         raise RunStopped(f"{name} (process {child.pid}) {how(child.reap())}")
 
-    def _perform(self) -> None:
+    def _perform(self, wanted: Iterable[actions.Action]) -> None:
         """Do what the sequencer says, in its order; then show what is promised."""
         engine = self._crew.engine_link
-        for action in self._sequencer.pump():
+        for action in wanted:
             match action:
                 case actions.Append():
                     self._ledger.append(action.entry)

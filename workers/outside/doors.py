@@ -11,6 +11,7 @@ from pathlib import Path
 from lockstep.engine import actions
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.items import InputItem
+from lockstep.engine.outside import Outside, What
 from lockstep.engine.sequencer import Sequencer
 from lockstep.workers import spawn
 from lockstep.workers.loop import Loop
@@ -31,11 +32,31 @@ class Doors:
     """
 
     def __init__(
-        self, loop: Loop, fleet: Fleet, items: Sequence[InputItem], sequencer: Sequencer, live: bool
+        self,
+        loop: Loop,
+        fleet: Fleet,
+        items: Sequence[InputItem],
+        sequencer: Sequencer,
+        live: bool,
+        past: Sequence[Outside] = (),
     ) -> None:
+        """Doors that are shut.
+
+        Args:
+            loop: Of the supervisor.
+            fleet: Its tools and sources.
+            items: Of the input file.
+            sequencer: Where events go.
+            live: Whether any door will open.
+            past: What came before, of a run that goes on.
+        """
         self._loop, self._fleet, self._sequencer, self._live = loop, fleet, sequencer, live
-        self.gate = Gate(sequencer)
+        self.gate = Gate(sequencer, past)
+        self._past = past
         self._ids = ItemIds(items)
+        for event in past:
+            if event.what == What.ITEM:
+                self._ids.add(event.payload, fleet.record_bytes_max)
         self._later: list[actions.CallTool | actions.StopTool] = []
         self._tools: Tools | None = None
         self._sources: Sources | None = None
@@ -75,6 +96,7 @@ class Doors:
             self._ids,
             self._sequencer.world.desk.book,
             note,
+            self._past,
         )
         self._control = Control(
             self._loop, self.gate, folder, self._ids, self, self._sources.cancel

@@ -18,7 +18,12 @@ class Admission(Protocol):
 
 
 class Feed:
-    """What a source brings, and how much of it waits. One for each source."""
+    """What a source brings, and how much of it waits. One for each source.
+
+    Attributes:
+        brought: Events so far.
+        closed: No more will come.
+    """
 
     def __init__(
         self,
@@ -29,10 +34,26 @@ class Feed:
         gate: Gate,
         ids: ItemIds,
         admission: Admission,
+        brought: int = 0,
+        closed: bool = False,
     ) -> None:
+        """A feed.
+
+        Args:
+            index: Of the source.
+            source: Its settings.
+            agents: Who takes its events; nobody: they are items.
+            line_bytes_max: Longest line.
+            gate: Where events go.
+            ids: Of every item so far.
+            admission: How many have entered.
+            brought: Events that it brought before, of a run that goes on.
+            closed: It had ended by then.
+        """
         self.source, self.agents = source, agents
         self.line_bytes_max = line_bytes_max
-        self.closed = False
+        self.closed = closed
+        self.brought = brought
         self._index, self._gate, self._ids, self._admission = index, gate, ids, admission
         self._waiting = dict.fromkeys(agents, 0)  # Agent -> events it was not woken with yet.
 
@@ -52,10 +73,10 @@ class Feed:
         if self.source.to:
             for agent in self._waiting:
                 self._waiting[agent] += 1
-            self._gate.bring(What.EVENT, self._index, line, told=told)
         else:
             self._ids.add(line, self.line_bytes_max)
-            self._gate.bring(What.ITEM, self._index, line, told=told)
+        self.brought += 1
+        self._gate.bring(What.EVENT if self.source.to else What.ITEM, self._index, line, told=told)
 
     def close(self, told: Told | None = None) -> None:
         """No more will come."""
@@ -66,7 +87,8 @@ class Feed:
     def took(self, agent: int, count: int) -> None:
         """An agent was woken with so many events of the source."""
         if agent in self._waiting:
-            self._waiting[agent] -= count
+            # Of a run that goes on, some came before this process began to count.
+            self._waiting[agent] = max(self._waiting[agent] - count, min(self._waiting[agent], 0))
 
     def lost(self, agent: int) -> None:
         """The agent has ended; with the last one nobody takes anything, and nothing waits."""

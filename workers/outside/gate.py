@@ -5,7 +5,7 @@ that keeps them is as durable as promised, never before.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lockstep.engine.outside import Outside, What, from_record
@@ -24,15 +24,21 @@ class Taker(Protocol):
 class Gate:
     """Order of use: `bring` any number, the sequencer's pump, `kept` for each record, `reveal`.
 
+    Args:
+        taker: Gives events their number and tag.
+        past: Events that were kept before, of a run that goes on.
+
     Attributes:
         counts: Events that were kept, by `What`.
     """
 
-    def __init__(self, taker: Taker) -> None:
+    def __init__(self, taker: Taker, past: Sequence[Outside] = ()) -> None:
         self._taker = taker
         self._brought: deque[Told | None] = deque()
         self._kept: list[tuple[Told, Outside]] = []
         self.counts: dict[int, int] = {}
+        for event in past:
+            self._count(event)
 
     def bring(
         self,
@@ -51,10 +57,13 @@ class Gate:
         if HEADER.unpack_from(record)[1] != Kind.OUTSIDE:
             return
         event = from_record(decode_at(record, 0)[0])
-        self.counts[event.what] = self.counts.get(event.what, 0) + 1
+        self._count(event)
         told = self._brought.popleft() if self._brought else None
         if told is not None:
             self._kept.append((told, event))
+
+    def _count(self, event: Outside) -> None:
+        self.counts[event.what] = self.counts.get(event.what, 0) + 1
 
     def reveal(self) -> None:
         """What was kept is durable now: tell."""

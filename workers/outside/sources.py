@@ -7,12 +7,13 @@ nobody more is read than `WAITING_MAX` events that nobody has taken yet.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import Fleet, Source
+from lockstep.engine.outside import Outside, What
 from lockstep.engine.record import HEADER_BYTES, Kind, decode
 from lockstep.workers import folder as folders
 from lockstep.workers.loop import Loop
@@ -73,7 +74,8 @@ class TimerSource:
 
     def __init__(self, loop: Loop, feed: Feed) -> None:
         self._loop, self._feed = loop, feed
-        self._left = feed.source.count or -1
+        # Of a run that goes on, some may have come before.
+        self._left = feed.source.count - feed.brought if feed.source.count else -1
         self._timer = loop.after(feed.source.every_ms / 1000, self._tick)
 
     def resume(self) -> None:
@@ -88,7 +90,7 @@ class TimerSource:
         self.close()
 
     def _tick(self) -> None:
-        if self._feed.may_read():
+        if self._left and self._feed.may_read():
             self._left -= 1
             self._feed.bring(b"")
         if self._left == 0:
@@ -100,7 +102,22 @@ class TimerSource:
         self._timer = self._loop.after(period_s - late_s % period_s, self._tick)
 
 
-AnySource = StdinSource | SocketSource | TimerSource
+class ClosedSource:
+    """It had ended before the run went on."""
+
+    refused = 0
+
+    def resume(self) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """It is."""
+
+    def end(self) -> None:
+        """Nothing to end."""
+
+
+AnySource = StdinSource | SocketSource | TimerSource | ClosedSource
 
 
 class Sources:
@@ -120,6 +137,7 @@ class Sources:
         ids: ItemIds,
         admission: Admission,
         note: Callable[[str], None],
+        past: Sequence[Outside] = (),
     ) -> None:
         """Begin to listen.
 
@@ -132,19 +150,27 @@ class Sources:
             ids: Of every item so far.
             admission: How many have entered.
             note: Told of lines that are refused.
+            past: What came before, of a run that goes on.
 
         Raises:
             OSError: a socket cannot be made.
         """
         self._fleet, self._gate = fleet, gate
         line_bytes_max = fleet.record_bytes_max - HEADER_BYTES
-        self._feeds = [
-            Feed(n, source, _agents(fleet, source), line_bytes_max, gate, ids, admission)
-            for n, source in enumerate(fleet.sources)
-        ]
+        self._feeds = []
+        for n, source in enumerate(fleet.sources):
+            brought = sum(e.source == n and e.what in (What.ITEM, What.EVENT) for e in past)
+            closed = any(e.source == n and e.what == What.CLOSED for e in past)
+            agents = _agents(fleet, source)
+            self._feeds.append(
+                Feed(n, source, agents, line_bytes_max, gate, ids, admission, brought, closed)
+            )
         self._sources: list[AnySource] = []
         self._takers = frozenset(agent for feed in self._feeds for agent in feed.agents)
         for feed in self._feeds:
+            if feed.closed:
+                self._sources.append(ClosedSource())
+                continue
             match feed.source.kind:
                 case "stdin":
                     made: AnySource = StdinSource(loop, feed, stdin, note)

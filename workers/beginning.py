@@ -1,0 +1,139 @@
+"""Beginnings: how a run begins: new, going on from its record, or forked from another one's.
+
+A beginning makes the sequencer, and opens the folder and the ledger; from its first actions on,
+every run is the same loop (workers/supervisor.py).
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from lockstep.engine import actions
+from lockstep.engine.errors import JournalError, UsageError
+from lockstep.engine.outside import Outside
+from lockstep.engine.sequencer import Sequencer
+from lockstep.workers import folder as folders
+from lockstep.workers import prepare
+from lockstep.workers.folder import RunFolder
+from lockstep.workers.identity import check_identity, kept_records, read_journal
+from lockstep.workers.job import Job
+from lockstep.workers.ledger import Ledger
+from lockstep.workers.prepare import Prepared
+
+Note = Callable[[str], None]
+Object = dict[str, Any]
+
+
+class Beginning(Protocol):
+    """What the supervisor asks, in this order.
+
+    Attributes:
+        past: What was recorded before; None: nothing, the run is new.
+        came: Outside events in it.
+    """
+
+    past: Any
+    came: list[Outside]
+
+    def prepare(self) -> Prepared:
+        """Read and check what the run is made from."""
+
+    def sequencer(self, prepared: Prepared) -> Sequencer:
+        """The sequencer, as far as the record goes."""
+
+    def open(
+        self, prepared: Prepared, identity: Object, environment: Object, board: str, note: Note
+    ) -> tuple[RunFolder, Ledger]:
+        """The run folder, held, and its ledger."""
+
+    def first(self) -> Iterable[actions.Action]:
+        """What the sequencer wants done first."""
+
+
+class New:
+    """A run that was not there before; also one that repeats another (`Job.verify_of`)."""
+
+    past: Any = None
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self.came: list[Outside] = []
+
+    def prepare(self) -> Prepared:
+        """As `Beginning`.
+
+        Raises:
+            UsageError: something is missing or in the way; nothing was made.
+        """
+        job = self._job
+        wanted = Path(job.run_dir) if job.run_dir else None
+        if wanted is not None:
+            folders.check_free(wanted)
+        if job.output:
+            made_from = [Path(job.fleet), *([job.input_path] if job.input_path else [])]
+            folders.check_output(Path(job.output), made_from)
+        return prepare.of_job(job)
+
+    def sequencer(self, prepared: Prepared) -> Sequencer:
+        """As `Beginning`: it has not started."""
+        recorded = None
+        if self._job.verify_of:
+            run = Path(self._job.verify_of)
+            recorded = kept_records(read_journal(run), run)
+        self._sequencer = Sequencer(prepared.fleet, prepared.items, recorded)
+        return self._sequencer
+
+    def open(
+        self, prepared: Prepared, identity: Object, environment: Object, board: str, note: Note
+    ) -> tuple[RunFolder, Ledger]:
+        """As `Beginning`: a folder of its own, filled.
+
+        Raises:
+            UsageError: it cannot be made or filled; nothing is left of it.
+            Diverged, ModelRejected: it is not what is to be repeated.
+        """
+        job = self._job
+        if job.verify_of:
+            for line in check_identity(Path(job.verify_of), identity, environment):
+                note(f"since the run: {line}")
+        wanted = Path(job.run_dir) if job.run_dir else None
+        folder = RunFolder.create(wanted, Path(job.base), prepared.fleet.name)
+        try:
+            ledger = _fill(folder, prepared, identity, environment, job.durability)
+            folder.write_json(folders.BOARD, {"name": board})
+        except (OSError, JournalError) as error:
+            folder.remove()
+            raise UsageError(
+                f"{folder.path}: cannot fill the run folder: {error}; it was removed"
+            ) from None
+        return folder, ledger
+
+    def first(self) -> Iterable[actions.Action]:
+        """As `Beginning`: everybody starts."""
+        self._sequencer.start()
+        return self._sequencer.pump()
+
+
+def begin(job: Job) -> Beginning:
+    """What a job asks for."""
+    return New(job)
+
+
+def _fill(
+    folder: RunFolder, prepared: Prepared, identity: Object, environment: Object, durability: str
+) -> Ledger:
+    folder.write(folders.FLEET, prepared.fleet_bytes)
+    folder.write(folders.INPUT, prepared.input_bytes or b"")
+    for group, module in zip(prepared.fleet.groups, prepared.modules, strict=True):
+        folder.write(f"modules/{group.name}.wasm", module)
+    ledger = Ledger(folder, durability, identity, environment)
+    folder.write_json(
+        folders.MANIFEST,
+        {
+            "run_id": ledger.run_id.hex(),
+            "identity": identity,
+            "environment": environment,
+            "durability": durability,
+        },
+    )
+    return ledger

@@ -18,6 +18,7 @@ from lockstep.shm.errors import (
     RingFull,
     SegmentFull,
 )
+from lockstep.shm.exchange import Exchange
 from lockstep.shm.identity import Identity, alive, current, next_name, segment_name, sweep
 from lockstep.shm.identity import of as identity_of
 from lockstep.shm.observer import (
@@ -51,6 +52,7 @@ __all__ = [
     "Doorbell",
     "EngineStatus",
     "EventDoorbell",
+    "Exchange",
     "Identity",
     "Memory",
     "PeerDied",

@@ -64,11 +64,15 @@ class Cursor:
 
     Holds a view of the memory until `release`: the memory cannot be unmapped before.
 
+    Attributes:
+        word: The view, its one item the value. Who goes past `load` and `store` does what
+            `fence` would.
+
     Raises:
         ValueError: the word is outside the memory, or its address is not a multiple of 8.
     """
 
-    __slots__ = ("_word",)
+    __slots__ = ("word",)
 
     def __init__(self, memory: Memory, offset: int) -> None:
         with byte_view(memory) as whole:
@@ -78,19 +82,19 @@ class Cursor:
             if address % WORD_BYTES:
                 raise ValueError(f"cursor at byte {offset}: address {address:#x} is not 8-aligned")
             with whole[offset : offset + WORD_BYTES] as part:
-                self._word = part.cast("Q")
+                self.word = part.cast("Q")
 
     def load(self) -> int:
         """The value; what its writer wrote before storing it is visible afterwards."""
-        value = self._word[0]
+        value = self.word[0]
         fence()
         return value
 
     def store(self, value: int) -> None:
         """Set the value; all that was written before becomes visible first."""
         fence()
-        self._word[0] = value
+        self.word[0] = value
 
     def release(self) -> None:
         """Give the memory back; every later call raises ValueError."""
-        self._word.release()
+        self.word.release()

@@ -53,7 +53,8 @@ class Doorbell(ABC):
         """
         if timeout_s is None:
             # Who waits for ever mostly comes before the ring: no look in vain first.
-            self._open()
+            if not self._descriptors:
+                self._open()
             self._poll.poll()
             while not self.clear():
                 self._poll.poll()
@@ -100,13 +101,13 @@ class EventDoorbell(Doorbell):
 
     def ring(self) -> None:
         try:
-            os.eventfd_write(self._open()[0], 1)
+            os.eventfd_write((self._descriptors or self._open())[0], 1)
         except BlockingIOError:
             pass  # 2**64 - 2 rings are waiting: it is rung.
 
     def clear(self) -> bool:
         try:
-            os.eventfd_read(self._open()[0])
+            os.eventfd_read((self._descriptors or self._open())[0])
         except BlockingIOError:
             return False
         return True
@@ -123,7 +124,7 @@ class PipeDoorbell(Doorbell):
 
     def ring(self) -> None:
         try:
-            os.write(self._open()[1], b"\0")
+            os.write((self._descriptors or self._open())[1], b"\0")
         except BlockingIOError:
             pass  # The pipe is full of rings: it is rung.
 

@@ -96,19 +96,22 @@ class RingWriter:
         memory: Initialised by `create`.
         label: Names the ring in errors.
 
+    Attributes:
+        side: Its cursors and bytes.
+
     Raises:
         RingCorrupt: the header or a cursor makes no sense. After any RingCorrupt each further
             call raises it again.
     """
 
     def __init__(self, memory: Memory, label: str = "ring") -> None:
-        self._side = Producer(memory, MAGIC_RING, label, unit=ALIGN)
+        self.side = Producer(memory, MAGIC_RING, label, unit=ALIGN)
         self._records = self._bytes = self._times_full = 0
 
     @property
     def capacity(self) -> int:
         """Bytes of data; the largest record has half of it."""
-        return self._side.capacity
+        return self.side.capacity
 
     @property
     def statistics(self) -> RingStatistics:
@@ -123,10 +126,10 @@ class RingWriter:
             ValueError: not exactly one aligned record, or more than half the capacity.
         """
         if not record or self._size_at(record, 0) != len(record):
-            raise ValueError(f"{self._side.label}: {len(record)} bytes are not one aligned record")
+            raise ValueError(f"{self.side.label}: {len(record)} bytes are not one aligned record")
         if not self.push_many(record):
             raise RingFull(
-                f"{self._side.label}: no room for {len(record)} bytes; the reader drains first"
+                f"{self.side.label}: no room for {len(record)} bytes; the reader drains first"
             )
 
     def push_many(self, records: bytes, start: int = 0) -> int:
@@ -144,7 +147,27 @@ class RingWriter:
             ValueError: a record among those looked at is malformed or has more than half the
                 capacity. None of this call was published.
         """
-        side = self._side
+        side = self.side
+        at, size, tail = side.at, len(records) - start, side.peer.word[0] if side.simple else -1
+        position, head = at & (side.capacity - 1), at + size
+        # Mostly there is room for all, in one piece. What is not so, or not in order, comes below.
+        if (
+            side.seen <= tail <= at
+            and not tail % ALIGN
+            and head - tail <= side.capacity >= position + size
+        ):
+            reached, count = walk(records, start, len(records), side.capacity // 2)
+            if reached == len(records):
+                side.data[position : position + size] = records[start:] if start else records
+                side.seen, side.at, side.own.word[0] = tail, head, head
+                self._records += count
+                self._bytes += size
+                return reached
+        return self._push_pieces(records, start)
+
+    def _push_pieces(self, records: bytes, start: int) -> int:
+        """`push_many`: what fits, on both sides of the end."""
+        side = self.side
         side.check()
         room, head, offset, count = side.room(), side.at, start, 0  # Claim.
         while offset < len(records):
@@ -176,18 +199,18 @@ class RingWriter:
             waiting: There was no room. The reader hears of it (`RingReader.awaited`) and rings
                 when it has drained; without this word it need not.
         """
-        self._side.announce(waiting)
+        self.side.announce(waiting)
 
     def close(self) -> None:
         """Give the memory back; every later push raises RingClosed. Idempotent."""
-        self._side.close()
+        self.side.close()
 
     def _size_at(self, records: bytes, offset: int) -> int:
         """Aligned size of our own record. The reader would give up the ring over a bad one."""
         left = len(records) - offset
         size, kind = PREFIX.unpack_from(records, offset) if left >= PREFIX.size else (0, 0)
         step = aligned(size)
-        where = f"{self._side.label}: record at byte {offset}"
+        where = f"{self.side.label}: record at byte {offset}"
         if size < RECORD_BYTES_MIN or step > left or kind == KIND_PADDING:
             raise ValueError(
                 f"{where}: size {size} and kind {kind}, expected {RECORD_BYTES_MIN} to {left} "
@@ -208,20 +231,23 @@ class RingReader:
         label: Names the ring in errors.
         mark_from: Records of this kind or a higher one are marked in what is taken.
 
+    Attributes:
+        side: Its cursors and bytes.
+
     Raises:
         RingCorrupt: the header or a cursor makes no sense. After any RingCorrupt each further
             call raises it again.
     """
 
     def __init__(self, memory: Memory, label: str = "ring", mark_from: int = KIND_PADDING) -> None:
-        self._side = Consumer(memory, MAGIC_RING, label, unit=ALIGN)
+        self.side = Consumer(memory, MAGIC_RING, label, unit=ALIGN)
         self._mark_from = mark_from
         self._records = self._bytes = 0
 
     @property
     def capacity(self) -> int:
         """Bytes of data."""
-        return self._side.capacity
+        return self.side.capacity
 
     @property
     def statistics(self) -> RingStatistics:
@@ -230,6 +256,9 @@ class RingReader:
 
     def drain(self, bytes_max: int | None = None) -> bytes:
         """As `take`, the records alone."""
+        side = self.side
+        if side.simple and side.peer.word[0] == side.at == side.seen:
+            return b""
         return self.take(bytes_max).data
 
     def take(self, bytes_max: int | None = None) -> Taken:
@@ -245,7 +274,23 @@ class RingReader:
         Raises:
             RingCorrupt: the head or a size makes no sense; the ring stays as it is.
         """
-        side = self._side
+        side = self.side
+        at, head, marks = side.at, side.peer.word[0] if side.simple else -1, list[tuple[int, int]]()
+        position, ready = at & (side.capacity - 1), head - at
+        # Mostly all that is there lies in one piece. What is not so, or not in order, comes below.
+        if side.seen <= head and 0 < ready <= side.capacity - position and bytes_max is None:
+            data = bytes(side.data[position : position + ready])
+            reached, count = walk(data, 0, ready, side.capacity // 2, marks, self._mark_from)
+            if reached == ready:
+                self._records += count
+                self._bytes += ready
+                side.seen, side.at, side.own.word[0] = head, head, head
+                return Taken(data, count, marks)
+        return self._take_pieces(bytes_max)
+
+    def _take_pieces(self, bytes_max: int | None) -> Taken:
+        """`take`: what lies on both sides of the end, up to a limit or to what is not in order."""
+        side = self.side
         side.check()
         ready, tail = side.ready(), side.at
         marks: Marks = []
@@ -270,11 +315,11 @@ class RingReader:
 
     def awaited(self) -> bool:
         """Whether the writer has said, since it was asked last, that it waits for room."""
-        return self._side.awaited()
+        return self.side.awaited()
 
     def close(self) -> None:
         """Give the memory back; every later drain raises RingClosed. Idempotent."""
-        self._side.close()
+        self.side.close()
 
     def _judge(
         self, data: bytes, position: int, limit: int, before: int, marks: Marks
@@ -294,11 +339,11 @@ class RingReader:
         if kind == KIND_PADDING:
             if size != left or position + len(data) != self.capacity:
                 gap = self.capacity - at
-                self._side.poison(f"padding at {at}: size is {size}, expected {gap}")
+                self.side.poison(f"padding at {at}: size is {size}, expected {gap}")
             return offset, len(data), count
         most = min(left, size_max)
         if size < RECORD_BYTES_MIN or aligned(size) > most:
-            self._side.poison(
+            self.side.poison(
                 f"record at {at}: size is {size}, expected {RECORD_BYTES_MIN} to {most}"
             )
         if count == 0:  # In order and larger than the limit: one is taken all the same.

@@ -8,10 +8,10 @@ per call and checked before anything is computed from it.
 from typing import NoReturn
 
 from lockstep.shm import header
-from lockstep.shm.cursor import Cursor, Memory, byte_view
+from lockstep.shm.cursor import STRONG, Cursor, Memory, byte_view
 from lockstep.shm.errors import RingClosed, RingCorrupt
 
-_WORD_MASK = (1 << 64) - 1
+WORD_MASK = (1 << 64) - 1
 
 
 class Side:
@@ -21,6 +21,11 @@ class Side:
         capacity: Bytes (slots) of the data.
         data: The bytes after the header, until `close`.
         at: The own cursor.
+        seen: The peer's cursor when last looked at.
+        simple: Neither closed nor given up, and on a CPU where cursors need no fence: who finds
+            nothing else to mind, either, may move bytes and `own`, `peer` by himself.
+        own: The own cursor in memory.
+        peer: The peer's.
     """
 
     def __init__(
@@ -31,16 +36,17 @@ class Side:
         self._unit = unit  # Cursors move in multiples of it.
         self._failure: str | None = None
         self._closed = False
+        self.simple = STRONG
         peer = "tail" if own == "head" else "head"
         self._peer_name = peer
-        self._own = Cursor(memory, header.OFFSETS[own])
-        self._peer = Cursor(memory, header.OFFSETS[peer])
+        self.own = Cursor(memory, header.OFFSETS[own])
+        self.peer = Cursor(memory, header.OFFSETS[peer])
         self._waits = Cursor(memory, header.OFFSETS["waits"])
         with byte_view(memory) as view:
             size = self.capacity * (slot_bytes or 1)
             self.data = view[header.HEADER_BYTES : header.HEADER_BYTES + size]
-        self.at = self._own.load()
-        self._seen = self.at  # The peer's cursor when last looked at.
+        self.at = self.own.load()
+        self.seen = self.at
         if self.at % unit:
             self._reject(own, self.at, f"a multiple of {unit}")
 
@@ -53,29 +59,30 @@ class Side:
 
     def poison(self, text: str) -> NoReturn:
         """Refuse this ring for good."""
+        self.simple = False
         self._failure = f"{self.label}: {text}; nothing was taken and the ring is given up"
         raise RingCorrupt(self._failure)
 
     def publish(self, at: int) -> None:
         """Move the own cursor; all bytes written before are visible to who sees it."""
         self.at = at
-        self._own.store(at)
+        self.own.store(at)
 
     def close(self) -> None:
         """Give the memory back. Idempotent; the peer notices nothing."""
-        self._closed = True
-        self._own.release()
-        self._peer.release()
+        self._closed, self.simple = True, False
+        self.own.release()
+        self.peer.release()
         self._waits.release()
         self.data.release()
 
     def _look(self, low: int, high: int) -> int:
-        value = self._peer.load()
+        value = self.peer.load()
         if not low <= value <= high:
             self._reject(self._peer_name, value, f"{low} to {high}")
         if value % self._unit:
             self._reject(self._peer_name, value, f"a multiple of {self._unit}")
-        self._seen = value
+        self.seen = value
         return value
 
     def _reject(self, name: str, found: int, expected: str) -> NoReturn:
@@ -83,15 +90,19 @@ class Side:
 
 
 class Producer(Side):
-    """The side that owns the head."""
+    """The side that owns the head.
+
+    Attributes:
+        rings: How often it was about to ring, in memory.
+    """
 
     def __init__(
         self, memory: Memory, magic: int, label: str, unit: int = 1, slot_bytes: int = 0
     ) -> None:
         super().__init__(memory, magic, unit, slot_bytes, label, own="head")
-        self._rings = Cursor(memory, header.OFFSETS["rings"])
-        self._seen = max(0, self.at - self.capacity)
-        self._look(self._seen, self.at)
+        self.rings = Cursor(memory, header.OFFSETS["rings"])
+        self.seen = max(0, self.at - self.capacity)
+        self._look(self.seen, self.at)
 
     def room(self) -> int:
         """Bytes (slots) that can be written now. Reads the tail once.
@@ -99,19 +110,21 @@ class Producer(Side):
         Raises:
             RingCorrupt: the tail went back, overtook the head or is unaligned.
         """
-        return self.capacity - (self.at - self._look(self._seen, self.at))
+        return self.capacity - (self.at - self._look(self.seen, self.at))
 
     def announce(self, waiting: bool) -> None:
         """Move the counters that the consumer looks at when it is rung."""
-        self.check()
+        if waiting or not self.simple:
+            self.check()
         if waiting:
-            self._waits.store((self._waits.load() + 1) & _WORD_MASK)
-        self._rings.store((self._rings.load() + 1) & _WORD_MASK)
+            self._waits.store((self._waits.load() + 1) & WORD_MASK)
+        # No fence: the doorbell behind it brings it, and who looks earlier looks once more.
+        self.rings.word[0] = (self.rings.word[0] + 1) & WORD_MASK
 
     def close(self) -> None:
         """As `Side.close`."""
         super().close()
-        self._rings.release()
+        self.rings.release()
 
 
 class Consumer(Side):
@@ -138,4 +151,4 @@ class Consumer(Side):
         Raises:
             RingCorrupt: the head went back, jumped beyond the capacity or is unaligned.
         """
-        return self._look(self._seen, self.at + self.capacity) - self.at
+        return self._look(self.seen, self.at + self.capacity) - self.at

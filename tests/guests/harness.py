@@ -126,6 +126,10 @@ class ScriptedChannel:
         piece, self._outbox = self._outbox[: self._piece], self._outbox[self._piece :]
         return piece
 
+    def exchange(self, records: bytes) -> bytes:
+        self.send(records)
+        return self.receive()
+
     def _ended(self, record: Record) -> None:
         raw = b"".join(
             encode(r.kind, r.payload, flags=r.flags, id=r.id, item=r.item, peer=r.peer)

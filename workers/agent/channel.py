@@ -27,6 +27,9 @@ class Channel(Protocol):
     def receive(self) -> bytes:
         """What arrived, at least one byte; blocks until then."""
 
+    def exchange(self, records: bytes) -> bytes:
+        """`send`, then `receive`."""
+
 
 class Reader(Protocol):
     """Reading end of a ring."""
@@ -52,6 +55,16 @@ class Bell(Protocol):
         """Wait for a ring."""
 
 
+class Straight(Protocol):
+    """Both rings and both bells in one, where that is simple; see `shm.Exchange`."""
+
+    def send(self, records: bytes) -> bool:
+        """Push and ring; False: nothing was done."""
+
+    def receive(self) -> bytes:
+        """Wait and take; nothing: look with a `Reader`."""
+
+
 class RingChannel:
     """A channel over two rings.
 
@@ -60,13 +73,22 @@ class RingChannel:
         writer: Ring to the supervisor.
         bell: Rung by the supervisor: something arrived, or there is room.
         peer_bell: Rung here: something was sent, or there is room and this side waits.
+        straight: All of them in one.
     """
 
-    def __init__(self, reader: Reader, writer: Writer, bell: Bell, peer_bell: Bell) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        writer: Writer,
+        bell: Bell,
+        peer_bell: Bell,
+        straight: Straight | None = None,
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._bell = bell
         self._peer_bell = peer_bell
+        self._straight = straight
         self._made_room = False  # And have not rung since.
 
     def send(self, records: bytes) -> None:
@@ -91,6 +113,19 @@ class RingChannel:
                 return data
             self._wait()
 
+    def exchange(self, records: bytes) -> bytes:
+        """As `Channel.exchange`."""
+        straight = self._straight
+        if straight is None or not straight.send(records):
+            self.send(records)
+            return self.receive()
+        self._made_room = False
+        data = straight.receive()
+        if not data:
+            return self.receive()
+        self._made_room = True
+        return data
+
     def _wait(self) -> None:
         # The supervisor may have more than fitted. Only who is about to wait for it has to say
         # that there is room now: mostly the turn's own records are the next ring.
@@ -113,8 +148,9 @@ class Wake(NamedTuple):
 
 
 # A WAKE as a whole: its header from the turn's number on, then `WAKE_PAYLOAD`.
-_WAKE = struct.Struct("<8xQQIIQQ")
-_WAKE_HEAD = struct.pack("<IHH", _WAKE.size, Kind.WAKE, 0)
+_WAKE = struct.Struct("<QQQIIQQ")
+_WAKE_BYTES = _WAKE.size
+_WAKE_HEAD = _WAKE_BYTES | Kind.WAKE << 32  # Size, kind and flags in one.
 
 
 class Inbox:
@@ -124,6 +160,19 @@ class Inbox:
         self._channel = channel
         self._kept = b""  # Arrived and not taken yet.
 
+    def answer(self, records: bytes) -> Wake | None:
+        """Send the records that end a turn; then as `next`."""
+        if self._kept:
+            self._channel.send(records)
+            return self.next()
+        data = self._channel.exchange(records)
+        if len(data) >= _WAKE_BYTES:  # Mostly it has come whole, and alone.
+            head, turn, step, micro, reserved, _, size = _WAKE.unpack_from(data)
+            if head == _WAKE_HEAD and not reserved and _WAKE_BYTES + size == len(data):
+                return Wake(turn, step, micro, data[_WAKE_BYTES:])
+        self._kept = data
+        return self.next()
+
     def next(self) -> Wake | None:
         """The next wake, or None for SHUTDOWN. Blocks.
 
@@ -131,16 +180,16 @@ class Inbox:
             LockstepBug: the supervisor sent something else.
         """
         self._fill(HEADER_BYTES)
-        if self._kept[: len(_WAKE_HEAD)] != _WAKE_HEAD:
+        if int.from_bytes(self._kept[:8], "little") != _WAKE_HEAD:
             self._shutdown()
             return None
-        self._fill(_WAKE.size)
-        turn, step, micro, reserved, _, size = _WAKE.unpack_from(self._kept)
+        self._fill(_WAKE_BYTES)
+        _, turn, step, micro, reserved, _, size = _WAKE.unpack_from(self._kept)
         if reserved:
             raise LockstepBug(f"the supervisor sent a WAKE whose reserved field is {reserved}")
-        after = _WAKE.size + size
+        after = _WAKE_BYTES + size
         self._fill(after)
-        events, self._kept = self._kept[_WAKE.size : after], self._kept[after:]
+        events, self._kept = self._kept[_WAKE_BYTES:after], self._kept[after:]
         return Wake(turn, step, micro, events)
 
     def _shutdown(self) -> None:

@@ -16,17 +16,25 @@ from lockstep.engine.errors import LockstepBug, ProtocolError
 from lockstep.engine.record import Outcome
 from lockstep.workers.agent import native
 from lockstep.workers.agent.fuel import HOST_CALL_FUEL, Fuel
+from lockstep.workers.agent.native import LANES
 from lockstep.workers.agent.signatures import Signature
 from lockstep.workers.agent.spec import GuestStopped
 
 HostFunction = Callable[..., "int | None"]
+Callback = Callable[[None, int, Any, int], "int | None"]
 Export = Callable[..., int]  # Called with its arguments; 0 if it has no result.
 
 ARGUMENTS_MAX = 2  # Of the exports that are called here.
 
 _VALUE_TYPES = {"i32": ValType.i32, "i64": ValType.i64}
 _U32 = 0xFFFF_FFFF
-_LANES = native.WORD_BYTES // 4  # A callback sees its arguments as i32, every so manieth is one.
+
+
+class Short(Protocol):
+    """A short way through one host function, which does all that its ordinary way would."""
+
+    def call(self, env: None, caller: int, lanes: int, count: int) -> int | None:
+        """As `native.BARE_CALLBACK`."""
 
 
 class HostCalls:
@@ -42,14 +50,35 @@ class HostCalls:
         self._callbacks: list[Any] = []  # Nothing of wasmtime's keeps them alive.
 
     def define(
-        self, linker: Linker, module: str, name: str, signature: Signature, function: HostFunction
+        self,
+        linker: Linker,
+        module: str,
+        name: str,
+        signature: Signature,
+        function: HostFunction,
+        short: Callable[[Callback], Short] | None = None,
     ) -> None:
-        """Let ``linker`` resolve an import to ``function``."""
+        """Let ``linker`` resolve an import to ``function``.
+
+        Args:
+            linker: The guest's.
+            module: Of the import.
+            name: Of the import.
+            signature: Its type.
+            function: Called with the arguments.
+            short: Makes a short way, given the ordinary one.
+        """
         params, results = signature
         kind = FuncType(
             [_VALUE_TYPES[each]() for each in params], [_VALUE_TYPES[each]() for each in results]
         )
-        callback = native.CALLBACK(self._callback(signature, function))
+        ordinary = self._callback(signature, function)
+        if short is None:
+            callback: Any = native.CALLBACK(ordinary)
+        else:
+            bare = native.BARE_CALLBACK(short(ordinary).call)
+            self._callbacks.append(bare)
+            callback = ctypes.cast(bare, native.CALLBACK)
         self._callbacks.append(callback)
         module_name, field = module.encode(), name.encode()
         at = native.address(linker.ptr()), native.address(kind.ptr())
@@ -60,13 +89,13 @@ class HostCalls:
         if error:
             raise LockstepBug(f"wasmtime refused the host function {module}.{name}")
 
-    def _callback(self, signature: Signature, function: HostFunction) -> Callable[..., int | None]:
+    def _callback(self, signature: Signature, function: HostFunction) -> Callback:
         """Charge the call, and make a broken protocol the guest's own end.
 
         Every other exception goes on as it is, and is an accident.
         """
         params, results = signature
-        stop, has_result, fuel = len(params) * _LANES, bool(results), self._fuel
+        stop, has_result, fuel = len(params) * LANES, bool(results), self._fuel
         wide = [place for place, kind in enumerate(params) if kind == "i64"]
 
         def call(env: None, caller: int, lanes: Any, count: int) -> int | None:
@@ -75,9 +104,9 @@ class HostCalls:
                 fuel.take()
                 fuel.charge(HOST_CALL_FUEL)
                 # An empty slice of a ctypes pointer, with a step, has one element.
-                arguments = lanes[0:stop:_LANES] if stop else []
+                arguments = lanes[0:stop:LANES] if stop else []
                 for place in wide:
-                    high = lanes[place * _LANES + 1]
+                    high = lanes[place * LANES + 1]
                     arguments[place] = (arguments[place] & _U32) | high << 32
                 result = function(*arguments)
                 if has_result:
@@ -88,10 +117,15 @@ class HostCalls:
                 self.raised = GuestStopped(Outcome.PROTOCOL, str(error))
             except BaseException as error:
                 self.raised = error
-            trap: int = native.new_trap(b"stopped", 7)
-            return trap
+            return trap()
 
         return call
+
+
+def trap() -> int:
+    """What a host function returns to unwind the guest."""
+    made: int = native.new_trap(b"stopped", 7)
+    return made
 
 
 class Crossing(Protocol):
@@ -148,13 +182,13 @@ class DirectCrossing(_Entrance):
 
     def export(self, function: Func) -> Export:
         """As `Crossing.export`."""
-        lanes = (ctypes.c_int32 * (ARGUMENTS_MAX * _LANES))()
+        lanes = (ctypes.c_int32 * (ARGUMENTS_MAX * LANES))()
         at, lanes_at = ctypes.addressof(function._func), ctypes.addressof(lanes)
 
         def call(*arguments: int) -> int:
             lanes[0] = 0
             for place, argument in enumerate(arguments):
-                lanes[place * _LANES] = argument
+                lanes[place * LANES] = argument
             self._fuel.give()
             error = native.call(self._context, at, lanes_at, ARGUMENTS_MAX, self._failure.trap_at)
             self._left(error)

@@ -32,6 +32,10 @@ class Fuel:
         quantum: Fuel between two publications; 0 for none.
         publish: Is told what the turn has burnt, at least, whenever that has passed a multiple
             of ``quantum`` since the last time. It must not change what the turn does.
+
+    Attributes:
+        tank: As given.
+        turn_max: As given.
     """
 
     def __init__(
@@ -41,31 +45,32 @@ class Fuel:
         quantum: int = 0,
         publish: Callable[[int], None] | None = None,
     ) -> None:
-        self._tank = tank
-        self._turn_max = turn_max
+        self.tank = tank
+        self.turn_max = turn_max
         self._quantum = quantum if publish is not None else 0
         self._publish = publish
+        self._first_mark = turn_max - self._quantum if self._quantum else -1
         self._left = 0
         self._publish_below = -1
 
     def begin_turn(self) -> None:
         """Fill up."""
-        self._left = self._turn_max
-        self._publish_below = self._turn_max - self._quantum if self._quantum else -1
+        self._left = self.turn_max
+        self._publish_below = self._first_mark
 
     def give(self) -> None:
         """The guest runs from here on."""
         if self._left <= self._publish_below:
             self._tell()
-        self._tank.set_fuel(self._left)
+        self.tank.set_fuel(self._left)
 
     def take(self) -> None:
         """The host runs from here on."""
-        self._left = self._tank.get_fuel()
+        self._left = self.tank.get_fuel()
 
     def peek(self) -> None:
         """The guest was paused: publish what it has burnt, and leave the count where it is."""
-        self._left = self._tank.get_fuel()
+        self._left = self.tank.get_fuel()
         if self._left <= self._publish_below:
             self._tell()
 
@@ -81,13 +86,26 @@ class Fuel:
             raise self.spent()
         self._left = left
 
+    def begin_quietly(self, amount: int) -> bool:
+        """`begin_turn`, `charge` and `give` in one, if that needs nobody to be told.
+
+        Returns:
+            False: nothing was done.
+        """
+        left, mark = self.turn_max - amount, self._first_mark
+        if left < 0 or left <= mark:
+            return False
+        self._left, self._publish_below = left, mark
+        self.tank.set_fuel(left)
+        return True
+
     def burnt(self) -> int:
         """Fuel of the turn so far; the host asks."""
-        return self._turn_max - self._left
+        return self.turn_max - self._left
 
     def spent(self) -> GuestStopped:
         """The end of a turn that had no fuel left."""
-        return GuestStopped(Outcome.OUT_OF_FUEL, f"turn_fuel_max = {self._turn_max}")
+        return GuestStopped(Outcome.OUT_OF_FUEL, f"turn_fuel_max = {self.turn_max}")
 
     def _tell(self) -> None:
         """Publish, and set the mark for the next time."""
@@ -95,4 +113,4 @@ class Fuel:
             burnt = self.burnt()
             self._publish(burnt)
             next_one = (burnt // self._quantum + 1) * self._quantum
-            self._publish_below = self._turn_max - next_one
+            self._publish_below = self.turn_max - next_one

@@ -8,13 +8,15 @@ byte that crosses costs fuel, so that moving data is work like any other.
 import ctypes
 import struct
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from lockstep.engine.errors import ProtocolError
 
 _MASK = 0xFFFF_FFFF
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
+# All that 32 bits can address, so that no size has to be known; most of it is not there.
+_Reach = ctypes.c_char * (1 << 32)
 
 
 class Linear(Protocol):
@@ -35,12 +37,19 @@ class GuestMemory:
     Args:
         find: Gives the memory; asked at the first access, as it is made after the imports.
         charge: Takes the fuel for a number of bytes, or raises when there is not enough.
+
+    Attributes:
+        found: The memory, after the first access.
+        bytes: It and all that 32 bits can address, for slices that were checked: bytes of it.
+        view: The same, to write to.
     """
 
     def __init__(self, find: Callable[[], Linear], charge: Callable[[int], None]) -> None:
         self._find = find
-        self._found: Linear | None = None
+        self.found: Linear | None = None
         self._charge = charge
+        self.bytes: Any = None
+        self.view = memoryview(b"")
 
     def span(self, pointer: int, length: int, what: str) -> tuple[int, int]:
         """Start and length of ``length`` bytes at ``pointer``, both unsigned and inside.
@@ -74,9 +83,11 @@ class GuestMemory:
         self.write(pointer, _U64.pack(value), what)
 
     def _address(self, start: int, count: int, what: str) -> int:
-        memory = self._found
+        memory = self.found
         if memory is None:
-            memory = self._found = self._find()
+            memory = self.found = self._find()
+            self.bytes = _Reach.from_address(memory.base)
+            self.view = memoryview(self.bytes).cast("B")
         # Python's integers do not overflow: start + count is the true end.
         if start + count > memory.size:
             raise ProtocolError(f"{what}: {count} bytes at {start}, the memory has {memory.size}")

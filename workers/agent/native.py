@@ -8,7 +8,7 @@ one keeps what lies there alive.
 import ctypes
 import sys
 from ctypes import POINTER, c_bool, c_char_p, c_int32, c_size_t, c_uint64, c_void_p
-from typing import Any
+from typing import Any, NoReturn
 
 from wasmtime import Store, Trap, WasmtimeError
 from wasmtime import _ffi as ffi
@@ -20,9 +20,13 @@ from lockstep.engine.errors import LockstepBug
 PAUSABLE_BELOW = (3, 14)
 
 WORD_BYTES = 16  # Room of one argument or result (wasmtime_val_raw_t).
+LANES = WORD_BYTES // 4  # A callback sees its arguments as i32, every so manieth is one.
 
 # A host function: (our environment, caller, arguments and then results, how many) -> trap or 0.
 CALLBACK = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_void_p, POINTER(c_int32), c_size_t)
+
+# The same where arguments and results are given by their address alone, which costs less.
+BARE_CALLBACK = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_void_p, c_size_t)
 
 _library = ctypes.PyDLL(ffi.dll._name)
 
@@ -107,12 +111,14 @@ class Tank:
 
     def get_fuel(self) -> int:
         """Fuel left; 0 if the guest has burnt more than there was."""
-        _check(get_fuel(self._context, self._at))
+        if error := get_fuel(self._context, self._at):
+            _refuse(error)
         return self._left.value
 
     def set_fuel(self, fuel: int) -> None:
         """Replace the fuel left."""
-        _check(set_fuel(self._context, fuel))
+        if error := set_fuel(self._context, fuel):
+            _refuse(error)
 
 
 class Failure:
@@ -142,7 +148,6 @@ class Failure:
         return failed
 
 
-def _check(error: int | None) -> None:
+def _refuse(error: int) -> NoReturn:
     """Fuel is on in every engine of ours, so that neither call can fail."""
-    if error:
-        raise WasmtimeError._from_ptr(ctypes.cast(error, POINTER(ffi.wasmtime_error_t)))
+    raise WasmtimeError._from_ptr(ctypes.cast(error, POINTER(ffi.wasmtime_error_t)))

@@ -12,6 +12,7 @@ from lockstep.engine.errors import LockstepBug
 from lockstep.engine.record import Kind, encode
 from lockstep.workers.agent.channel import Channel
 from lockstep.workers.agent.guest import Guest, Leave
+from lockstep.workers.agent.keeper import Keeper
 from lockstep.workers.agent.spec import AgentSpec
 
 __all__ = ["ACCIDENT_REASON_MAX", "EXIT_ACCIDENT", "EXIT_LEFT", "AgentSpec", "agent_main"]
@@ -50,6 +51,7 @@ def agent_main(
     channel: Channel,
     confine: Callable[[], None] | None = None,
     guest: Guest | None = None,
+    keeper: Keeper | None = None,
 ) -> int:
     """Run one agent until its guest ends or the supervisor says SHUTDOWN.
 
@@ -59,6 +61,7 @@ def agent_main(
             records and END; ACCIDENT last, if it comes to that.
         guest: Made before the fork (`prepared`) from a spec that differs in name, index, replica
             and seed only; None: it is made here.
+        keeper: Takes snapshots of it, if it is a guest of which that can be done.
         confine: Called when the module is loaded, before any guest code runs.
 
     Returns:
@@ -76,7 +79,7 @@ def agent_main(
         if confine is not None:
             confine()
         channel.send(encode(Kind.READY))
-        guest.run()
+        guest.run(keeper)
         return EXIT_LEFT
     except Leave:
         return EXIT_LEFT
@@ -104,6 +107,11 @@ class Nowhere:
     def receive(self) -> bytes:
         """Refused."""
         raise LockstepBug("a guest that is no agent yet waits for events")
+
+    def exchange(self, records: bytes) -> bytes:
+        """Refused."""
+        self.send(records)
+        return b""
 
 
 def _report(channel: Channel, error: BaseException) -> None:

@@ -4,7 +4,11 @@ A turn is all or nothing. Nothing of it leaves the process before it is over, an
 failed only the logs do.
 """
 
+import hashlib
+import importlib
 import struct
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -34,11 +38,39 @@ PLAIN_KINDS = GUEST_KINDS - {Kind.LOG}
 _IS_PLAIN = np.zeros(1 << 16, np.bool_)
 _IS_PLAIN[sorted(PLAIN_KINDS)] = True
 _JUDGED = struct.Struct("<IH22xI")  # Of a header: size, kind, reserved.
-BATCH_BYTES_MIN = 1024  # Below, a loop is faster than numpy's dozen calls.
+SHORT_BYTES = 1024  # Below, a loop is faster than numpy's dozen calls.
+
+
+def _short_sha256() -> Callable[[bytes], Any]:
+    """The interpreter's own: of few bytes, it touches a fraction of the memory that OpenSSL's does.
+
+    Of many bytes, that one is faster. The module is named otherwise from Python 3.12 on.
+    """
+    for name in ("_sha256", "_sha2"):
+        try:
+            found: Callable[[bytes], Any] = importlib.import_module(name).sha256
+        except ImportError:
+            continue
+        return found
+    return hashlib.sha256
+
+
+short_sha256 = _short_sha256()
+
+
+def digest_of(records: bytes) -> bytes:
+    """SHA-256 of a turn's records."""
+    make = short_sha256 if len(records) < SHORT_BYTES else hashlib.sha256
+    digest: bytes = make(records).digest()
+    return digest
 
 
 class TurnRecords:
-    """Records of the running turn of one agent."""
+    """Records of the running turn of one agent.
+
+    Attributes:
+        touched: Something was logged or submitted.
+    """
 
     def __init__(self, spec: AgentSpec) -> None:
         self._spec = spec
@@ -50,6 +82,7 @@ class TurnRecords:
         Raises:
             GuestStopped: a limit of the turn is exceeded.
         """
+        self.touched = True
         self._count_log_bytes(len(data))
         lines = data.split(b"\n")
         for number, part in enumerate(lines):
@@ -90,9 +123,9 @@ class TurnRecords:
                 the sequencer's to check.
         """
         self.check_room(len(data))
-        most = self._spec.record_bytes_max
-        look = count_plain if len(data) < BATCH_BYTES_MIN else count_plain_batch
-        count = look(data, most)
+        self.touched = True
+        look = count_plain if len(data) < SHORT_BYTES else count_plain_batch
+        count = look(data, self._spec.record_bytes_max)
         if count is None:
             count = 0
             for record in decode(data):
@@ -119,6 +152,7 @@ class TurnRecords:
         return b"".join(parts), count
 
     def _begin(self) -> None:
+        self.touched = False
         self._logs: list[bytes] = []
         self._partial = {STDOUT: bytearray(), STDERR: bytearray()}
         self._open = {STDOUT: False, STDERR: False}

@@ -113,7 +113,7 @@ def resources(record_bytes_max: int, guest_bytes: int = 0, sockets: int = 0) -> 
         sockets: Sources that are sockets.
     """
     pair, engine = pair_bytes(record_bytes_max), EngineMemory.slice_bytes(record_bytes_max)
-    memory, memory_where = _memory()
+    memory, memory_where = free_memory()
     processes, processes_where = _processes()
     return [
         Resource(
@@ -151,13 +151,25 @@ def descriptors(sockets: int = 0) -> Resource:
     )
 
 
-def raise_descriptor_limit(agents: int, sockets: int = 0) -> None:
-    """Let this process open what so many agents and sockets need, as far as it may."""
-    needed = descriptors(sockets).needed(agents)
+def raise_descriptor_limit(agents: int, sockets: int = 0, snapshots: int = 0) -> bool:
+    """Let this process open what so many agents, sockets and snapshots need, as far as it may.
+
+    Args:
+        agents: Of the fleet.
+        sockets: Its sources that are sockets.
+        snapshots: Agents of which there are snapshots; each needs one more descriptor.
+
+    Returns:
+        Whether it may open so many. Snapshots are not worth a refusal: without them an agent is
+        brought back all the same, only later.
+    """
+    needed = descriptors(sockets).needed(agents) + snapshots
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return True
+    most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most == needed
 
 
 def _shared_memory() -> int | None:
@@ -168,7 +180,7 @@ def _shared_memory() -> int | None:
     return status.f_bavail * status.f_frsize if status.f_blocks else None
 
 
-def _memory() -> tuple[int | None, str]:
+def free_memory() -> tuple[int | None, str]:
     """Bytes that can be had without killing anybody, and what says so."""
     lines = _lines(PROC / "meminfo")
     fields = {key: int(rest.split()[0]) << 10 for key, _, rest in (x.partition(":") for x in lines)}

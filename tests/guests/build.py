@@ -28,15 +28,18 @@ FLAGS = {
     "echo": BARE,
     "echo_reactor": BARE,
     "hello_wasi": WASI,
+    "keeper": BARE,
     "looper": BARE,
+    "pacer": BARE,
     "probe": BARE,
     "router": BARE,
     "talker": BARE,
+    "teller": BARE,
     "ticker": BARE,
     "trapper": BARE,
 }
 EXAMPLES = {"judge": BARE, "solver": BARE}
-BENCH = {"flood": BARE, "relay": BARE, "think": BARE}
+BENCH = {"flood": BARE, "pass": BARE, "relay": BARE, "think": BARE}
 
 
 def sources() -> dict[Path, tuple[str, ...]]:

@@ -30,3 +30,11 @@ class GuestClock:
     def advance_to(self, moment_us: int) -> None:
         """The guest slept until ``moment_us``: no later read shows less."""
         self._last_us = min(max(self._last_us, moment_us), US_MAX)
+
+    def state(self) -> int:
+        """What lasts from turn to turn: microseconds at the last look, -1 before the first."""
+        return self._last_us
+
+    def restore(self, state: int) -> None:
+        """Go on where `state` was."""
+        self._last_us = state

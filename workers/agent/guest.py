@@ -5,9 +5,9 @@ The guest calls in from its own frames (blocking form) or is called for each bat
 which is the only place where anything leaves the process.
 """
 
-import hashlib
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from wasmtime import Linker, Module, Store, Trap, TrapCode, WasmtimeError
@@ -18,6 +18,7 @@ from lockstep.workers.agent import native
 from lockstep.workers.agent.channel import Channel, Inbox, Wake
 from lockstep.workers.agent.clock import GuestClock
 from lockstep.workers.agent.crossing import (
+    Callback,
     Crossing,
     DirectCrossing,
     Export,
@@ -27,12 +28,14 @@ from lockstep.workers.agent.crossing import (
 )
 from lockstep.workers.agent.engine_config import guest_engine
 from lockstep.workers.agent.fuel import Fuel
+from lockstep.workers.agent.keeper import Insides, Keeper
+from lockstep.workers.agent.lane import Lane
 from lockstep.workers.agent.linear import PAGE_BYTES
 from lockstep.workers.agent.memory import GuestMemory
-from lockstep.workers.agent.modules import BLOCKING, shape_of
+from lockstep.workers.agent.modules import BLOCKING, REACTOR, shape_of
 from lockstep.workers.agent.signatures import IMPORTS, LOCKSTEP, WASI
 from lockstep.workers.agent.spec import AgentSpec, GuestStopped, over_limit
-from lockstep.workers.agent.turn import TurnRecords
+from lockstep.workers.agent.turn import TurnRecords, digest_of
 from lockstep.workers.agent.wasi import Wasi
 
 TABLES_MAX = 16
@@ -53,6 +56,8 @@ class Guest:
 
     Attributes:
         failures: What the kernel refused to the guest's memory; see `linear`.
+        number: Of the running turn.
+        kept: Events that the guest had no room for yet.
     """
 
     def __init__(self, spec: AgentSpec, channel: Channel, check_health: Callable[[], None]) -> None:
@@ -61,6 +66,7 @@ class Guest:
         self._inbox = Inbox(channel)
         self._check_health = check_health
         made = guest_engine(canonical_nans=spec.canonical_nans)
+        self._memories = made.memories
         self.failures = made.memories.failures
         self._module = Module.deserialize(made.engine, spec.code)
         self._shape = shape_of(self._module, spec.name)
@@ -84,8 +90,8 @@ class Guest:
         self._memory = GuestMemory(made.memories.only, self._fuel.charge)
         self._clock = GuestClock(spec.frozen_epoch_us, spec.step_us)
         self._records = TurnRecords(spec)
-        self._turn = 0
-        self._kept: bytes | None = None  # Events that the guest had no room for yet.
+        self.number = 0
+        self.kept: bytes | None = None
         self._linker = self._link(made.engine)
 
     def become(self, spec: AgentSpec, channel: Channel, check_health: Callable[[], None]) -> None:
@@ -100,8 +106,16 @@ class Guest:
         self._check_health = check_health
         self._wasi.become(spec.name, spec.seed)
 
-    def run(self) -> None:
+    @property
+    def can_be_snapshot(self) -> bool:
+        """Whether what it is between turns can be read, all of it."""
+        return self._shape.form == REACTOR and self._shape.state is not None
+
+    def run(self, keeper: Keeper | None = None) -> None:
         """Run the guest until it ends, turn 0 first; each turn's end is sent when it is over.
+
+        Args:
+            keeper: Takes snapshots of a guest that can be; may let it go on from one.
 
         Raises:
             Leave: the supervisor said SHUTDOWN.
@@ -110,7 +124,7 @@ class Guest:
         self._fuel.begin_turn()
         self._clock.begin_turn(0)
         try:
-            self._run_form()
+            self._run_form(keeper if self.can_be_snapshot else None)
         except GuestStopped as stop:
             self._end_turn(stop.outcome, stop.reason)
         except Trap as trap:
@@ -122,21 +136,26 @@ class Guest:
     def turn(self, out: int, out_size: int, into: int, room: int) -> int:
         """``lockstep.turn``: take records, end the turn, hand over the next events."""
         self._memory.span(out, out_size, "turn: out")
-        _, capacity = self._memory.span(into, room, "turn: in")
-        if self._kept is None:
+        self._memory.span(into, room, "turn: in")
+        if self.kept is None:
             self.submit(out, out_size)
             self._end_turn(Outcome.BLOCKED, "")
-            self._kept = self._begin_turn().events
+            self.kept = self._begin_turn()
             # The call belongs to the turn it ended; from here on, the new one pays.
         elif out_size:
             raise ProtocolError(
-                f"turn: out_len is {out_size} after `need {len(self._kept)}`, expected 0"
+                f"turn: out_len is {out_size} after `need {len(self.kept)}`, expected 0"
             )
-        events = self._kept
+        return self.hand_over(into, room)
+
+    def hand_over(self, into: int, room: int) -> int:
+        """The rest of `turn`: the events that are kept, if they fit."""
+        _, capacity = self._memory.span(into, room, "turn: in")
+        events = self.kept or b""
         if len(events) > capacity:
             return -len(events)
         self._memory.write(into, events, "turn: in")
-        self._kept = None
+        self.kept = None
         return len(events)
 
     def submit(self, out: int, out_size: int) -> None:
@@ -145,20 +164,36 @@ class Guest:
         self._records.check_room(count)
         self._records.submit(self._memory.read(out, out_size, "out"))
 
-    def _run_form(self) -> None:
+    def _run_form(self, keeper: Keeper | None) -> None:
         exports = self._instantiate()
-        if self._shape.initialize:
+        if self._shape.initialize and (keeper is None or keeper.after is None):
             self._crossing.export(exports["_initialize"])()
         if self._shape.form == BLOCKING:
             code = self._crossing.export(exports[self._shape.entry])()
             if code:
                 raise GuestStopped(Outcome.EXITED, f"{self._shape.entry} returned {code}")
             return
+        self._run_reactor(exports, keeper)
+
+    def _run_reactor(self, exports: Any, keeper: Keeper | None) -> None:
         alloc = self._crossing.export(exports["lockstep_alloc"])
         on_events = self._crossing.export(exports["on_events"])
-        while True:
+        if keeper is not None:
+            keeper.hold(partial(self._insides, exports))
+        if keeper is not None and keeper.after is not None:
+            keeper.restore()
+            self._records.finish(Outcome.BLOCKED)  # Of a start function: sent with turn 0.
+        else:
             self._end_turn(Outcome.BLOCKED, "")
-            self._react(alloc, on_events, self._begin_turn().events)
+        while True:
+            self._react(alloc, on_events, self._begin_turn())
+            self._end_turn(Outcome.BLOCKED, "")
+            if keeper is not None:
+                keeper.look(self.number)  # Now that nobody waits for it.
+
+    def _insides(self, exports: Any) -> Insides:
+        names, memory = self._shape.state or (), self._memories.only()
+        return Insides(self._store, exports, names, memory, self._clock, self._wasi)
 
     def _react(self, alloc: Export, on_events: Export, events: bytes) -> None:
         """One turn of the reactor form."""
@@ -189,21 +224,33 @@ class Guest:
             reason = f"table_elements_max = {self._spec.table_elements_max} or {TABLES_MAX} tables"
             raise GuestStopped(Outcome.OVER_LIMIT, f"{reason}: the module has more") from None
 
-    def _begin_turn(self) -> Wake:
-        wake = self._inbox.next()
+    def answer(self, records: bytes) -> bytes:
+        """As `lane.Turns.answer`."""
+        self._check_health()
+        return self._begun(self._inbox.answer(records))
+
+    def keep(self, events: bytes) -> None:
+        """As `lane.Turns.keep`."""
+        self._fuel.begin_turn()
+        self.kept = events
+
+    def _begin_turn(self) -> bytes:
+        events = self._begun(self._inbox.next())
+        self._fuel.begin_turn()
+        return events
+
+    def _begun(self, wake: Wake | None) -> bytes:
         if wake is None:
             raise Leave
-        self._turn = wake.turn
+        self.number = wake.turn
         self._clock.begin_turn(wake.step)
-        self._fuel.begin_turn()
-        return wake
+        return wake.events
 
     def _end_turn(self, outcome: Outcome, reason: str) -> None:
         fuel = self._fuel.burnt()
         records, count = self._records.finish(outcome)
+        end = TurnEnd(self.number, outcome, fuel, count, digest_of(records), reason)
         self._check_health()
-        digest = hashlib.sha256(records).digest()
-        end = TurnEnd(self._turn, outcome, fuel, count, digest, reason)
         self._channel.send(records + encode_end(end))
 
     def _stop_of(self, trap: Trap) -> GuestStopped:
@@ -227,8 +274,13 @@ class Guest:
         wanted = dict.fromkeys((each.module, each.name) for each in self._module.imports)
         for module, name in wanted:
             function = functions[module][name]
-            self._host.define(linker, module, name, IMPORTS[module][name], function)
+            short = self._lane if function == self.turn else None
+            self._host.define(linker, module, name, IMPORTS[module][name], function, short)
         return linker
+
+    def _lane(self, ordinary: Callback) -> Lane:
+        parts = self._host, self._fuel, self._memory, self._records
+        return Lane(self, *parts, self._spec, ordinary)
 
     def _cross(self, pausing: native.Pausing | None) -> Crossing:
         """Pausing costs a reactor 5 us a turn, a blocking guest nothing: it is entered once."""
@@ -239,4 +291,4 @@ class Guest:
 
     def _publish(self, burnt: int) -> None:
         """Let the horizon rise while the guest works (rule 2): no part of the turn's records."""
-        self._channel.send(encode(Kind.PROGRESS, id=self._turn, item=burnt))
+        self._channel.send(encode(Kind.PROGRESS, id=self.number, item=burnt))

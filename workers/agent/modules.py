@@ -12,6 +12,7 @@ from wasmtime import FuncType, MemoryType, Module, WasmtimeError
 
 from lockstep.engine.errors import UsageError
 from lockstep.workers.agent.engine_config import guest_engine
+from lockstep.workers.agent.globals import GLOBAL_NAME, MEMORY_NAME, RESERVED, NotWhole, expose
 from lockstep.workers.agent.signatures import EXPORTS, IMPORTS, LOCKSTEP, Signature, text
 
 MODULE_BYTES_MAX = 64 << 20
@@ -35,7 +36,9 @@ class Shape:
         entry: The export that is called first after ``_initialize``, or ``""`` for a reactor.
         initialize: Whether ``_initialize`` is exported and has to be called.
         imports: ``module.name`` and signature of each import, in the module's order.
-        exports: Names of all exports, in the module's order.
+        exports: Names of all its exports, in the module's order.
+        state: Names of ours under which its mutable globals are exported; None: it cannot be
+            snapshot (`globals`).
         pages_min: Pages (64 KiB) of memory it starts with.
         pages_max: Pages it declares as its own limit, or None.
     """
@@ -45,6 +48,7 @@ class Shape:
     initialize: bool
     imports: tuple[str, ...]
     exports: tuple[str, ...]
+    state: tuple[str, ...] | None
     pages_min: int
     pages_max: int | None
 
@@ -66,9 +70,13 @@ def compile_module(
 
     Raises:
         UsageError: not a core WebAssembly module, invalid, an import that is not known or of
-            another type, no memory, or not exactly one form.
+            another type, no memory, not exactly one form, or an export of a name that is ours.
     """
-    module = _compile(wasm, path, canonical_nans, bytes_max)
+    check_head(wasm, path, bytes_max)
+    module = _exposed(wasm, canonical_nans)
+    if module is None:
+        module = _compile(wasm, path, canonical_nans)
+        _check_names(module, path)
     shape_of(module, path)
     return bytes(module.serialize())
 
@@ -81,13 +89,17 @@ def describe(
     bytes_max: int = MODULE_BYTES_MAX,
 ) -> dict[str, Any]:
     """What ``lockstep agent check`` prints. Errors as `compile_module`."""
-    shape = shape_of(_compile(wasm, path, canonical_nans, bytes_max), path)
+    check_head(wasm, path, bytes_max)
+    module = _compile(wasm, path, canonical_nans)
+    _check_names(module, path)
+    shape = shape_of(module, path)
     return {
         "form": shape.form,
         "entry": shape.entry or "on_events",
         "imports": list(shape.imports),
         "exports": list(shape.exports),
         "memory": {"pages_min": shape.pages_min, "pages_max": shape.pages_max},
+        "snapshots": _snapshots(wasm),
         "bytes": len(wasm),
         "sha256": hashlib.sha256(wasm).hexdigest(),
     }
@@ -120,17 +132,44 @@ def shape_of(module: Module, path: str) -> Shape:
     if initialize:
         _check_export(exports, "_initialize", path)
     limits = memory.limits
-    return Shape(form, entry, initialize, imports, tuple(exports), limits.min, limits.max)
+    own = tuple(name for name in exports if not name.startswith(RESERVED))
+    state = None
+    if MEMORY_NAME in exports:
+        state = tuple(name for name in exports if name.startswith(GLOBAL_NAME))
+    return Shape(form, entry, initialize, imports, own, state, limits.min, limits.max)
 
 
-def _compile(wasm: bytes, path: str, canonical_nans: bool, bytes_max: int) -> Module:
-    check_head(wasm, path, bytes_max)
+def _compile(wasm: bytes, path: str, canonical_nans: bool) -> Module:
     engine = guest_engine(canonical_nans=canonical_nans).engine
     try:
         return Module(engine, bytes(wasm))
     except WasmtimeError as error:
         cause = str(error).strip().splitlines()[-1].strip()
         raise UsageError(f"{path}: not a valid module: {cause}") from None
+
+
+def _exposed(wasm: bytes, canonical_nans: bool) -> Module | None:
+    """The module with its state exported; None: it cannot be snapshot, or is no module at all."""
+    try:
+        return Module(guest_engine(canonical_nans=canonical_nans).engine, expose(bytes(wasm)))
+    except (NotWhole, WasmtimeError):
+        return None  # If it is refused as it was given, too, that says so with the right offsets.
+
+
+def _snapshots(wasm: bytes) -> str:
+    """``possible``, or why not."""
+    try:
+        expose(bytes(wasm))
+    except NotWhole as reason:
+        return f"not possible: {reason}"
+    return "possible"
+
+
+def _check_names(module: Module, path: str) -> None:
+    """A module that could pass for one of which we exported everything would lose state."""
+    for export in module.exports:
+        if (export.name or "").startswith(RESERVED):
+            raise UsageError(f"{path}: export `{export.name}`: names with `{RESERVED}` are ours")
 
 
 def _what_it_is(head: bytes, wasm: bytes) -> str:

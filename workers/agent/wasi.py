@@ -100,6 +100,14 @@ class Wasi:
         self._argument = name.encode() + b"\0"
         self._random = keyed.key(seed, "guest", name)
 
+    def state(self) -> tuple[int, frozenset[int]]:
+        """What lasts from turn to turn: draws so far, and streams that are open."""
+        return self._draws, frozenset(self._open)
+
+    def restore(self, draws: int, streams: frozenset[int]) -> None:
+        """Go on where `state` was."""
+        self._draws, self._open = draws, set(streams)
+
     def functions(self) -> dict[str, Callable[..., int | None]]:
         """Every function of the interface by its name."""
         return {name: self._function(name) for name in WASI_FUNCTIONS}

@@ -7,6 +7,8 @@ from types import ModuleType
 
 import pytest
 
+from lockstep.workers.agent.turn import TurnRecords
+
 HARNESS = Path(__file__).resolve().parents[2] / "guests" / "harness.py"
 
 
@@ -23,9 +25,19 @@ def h() -> ModuleType:
     return sys.modules[name]
 
 
-@pytest.fixture(params=[0, 777], ids=["direct", "paused"])
+@pytest.fixture
+def long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No turn takes the short lane: each seems to have written something before."""
+    always = property(lambda self: True, lambda self, value: None)
+    monkeypatch.setattr(TurnRecords, "touched", always, raising=False)
+
+
+@pytest.fixture(params=["direct", "paused", "direct-long", "paused-long"])
 def crossings(
     h: ModuleType, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The test runs twice: with guests that publish their fuel, and with guests that do not."""
-    monkeypatch.setattr(h, "FUEL_PER_STEP", request.param)
+    """The test runs for guests that publish their fuel and others, through both lanes."""
+    crossing, _, long = request.param.partition("-")
+    monkeypatch.setattr(h, "FUEL_PER_STEP", {"direct": 0, "paused": 777}[crossing])
+    if long:
+        request.getfixturevalue("long_way")

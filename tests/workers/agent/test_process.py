@@ -92,6 +92,9 @@ def test_broken_channel_is_said_by_the_exit_status(h: ModuleType) -> None:
         def receive(self) -> bytes:
             raise OSError("gone")
 
+        def exchange(self, records: bytes) -> bytes:
+            raise OSError("gone")
+
     assert agent_main(h.spec(h.compiled("echo")), Deaf()) == EXIT_ACCIDENT
 
 

@@ -1,5 +1,6 @@
 """Effects: a turn's records, checked as a whole before anything of them is applied (rule 2)."""
 
+import re
 import struct
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -113,6 +114,7 @@ _SHAPES = {
 # host's to write is checked where they are told apart (workers/agent/turn.py).
 LOG_PEERS = (PEER_NONE, 1, 2)
 _LOW_FLAGS = (1 << TOPIC_SHIFT) - 1
+_REFUSED = re.compile(r"record \d+ \(")  # How the reasons of `check` begin.
 
 
 def settle(turn: Turn) -> tuple[Turn, list[Record]]:
@@ -157,6 +159,11 @@ def check(records: list[Record], limits: Limits, standing: Standing) -> str:
             name = Kind(record.kind).name if record.kind in Kind.__members__.values() else "?"
             return f"record {number} ({name}, kind {record.kind}, item {record.item}): {why}"
     return ""
+
+
+def was_refused(reason: str) -> bool:
+    """Whether `check` gave the reason for which a turn failed; no other one begins like that."""
+    return _REFUSED.match(reason) is not None
 
 
 def _is_plain(record: Record, limits: Limits) -> bool:

@@ -58,6 +58,10 @@ class JournalError(LockstepError):
     exit_code = EXIT_UNFINISHED
 
 
+class JournalFull(JournalError):
+    """No room on the disk: the run stops whole, and goes on when there is some."""
+
+
 class JournalCorrupt(JournalError):
     """Damage before the tail: refused, never repaired."""
 

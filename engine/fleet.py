@@ -58,6 +58,20 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Recovery:
+    """The [recovery] table: how a run is kept alive. Physical: no bit of the run depends on it.
+
+    So it is no part of the identity, and a run goes on (or is verified) under other values.
+    """
+
+    restarts_max: int = 10  # Of one process within `window_s`; one more stops the run.
+    window_s: int = 60  # Wall time that those are counted over.
+    overdue_s: int = 30  # Wall time of silence after which a process is killed; 0: never.
+    snapshot_turns: int = 1000  # Turns between two snapshots of a reactor agent; 0: none.
+    segment_bytes_max: int = 67_108_864  # A journal segment that has so many is followed by a new.
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """One [models.NAME] table."""
 
@@ -130,10 +144,13 @@ class Fleet:
     agents: tuple[Agent, ...]
     tools: tuple[Tool, ...]
     sources: tuple[Source, ...]
+    recovery: Recovery = field(default_factory=Recovery)
 
     def settings(self) -> dict[str, Any]:
-        """Everything the file says or could have said, JSON-able (for the identity)."""
-        return dataclasses.asdict(self)
+        """Everything logical that the file says or could have said, JSON-able (the identity)."""
+        settings = dataclasses.asdict(self)
+        del settings["recovery"]
+        return settings
 
     @property
     def frozen_epoch_us(self) -> int:

@@ -15,6 +15,7 @@ from lockstep.engine.fleet import (
     AgentGroup,
     Fleet,
     Model,
+    Recovery,
     Schedule,
     Source,
     Tool,
@@ -60,6 +61,7 @@ def parse(data: bytes, where: str) -> Fleet:
     fleet, schedule = top.table("fleet"), top.table("schedule")
     models, agents = top.table("models"), top.table("agents")
     tools, sources = top.table("tools"), top.table("sources")
+    recovery = top.table("recovery")
     top.done()
     parsed = _fleet(
         fleet,
@@ -67,6 +69,7 @@ def parse(data: bytes, where: str) -> Fleet:
         _models(models, where),
         _tools(tools, where),
         _sources(sources, where),
+        _recovery(recovery, where),
         agents,
         where,
     )
@@ -80,6 +83,7 @@ def _fleet(
     models: tuple[Model, ...],
     tools: tuple[Tool, ...],
     sources: tuple[Source, ...],
+    recovery: Recovery,
     agents: dict[str, Any],
     where: str,
 ) -> Fleet:
@@ -103,6 +107,7 @@ def _fleet(
         agents=_agents(groups, where),
         tools=tools,
         sources=sources,
+        recovery=recovery,
     )
     section.done()
     return fleet
@@ -197,6 +202,22 @@ def _sources(tables: dict[str, Any], where: str) -> tuple[Source, ...]:
             raise section.error("to", [], "the agents that a timer wakes")
         sources.append(source)
     return tuple(sources)
+
+
+def _recovery(table: dict[str, Any], where: str) -> Recovery:
+    section = Section(table, f"{where}: [recovery]")
+    default = Recovery()
+    recovery = Recovery(
+        restarts_max=section.integer("restarts_max", default.restarts_max, 0, 10**6),
+        window_s=section.integer("window_s", default.window_s, 1, 10**6),
+        overdue_s=section.integer("overdue_s", default.overdue_s, 0, 10**6),
+        snapshot_turns=section.integer("snapshot_turns", default.snapshot_turns, 0, 2**40),
+        segment_bytes_max=section.integer(
+            "segment_bytes_max", default.segment_bytes_max, 1024, 2**40
+        ),
+    )
+    section.done()
+    return recovery
 
 
 def _group(name: str, values: object, where: str) -> AgentGroup:

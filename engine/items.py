@@ -100,6 +100,10 @@ class ItemBook:
     def __len__(self) -> int:
         return len(self._inputs)
 
+    def change(self, in_flight_max: int, reordered_max: int) -> None:
+        """Other bounds from now on; what is beyond them stays."""
+        self._in_flight_max, self._reordered_max = in_flight_max, reordered_max
+
     def append(self, item: InputItem) -> None:
         """One more item of an input that grows."""
         self._inputs.append(item)

@@ -23,18 +23,34 @@ class Strict:
 
     live_arrival = False
 
+    def go_on(self) -> None:
+        """As `Repeated`; strict order is the same behind a record as in it."""
+
+    def go_live(self) -> None:
+        """Likewise."""
+
+    def is_new(self, what: int, ticket: int, step: int) -> bool:
+        """Whether a choice of the engine has to be kept; in strict order it has none."""
+        return False
+
     def __init__(self, fleet: Fleet) -> None:
+        self.change(fleet, tags.ORIGIN)
+
+    def change(self, fleet: Fleet, floor: Tag) -> None:
+        """From a tag on the fleet is another one: what is on its way takes effect there."""
+        self._floor = floor
         self._quantum = fleet.schedule.fuel_per_step
         self._delays = [fleet.groups[agent.group].delay for agent in fleet.agents]
         self.lookahead = fleet.schedule.lookahead
 
     def low(self, agent: int, turn: int, begun: Tag, fuel: int = 0) -> Tag:
         """No effect of a running turn that has burnt ``fuel`` comes before this tag."""
-        return tags.effect_tag(begun, fuel, self._quantum, self._delays[agent])
+        tag = tags.effect_tag(begun, fuel, self._quantum, self._delays[agent])
+        return tag if tag > self._floor else self._floor
 
     def effect(self, agent: int, turn: Turn, begun: Tag) -> Tag:
         """Where the turn takes effect."""
-        return tags.effect_tag(begun, turn.fuel, self._quantum, self._delays[agent])
+        return self.low(agent, turn.number, begun, turn.fuel)
 
     def following(self, tag: Tag) -> Tag:
         """The tag right after another one."""
@@ -54,6 +70,19 @@ class Arrival:
 
     live_arrival = True
     lookahead = 0
+
+    def change(self, fleet: Fleet, floor: Tag) -> None:
+        """Nothing here depends on the fleet."""
+
+    def go_on(self) -> None:
+        """As `Repeated`; there is no record."""
+
+    def go_live(self) -> None:
+        """Likewise."""
+
+    def is_new(self, what: int, ticket: int, step: int) -> bool:
+        """Every choice of the engine is kept."""
+        return True
 
     def effect(self, agent: int, turn: Turn, begun: Tag) -> Tag:
         """The sequencer puts it at the next free microstep."""
@@ -77,23 +106,52 @@ class Arrival:
 
 
 class Repeated:
-    """Rule 11, again: strict order with the numbers that were chosen."""
+    """Rule 11, again: strict order with the numbers that were chosen.
+
+    A repeat of a whole run ends where its record does. One that goes on behind it (`go_on`) is
+    `Arrival` from `go_live` on, but a recorded choice that was not used yet still wins: it was
+    made when exactly what is recorded had happened, so it fits.
+    """
 
     live_arrival = False
     lookahead = 0
 
     def __init__(self, kept: Sequence[Record]) -> None:
+        self._goes_on = False
         self._effects: dict[tuple[int, int], Tag] = {}
         self._dues: dict[int, int] = {}
         self._cancels: dict[int, list[int]] = {}  # A ticket may be cancelled again.
+        self._steps: dict[tuple[int, int, int], int] = {}  # Choices of the engine, and how many.
         for record in [record for record in kept if record.kind == Kind.ORDERED]:
             if record.flags == EFFECT:
                 micro = int.from_bytes(record.payload, "little")
                 self._effects[record.peer, record.id] = (record.item, micro)
-            elif record.flags == DUE:
+                continue
+            choice = (record.flags, record.id, record.item)
+            self._steps[choice] = self._steps.get(choice, 0) + 1
+            if record.flags == DUE:
                 self._dues[record.id] = record.item
             else:
                 self._cancels.setdefault(record.id, []).append(record.item)
+
+    def change(self, fleet: Fleet, floor: Tag) -> None:
+        """As `Arrival`."""
+
+    def go_on(self) -> None:
+        """The record is not all: what it does not order is ordered live, behind it."""
+        self._goes_on = True
+
+    def go_live(self) -> None:
+        """The record is used up."""
+        self.live_arrival = True
+
+    def is_new(self, what: int, ticket: int, step: int) -> bool:
+        """Whether a choice of the engine has to be kept: it is live, and not in the record."""
+        choice = (what, ticket, step)
+        if self._steps.get(choice, 0):
+            self._steps[choice] -= 1
+            return False
+        return self.live_arrival
 
     def low(self, agent: int, turn: int, begun: Tag, fuel: int = 0) -> Tag:
         """Known to the microstep. What was never recorded comes behind everything that was."""
@@ -109,12 +167,12 @@ class Repeated:
 
     def due(self, ticket: int, step: int) -> int:
         """As it was chosen."""
-        return self._dues.get(ticket, INFINITE_STEP)
+        return self._dues.get(ticket, step if self._goes_on else INFINITE_STEP)
 
     def cancel(self, ticket: int, step: int) -> int:
         """As it was chosen."""
         steps = self._cancels.get(ticket)
-        return steps.pop(0) if steps else INFINITE_STEP
+        return steps.pop(0) if steps else step if self._goes_on else INFINITE_STEP
 
 
 def chosen_effect(agent: int, turn: int, tag: Tag) -> bytes:

@@ -6,12 +6,14 @@ yet, and are kept in the journal. A second execution has them all from the start
 """
 
 import struct
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
 from lockstep.engine.errors import ProtocolError
+from lockstep.engine.fleet import Source
 from lockstep.engine.record import Kind, Record, encode
-from lockstep.engine.tag import Tag
+from lockstep.engine.tag import ORIGIN, Tag
 
 _HEAD = struct.Struct("<QII")  # source, flags, 0
 
@@ -59,3 +61,40 @@ def from_record(record: Record) -> Outside:
     source, flags, _ = _HEAD.unpack_from(record.payload)
     payload = record.payload[_HEAD.size :]
     return Outside(record.id, (record.item, record.peer), record.flags, source, flags, payload)
+
+
+class Arrivals:
+    """Outside events so far, and which sources may still send one. One writer: the sequencer.
+
+    Attributes:
+        count: Events so far; the last one's number.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.count = 0
+        self._last: Tag = ORIGIN  # Of the event that arrived last.
+        # Sources that hold the end of the run until they are closed.
+        self._open = {n: None for n, s in enumerate(sources) if s.kind != "timer" or s.count}
+
+    def repeat(self, event: Outside) -> None:
+        """An event of the record."""
+        self.count = max(self.count, event.number)
+        self._last = max(self._last, event.tag)
+
+    def number(self, tag: Tag, what: What, source: int, flags: int, payload: bytes) -> Outside:
+        """An event that comes in now, at ``tag`` or, so that none overtakes another, later.
+
+        Only behind a record can an earlier one have a later tag: what followed on it was lost.
+        """
+        self.count += 1
+        self._last = max(self._last, tag)
+        return Outside(self.count, self._last, what, source, flags, payload)
+
+    def took(self, event: Outside) -> None:
+        """An event takes effect."""
+        if event.what == What.CLOSED:
+            self._open.pop(event.source, None)
+
+    def holding(self) -> bool:
+        """Whether a source holds the end of the run."""
+        return bool(self._open)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+DUE, CANCEL = 1, 2  # What `StepPlan.taken` is about.
+
 
 class Admission(NamedTuple):
     """A ticket gets a slot; the first ``hit`` prompt tokens are in it already (rule 1)."""
@@ -81,7 +83,7 @@ class StepPlan:
     step: int
     ended: tuple[Ended, ...] = ()  # Refused, cancelled or timed out at the boundary.
     models: tuple[ModelPlan, ...] = field(default=())
-    # (`engine.planner.DUE` or `CANCEL`, ticket, due step) of what was taken in at the boundary.
+    # (`DUE` or `CANCEL`, ticket, due step) of what was taken in at the boundary.
     taken: tuple[tuple[int, int, int], ...] = ()
 
 

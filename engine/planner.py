@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lockstep.engine.errors import LockstepBug
+from lockstep.engine.plan import CANCEL as CANCEL
+from lockstep.engine.plan import DUE as DUE
 from lockstep.engine.plan import Admission, Chunk, Decode, Ended, ModelPlan, Request, StepPlan
+from lockstep.engine.restored import ACTIVE, UNKNOWN, Kept, Restored
 
-DUE, CANCEL = 1, 2  # What `StepPlan.taken` is about.
 CHUNK_TOKENS_MIN = 3  # Smallest budget with which every prompt gets on (see `_chunk_size`).
 
 
@@ -59,6 +61,18 @@ class _ModelQueue:
         self._waiting: list[tuple[int, int, Request]] = []
         self._slots = [_Slot() for _ in range(limits.rows_max)]
         self._rows: dict[int, _Row] = {}  # By ticket, in order of admission.
+
+    def restore(self, kept: Kept, request: Request) -> None:
+        """Fill a slot as it was; slots come in the order of their last admissions."""
+        slot = self._slots[kept.slot]
+        # The last token of an answer is fed with the next step, so it is not there yet.
+        slot.tokens = [*request.prompt[: kept.filled], *kept.tokens[:-1]]
+        slot.conversation = request.conversation
+        if kept.ended == ACTIVE:
+            row = _Row(request, kept.slot, kept.filled, list(kept.tokens))
+            slot.row = self._rows[kept.ticket] = row
+        else:
+            slot.last_used = (kept.ended, kept.ticket)
 
     def busy(self) -> bool:
         return bool(self._waiting or self._rows)
@@ -209,6 +223,30 @@ class Planner:
             raise LockstepBug(f"cancel of ticket {ticket} is due at executed step {due}")
         heapq.heappush(self._cancels, (due, ticket))
 
+    def restore(self, past: Restored, requests: Mapping[int, Request]) -> None:
+        """Become, from new, the planner that planned the steps of a record.
+
+        What it would plan next is what that one would have. Tickets of ``past.offered`` and
+        cancels whose step nobody has chosen yet are the caller's to hand in again.
+
+        Args:
+            past: What the record says.
+            requests: By ticket, each that ``past.asked`` names.
+        """
+        self.last_step = past.last_step
+        for kept in past.kept:
+            request = requests[kept.ticket]
+            self._models[request.model].restore(kept, request)
+            if kept.ended == ACTIVE:
+                self._own(request)
+        for ticket in past.queued:
+            request = requests[ticket]
+            self._models[request.model].join(request)
+            self._own(request)
+        for cancel in past.cancels:
+            if cancel.due != UNKNOWN:
+                self.cancel(cancel.ticket, cancel.due)
+
     def next_step(self) -> int | None:
         """The step that would run next (rule 6: an idle engine jumps), None without work."""
         if any(model.busy() for model in self._models):
@@ -249,12 +287,14 @@ class Planner:
             if request.refusal:
                 ended.append(Ended(request.ticket, "refused", request.refusal))
                 continue
-            model = self._models[request.model]
-            model.join(request)
-            self._owner[request.ticket] = model
-            if request.timeout_steps:
-                self._watch(request)
+            self._models[request.model].join(request)
+            self._own(request)
         return ended
+
+    def _own(self, request: Request) -> None:
+        self._owner[request.ticket] = self._models[request.model]
+        if request.timeout_steps:
+            self._watch(request)
 
     def _watch(self, request: Request) -> None:
         if len(self._timeouts) > 2 * len(self._owner):  # Mostly answered ones: drop those.

@@ -35,6 +35,10 @@ class Reports:
         for ticket, token in report.tokens:
             self._tokens.setdefault(ticket, []).append(token)
 
+    def ahead(self) -> list[bytes]:
+        """Entries that steps will have which are not in the history yet, in order."""
+        return [step_entry(report, []).body for report in self._waiting]
+
     def take(self, before: int, counts: Counts) -> Iterator[Entry]:
         """Entries of the steps below ``before``, in order; what they did is counted."""
         while self._waiting and self._waiting[0].step < before:

@@ -14,11 +14,11 @@ from lockstep.engine import order as orders
 from lockstep.engine import tag as tags
 from lockstep.engine.agenda import Agenda, Pending
 from lockstep.engine.effects import Turn
-from lockstep.engine.errors import LockstepBug
+from lockstep.engine.errors import Diverged, LockstepBug
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.items import InputItem
 from lockstep.engine.mailbox import Event
-from lockstep.engine.outside import Outside, What, from_record
+from lockstep.engine.outside import Arrivals, Outside, What, from_record
 from lockstep.engine.record import Kind, decode_at
 from lockstep.engine.reports import Reports
 from lockstep.engine.running import Running
@@ -56,17 +56,18 @@ class Sequencer:
         self._last: Tag = (-1, 0)  # Last processed tag.
         self._granted: actions.Grant | None = None
         self._highest = 0  # Highest grant ever sent.
-        self._arrived = 0  # Outside events so far.
-        # Sources that hold the end of the run until they are closed.
-        self._open = {n: None for n, s in enumerate(fleet.sources) if s.kind != "timer" or s.count}
+        self._arrivals = Arrivals(fleet.sources)
+        self._target: Tag = orders.NEVER  # No tag behind it is processed.
+        self._floor: Tag = tags.ORIGIN  # What the record does not have comes here or later.
         self._closed = False
         self.finished = False
         # Outside events of the run to repeat are pending from the start.
         for data, record in zip(recorded or (), kept or (), strict=True):
             self._keep(data)
             if record.kind == Kind.OUTSIDE:
-                self._arrived += 1
-                self._agenda.add_outside(from_record(record))
+                event = from_record(record)
+                self._arrivals.repeat(event)
+                self._agenda.add_outside(event)
 
     # -- what comes in ------------------------------------------------------------------------
 
@@ -81,6 +82,7 @@ class Sequencer:
 
         Raises:
             LockstepBug: the agent runs no turn, or another one.
+            Diverged: it would have taken effect where the record has no effect of it.
         """
         state = self.world.roster[agent]
         if agent not in self._running or state.turn != turn.number:
@@ -88,12 +90,16 @@ class Sequencer:
                 f"agent {agent} ended turn {turn.number}, expected turn {state.turn} "
                 f"({'running' if agent in self._running else 'not running'})"
             )
-        begun = self._running.end(agent)
-        if self._order.live_arrival:
+        tag = self._order.effect(agent, turn, self._running.end(agent))
+        if self._order.live_arrival and tag == orders.NEVER:
             tag = self._next_free()
             self._keep(orders.chosen_effect(agent, turn.number, tag))
-        else:
-            tag = self._order.effect(agent, turn, begun)
+        if tag < self._floor:
+            raise Diverged(
+                f"turn {turn.number} of agent {self.world.roster.names[agent]} takes effect at "
+                f"{tags.text(tag)} by its {turn.fuel} fuel, but the record came to "
+                f"{tags.text(self._floor)} without it"
+            )
         self._at(tag).turns[agent] = turn
 
     def fuel_published(self, agent: int, turn: int, fuel: int) -> None:
@@ -113,36 +119,82 @@ class Sequencer:
         self._reports.add(report)
         if report.answers:
             self._at((report.step + 1, 0)).answers.extend(report.answers)
-        if self._order.live_arrival:
-            for what, ticket, step in report.ordered:
-                self._keep(orders.chosen_step(what, ticket, step))
+        for choice in report.ordered:
+            if self._order.is_new(*choice):
+                self._keep(orders.chosen_step(*choice))
 
     def outside(self, what: What, source: int, payload: bytes = b"", flags: int = 0) -> Outside:
         """Something came in from outside (rule 8): it gets its number and its tag. Live only.
 
         The record of it is the next `Keep`; the event takes effect at its tag.
         """
-        self._arrived += 1
         if self._order.live_arrival:
             tag = self._next_free()
         else:
             tag = (max(self._last[0] + 1, self._highest - self._order.lookahead), 0)
-        event = Outside(self._arrived, tag, what, source, flags, payload)
+        event = self._arrivals.number(tag, what, source, flags, payload)
         self._agenda.add_outside(event)
         self._keep(event.record())
         return event
+
+    # -- a record that is followed, and then left (engine/replay.py) --------------------------
+
+    def follow(self, last: Tag) -> None:
+        """Repeat a record that ends with the tag ``last``: process no tag behind it, yet."""
+        self._order.go_on()
+        self._target = last
+
+    def change(self, fleet: Fleet, floor: Tag) -> list[actions.Action]:
+        """From ``floor`` on the fleet is another one (engine/changes.py): a fork.
+
+        Returns:
+            As `go_live`.
+        """
+        self._fleet, self._schedule = fleet, fleet.schedule
+        self._floor = floor
+        self._order.change(fleet, floor)
+        self.world.change(fleet)
+        self._highest = max(self._highest, floor[0] + self._order.lookahead)
+        self._flush_steps(floor[0])
+        done, self.world.actions = self.world.actions, []
+        return done
+
+    def not_before(self, agent: int, tag: Tag) -> None:
+        """The record shows that the agent's running turn takes effect at this tag or later."""
+        self._running.raise_low(agent, tag)
+
+    def reach_steps_max(self) -> None:
+        """The record shows the end, and nothing but this leads there.
+
+        Steps between the last tag and the limit ran, but are no history: they cannot be repeated.
+        """
+        self._stop(self._steps_max_reached())
+
+    def go_live(self, floor: Tag) -> list[actions.Action]:
+        """The record is used up, whatever is not in it comes at ``floor`` or later.
+
+        Returns:
+            What is still in the record: steps whose tags it shows to be closed.
+        """
+        self._order.go_live()
+        self._target, self._floor = orders.NEVER, floor
+        # Outside events come behind these steps, too, although no grant covered them here.
+        self._highest = max(self._highest, floor[0] + self._order.lookahead)
+        self._flush_steps(floor[0])
+        done, self.world.actions = self.world.actions, []
+        return done
 
     # -- what goes out ------------------------------------------------------------------------
 
     def pump(self) -> list[actions.Action]:
         """Process every tag that may be processed; what to do, in order."""
-        while not self.finished:
+        while not self.finished and self._last < self._target:
             tag = self._agenda.first()
             if self._running or not self._ends(tag):
                 if tag is None or not self._may_process(tag):
                     break
                 self._process(tag)
-        if not self.finished:
+        if not self.finished and self._target == orders.NEVER:
             self._grant()
         done, self.world.actions = self.world.actions, []
         return done
@@ -163,6 +215,24 @@ class Sequencer:
         lowest = self._running.lowest()
         return NOBODY if lowest is None else lowest[1]
 
+    # -- an inference process that has to be brought back (workers/engine_recovery.py) --------
+
+    def reported_ahead(self) -> list[bytes]:
+        """Entries of steps that were reported, but whose tags are not closed yet, in order."""
+        return self._reports.ahead()
+
+    def grant_again(self) -> actions.Grant:
+        """The grant as it is now, all that came in taken into account."""
+        self._granted = None
+        self._grant()
+        grant = self.world.actions.pop()
+        assert isinstance(grant, actions.Grant)
+        return grant
+
+    def engine_may_run(self) -> bool:
+        """Whether a step is asked for and granted, as far as we know."""
+        return self._granted is not None and self._next_step() < self._granted.limit
+
     @property
     def rows(self) -> int:
         """Tokens of the last reported step: for display."""
@@ -181,7 +251,7 @@ class Sequencer:
     @property
     def regenerative(self) -> bool:
         """Whether the run follows from its identity alone: nothing came in from outside."""
-        return self._arrived == 0 and self._schedule.order == "strict"
+        return self._arrivals.count == 0 and self._schedule.order == "strict"
 
     # -- rule 4 and 5 -------------------------------------------------------------------------
 
@@ -197,12 +267,13 @@ class Sequencer:
     def _may_process(self, tag: Tag) -> bool:
         if tag[0] > self._fleet.steps_max:
             return False
-        if self._order.live_arrival:
-            idle = not self._running and not self.world.requests.open_count()
-            return tag[0] <= max(self._reports.last + 1, self._last[0]) or idle
         # The engine may still deliver at (next + 1, 0) and a running turn at its low tag;
         # both must lie strictly behind the tag.
-        if (self._next_step() + 1, 0) <= tag:
+        if self._order.live_arrival:
+            idle = not self._running and not self.world.requests.open_count()
+            if tag[0] > max(self._reports.last + 1, self._last[0]) and not idle:
+                return False
+        elif (self._next_step() + 1, 0) <= tag:
             return False
         lowest = self._running.lowest()
         return lowest is None or lowest[0] > tag
@@ -263,9 +334,8 @@ class Sequencer:
         """What the run did not make itself: outside events, then deadlines that are over."""
         self.world.outside(pending.outside)
         for event in pending.outside:
-            if event.what == What.CLOSED:
-                self._open.pop(event.source, None)
-            elif event.what == What.ITEM:
+            self._arrivals.took(event)
+            if event.what == What.ITEM:
                 pending.admit = True
         for item in pending.overdue:
             self.world.desk.cancel(
@@ -304,7 +374,7 @@ class Sequencer:
         if self._quiet() and not self._holding():
             self._wind_up()
         elif self._over_steps_max(tag):
-            self._stop(f"steps_max = {self._fleet.steps_max} is reached")
+            self._stop(self._steps_max_reached())
         elif self._record_ends(tag):
             self._stop("the record of the order ends here")
         else:
@@ -320,7 +390,8 @@ class Sequencer:
 
     def _holding(self) -> bool:
         """Whether the run must not end yet: something may still come from outside."""
-        return not self.world.post.parked and bool(self._open or self.world.tools.book.waiting())
+        waits = self._arrivals.holding() or self.world.tools.book.waiting()
+        return waits and not self.world.post.parked
 
     def _wind_up(self) -> None:
         """Nothing can happen by itself any more: free a circle of senders, say CLOSE, or end."""
@@ -351,6 +422,9 @@ class Sequencer:
             return False
         first = min(tag[0] if tag is not None else INFINITE_STEP, self._next_step())
         return bound < first < INFINITE_STEP
+
+    def _steps_max_reached(self) -> str:
+        return f"steps_max = {self._fleet.steps_max} is reached"
 
     def _record_ends(self, tag: Tag | None) -> bool:
         """A repeat in arrival order knows no more: what is left was never ordered."""

@@ -11,6 +11,8 @@ from dataclasses import replace
 
 from lockstep.engine.plan import Ended, Request, StepPlan
 from lockstep.engine.planner import Planner
+from lockstep.engine.restored import UNKNOWN, Restored
+from lockstep.engine.tag import INFINITE_STEP
 
 
 class Stepper:
@@ -31,6 +33,28 @@ class Stepper:
         self._applied = 0  # Results of steps below it were known to the grant.
         self._ended_steps: list[int] = []  # Steps >= applied in which a request ended, rising.
         self._plan: StepPlan | None = None
+
+    def restore(self, past: Restored, requests: Mapping[int, Request]) -> None:
+        """Go on, from new, behind the last step of a record (`Planner.restore`).
+
+        No grant is known and no answer outstanding: the sequencer has every recorded step, so
+        the grant that it sends next knows all of them.
+        """
+        self.planner.restore(past, requests)
+        offered = dict.fromkeys(past.offered)
+        for asked in past.asked:
+            if asked.ticket in offered:
+                due = self._due(asked.due, asked.least)
+                self.offer(replace(requests[asked.ticket], due=due))
+        for cancel in past.cancels:
+            if cancel.due == UNKNOWN:
+                self.cancel(cancel.ticket, self._due(UNKNOWN, cancel.least))
+
+    def _due(self, due: int, least: int) -> int:
+        """A due step from the record; one that is not there is chosen again, or never comes."""
+        if due != UNKNOWN:
+            return due
+        return least if self._on_arrival else INFINITE_STEP
 
     def offer(self, request: Request) -> None:
         """Take a ticket (published before the grant that covers it)."""

@@ -76,6 +76,14 @@ class World:
         # it in the step.
         self._dues_known = fleet.schedule.order == "strict"
 
+    def change(self, fleet: Fleet) -> None:
+        """From now on the fleet is another one (engine/changes.py says in what)."""
+        self.fleet = fleet
+        self._order_key = keyed.key(fleet.seed, "order", "agents")
+        self.desk.book.change(
+            fleet.schedule.items_in_flight_max, fleet.schedule.items_reordered_max
+        )
+
     @property
     def agents(self) -> list[AgentState]:
         """Every agent's state, by index."""

@@ -1,6 +1,6 @@
-"""The journal: the run as an append-only, hash-chained file."""
+"""The journal: the run as append-only, hash-chained segments."""
 
-from lockstep.engine.journal.reader import Frame, JournalReader
+from lockstep.engine.journal.reader import End, Frame, JournalReader, Scan, Segment
 from lockstep.engine.journal.writer import JournalWriter, Sink
 
-__all__ = ["Frame", "JournalReader", "JournalWriter", "Sink"]
+__all__ = ["End", "Frame", "JournalReader", "JournalWriter", "Scan", "Segment", "Sink"]

@@ -1,5 +1,6 @@
 """Fleet files: what may be said, what is refused and how it is told."""
 
+import dataclasses
 import json
 import re
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep.engine.errors import UsageError
-from lockstep.engine.fleet import AGENTS_MAX
+from lockstep.engine.fleet import AGENTS_MAX, Recovery
 from lockstep.engine.fleet_file import parse
 from lockstep.engine.record import TOPICS_MAX
 from lockstep.engine.strict_json import dumps, loads
@@ -68,6 +69,7 @@ def with_keys(section: str, line: str) -> str:
     sections = {
         "fleet": "",
         "schedule": "",
+        "recovery": "",
         "models.m": 'path = "m"\n',
         "agents.a": 'module = "a.wasm"\n',
         "tools.t": 'command = ["t"]\n',
@@ -158,6 +160,15 @@ def test_a_tool_and_a_source_get_every_default() -> None:
         feed | {"name": "door", "kind": "socket", "to": ("a",), "path": "door.sock"},
         feed | {"name": "clock", "kind": "timer", "to": ("a",), "every_ms": 5},
     )
+
+
+def test_how_a_run_is_kept_alive_is_no_part_of_what_it_is() -> None:
+    fleet = parse(with_keys("", "").encode(), "f.toml")
+    assert fleet.recovery == Recovery(10, 60, 30, 1000, 67_108_864)
+    for field in dataclasses.fields(Recovery):
+        other = parse(with_keys("recovery", f"{field.name} = 5000").encode(), "f.toml")
+        assert getattr(other.recovery, field.name) == 5000
+        assert other.settings() == fleet.settings()
 
 
 def test_replicas_are_numbered_side_by_side_in_file_order() -> None:
@@ -294,6 +305,10 @@ def test_a_config_as_deep_as_possible_can_be_read_back() -> None:
             "f.toml: [schedule]: unknown key 'look_ahead'; did you mean 'lookahead'?",
         ),
         (
+            with_keys("recovery", "restart_max = 1"),
+            "f.toml: [recovery]: unknown key 'restart_max'; did you mean 'restarts_max'?",
+        ),
+        (
             with_keys("models.m", "row_max = 1"),
             "f.toml: [models.m]: unknown key 'row_max'; did you mean 'rows_max'?",
         ),
@@ -333,6 +348,11 @@ INTEGERS = [
     ("schedule", "priority_steps", 1, 2**20),
     ("schedule", "credit", 1, 2**20),
     ("schedule", "item_steps_max", 1, 2**40),
+    ("recovery", "restarts_max", 0, 10**6),
+    ("recovery", "window_s", 1, 10**6),
+    ("recovery", "overdue_s", 0, 10**6),
+    ("recovery", "snapshot_turns", 0, 2**40),
+    ("recovery", "segment_bytes_max", 1024, 2**40),
     ("models.m", "intra_op_threads", 1, 256),
     ("models.m", "rows_max", 1, 1024),
     ("models.m", "tokens_max", 4, 2**20),
@@ -367,10 +387,12 @@ def test_every_number_has_its_bounds(section: str, key: str, low: int, high: int
 
 
 def test_the_list_of_bounds_above_is_complete() -> None:
-    settings = parse(with_keys("", "").encode(), "f.toml").settings()
+    fleet = parse(with_keys("", "").encode(), "f.toml")
+    settings = fleet.settings()
     tables = {
         "fleet": settings,
         "schedule": settings["schedule"],
+        "recovery": dataclasses.asdict(fleet.recovery),
         "models.m": settings["models"][0],
         "agents.a": settings["groups"][0],
         "tools.t": settings["tools"][0],

@@ -51,6 +51,11 @@ class Script:
         inputs = [InputItem(n, b"in%d" % n) for n in range(1, items + 1)]
         self.sequencer = Sequencer(parsed, inputs, recorded)
         self.actions: list[actions.Action] = []
+        self._made_of = (agents, items, fleet, schedule, rest)
+
+    def another(self, recorded: Sequence[bytes]) -> "Script":
+        """A fresh one of the same fleet."""
+        return Script(*self._made_of, recorded)
 
     def start(self) -> list[str]:
         self.sequencer.start()

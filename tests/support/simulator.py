@@ -32,6 +32,7 @@ from lockstep.engine.outside import What
 from lockstep.engine.plan import FINISH_STATUS, Request, StepPlan
 from lockstep.engine.planner import ModelLimits, Planner
 from lockstep.engine.record import FLAG_ERROR, Kind, Record, decode, decode_at, encode
+from lockstep.engine.restored import Restored
 from lockstep.engine.sequencer import Sequencer
 from lockstep.engine.stepper import Stepper
 from lockstep.engine.wire import RESULT_SLOT, FromEngine, StepReport, step_report
@@ -83,15 +84,26 @@ class Engine:
                     self.stepper.grant(message.limit, message.applied)
         self.inbox = []
 
+    def restore(self, past: Restored) -> None:
+        """Become, from new, the engine that ran the steps of a record."""
+        requests = {}
+        for asked in past.asked:
+            requests[asked.ticket] = self._request(*asked[:3], asked.record)
+        self.stepper.restore(past, requests)
+
     def _offer(self, message: actions.Issue) -> None:
         ticket = message.ticket
-        record, _ = decode_at(message.record, 0)
+        request = self._request(ticket.number, ticket.agent, ticket.due, message.record)
+        self.stepper.offer(request)
+
+    def _request(self, ticket: int, agent: int, due: int, data: bytes) -> Request:
+        record, _ = decode_at(data, 0)
         length, out_max, priority, timeout, salt = PROMPT.unpack(record.payload)
         request = Request(
-            ticket.number,
-            ticket.due,
+            ticket,
+            due,
             record.peer,
-            (ticket.agent, str(salt)),
+            (agent, str(salt)),
             tuple((salt + i) % 7 for i in range(length)),
             out_max,
             frozenset({0}),
@@ -99,8 +111,8 @@ class Engine:
             timeout,
             "too long" if length == 30 and out_max == 20 else "",
         )
-        self._requests[ticket.number] = (request, record)
-        self.stepper.offer(request)
+        self._requests[ticket] = (request, record)
+        return request
 
     def execute(self, plan: StepPlan) -> StepReport:
         """Run a plan on the hashing model."""
@@ -211,6 +223,8 @@ class Simulation:
             assert events < EVENTS_MAX, "the run never ends"
             self._now, _, happen = heapq.heappop(self._queue)
             happen()
+            if self._finish is None:
+                self.disturb()
         world = self._sequencer.world
         assert len(world.items) == world.items.finished + world.items.failed
         return Run(
@@ -227,8 +241,14 @@ class Simulation:
             tuple(world.failures),
         )
 
+    def disturb(self) -> None:
+        """After each physical event: a place for accidents (tests/support/crashing.py)."""
+
     def _pump(self) -> None:
-        for action in self._sequencer.pump():
+        self._perform(self._sequencer.pump())
+
+    def _perform(self, done: list[actions.Action]) -> None:
+        for action in done:
             match action:
                 case actions.Wake():
                     self._start_turn(action.agent, list(decode(action.events)))
@@ -290,24 +310,30 @@ class Simulation:
     # -- turns and steps -----------------------------------------------------------------------
 
     def _start_turn(self, agent: int, events: list[Record]) -> None:
-        turn = self._agents[agent].run(events)
+        process = self._agents[agent]
+        turn = process.run(events)
         pace = self._pace["turn"] * self._agent_pace[agent]
         if self._rng.random() < 0.5:
-            self._after(pace * 0.5, lambda: self._progress(agent, turn))
-        self._after(pace, lambda: self._turn_ended(agent, turn))
+            self._after(pace * 0.5, lambda: self._progress(process, turn))
+        self._after(pace, lambda: self._turn_ended(process, turn))
 
-    def _progress(self, agent: int, turn: Turn) -> None:
-        self._sequencer.fuel_published(agent, turn.number, turn.fuel // 2)
-        self._pump()
+    def _progress(self, process: ScriptedAgent, turn: Turn) -> None:
+        if process is self._agents[process.index]:  # Else it died before.
+            self._sequencer.fuel_published(process.index, turn.number, turn.fuel // 2)
+            self._pump()
 
-    def _turn_ended(self, agent: int, turn: Turn) -> None:
-        self._sequencer.turn_ended(agent, turn)
-        self._pump()
+    def _turn_ended(self, process: ScriptedAgent, turn: Turn) -> None:
+        if process is self._agents[process.index]:
+            self._sequencer.turn_ended(process.index, turn)
+            self._pump()
 
     def _to_engine(self, message: actions.Action) -> None:
+        engine = self._engine
+
         def arrive() -> None:
-            self._engine.inbox.append(message)
-            self._turn_engine()
+            if engine is self._engine:
+                engine.inbox.append(message)
+                self._turn_engine()
 
         self._wire("to engine", arrive)
 
@@ -323,16 +349,21 @@ class Simulation:
         plan = engine.stepper.plan(step)
 
         def executed() -> None:
-            report = engine.execute(plan)
-            engine.busy = False
-            self._wire("to sequencer", lambda: self._step_reported(report))
-            self._turn_engine()
+            if engine is self._engine:  # Else it died in the step.
+                report = engine.execute(plan)
+                engine.busy = False
+                self._publish(engine, report)
+                self._turn_engine()
 
         self._after(self._pace["step"], executed)
 
-    def _step_reported(self, report: StepReport) -> None:
-        self._sequencer.step_reported(report)
-        self._pump()
+    def _publish(self, engine: Engine, report: StepReport) -> None:
+        self._wire("to sequencer", lambda: self._step_reported(engine, report))
+
+    def _step_reported(self, engine: Engine, report: StepReport) -> None:
+        if engine is self._engine:
+            self._sequencer.step_reported(report)
+            self._pump()
 
     def _wire(self, name: str, arrive: Callable[[], None]) -> None:
         # A channel delays but never reorders.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lockstep.engine.journal import JournalWriter
+from lockstep.engine.journal import JournalWriter, Segment
 from lockstep.engine.journal import format as fmt
 
 RUN_ID = bytes(range(16))
@@ -28,6 +28,7 @@ class Memory:
 
 
 Write = Callable[..., list[bytes]]
+WriteSegments = Callable[..., list[Segment]]
 
 
 @pytest.fixture
@@ -44,3 +45,28 @@ def write() -> Write:
         return sink.parts
 
     return write_parts
+
+
+@pytest.fixture
+def segments() -> WriteSegments:
+    """Write a journal of several segments; each argument has the bodies of one."""
+
+    def write_segments(
+        *bodies: tuple[tuple[int, bytes], ...], run_id: bytes = RUN_ID
+    ) -> list[Segment]:
+        sink = Memory()
+        writer = JournalWriter(sink, run_id)
+        data = []
+        for number, group in enumerate(bodies):
+            if number:
+                writer.next_segment()
+            for kind, body in group:
+                writer.append(kind, body)
+            data.append(b"".join(sink.parts))
+            sink.parts.clear()
+        return [
+            Segment(f"journal.{number}", number, each, number == len(data) - 1)
+            for number, each in enumerate(data)
+        ]
+
+    return write_segments

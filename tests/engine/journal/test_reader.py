@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep.engine.errors import JournalCorrupt, JournalError, JournalVersion
-from lockstep.engine.journal import JournalReader, JournalWriter
+from lockstep.engine.journal import JournalReader, JournalWriter, Scan
 from lockstep.engine.journal import format as fmt
+from lockstep.engine.journal.recovery import Found
 from lockstep.engine.version import JOURNAL_FORMAT, LOGIC_FLAGS
 
 OTHER_RUN = bytes(16)
+BODIES = ((fmt.IDENTITY, b"i"), (fmt.HISTORY, b"h"))
 
 
 def contents(reader: JournalReader) -> list[tuple[int, bytes]]:
@@ -75,7 +77,18 @@ def test_a_torn_tail_at_any_byte_is_cut_and_counted(write: Any) -> None:
 def test_a_torn_segment_header_is_no_journal(write: Any) -> None:
     data = b"".join(write())
     for cut in range(fmt.SEGMENT_BYTES):
-        assert "no journal segment" in corrupt(data[:cut])
+        assert f"{cut} bytes, a header has 64" in corrupt(data[:cut])
+
+
+def test_bytes_that_are_no_journal_are_named() -> None:
+    assert "no journal segment: its first bytes are 504b030414000000" in corrupt(
+        b"PK\3\4\x14" + bytes(100)
+    )
+
+
+def test_a_journal_without_any_segment_is_refused() -> None:
+    with pytest.raises(JournalCorrupt, match="no journal segment"):
+        JournalReader.of(Scan([]))
 
 
 def test_no_flipped_bit_is_ever_believed(write: Any) -> None:
@@ -110,7 +123,24 @@ def test_damage_is_told_with_its_place_and_what_became_of_the_data(write: Any) -
     damaged[len(parts[0]) + len(parts[1]) + fmt.FRAME_BYTES] ^= 1
     message = corrupt(bytes(damaged))
     assert message.startswith("runs/7/journal.0: frame 1 at byte 128: checksum ")
-    assert message.endswith("This is damage, not a torn write; nothing was cut")
+    assert message.endswith(
+        ", and 3 valid frames follow it. This is damage, not a torn write; nothing was cut"
+    )
+
+
+def test_damage_in_a_header_tells_how_many_whole_frames_follow(write: Any) -> None:
+    parts = write()
+    damaged = bytearray(b"".join(parts))
+    damaged[-len(parts[-1]) - len(parts[-2])] ^= 1
+    assert "frame 3 at byte 272: header checksum" in corrupt(bytes(damaged))
+    assert "and 1 valid frame follows it" in corrupt(bytes(damaged))
+
+
+def test_what_looks_like_a_frame_inside_a_torn_body_does_not_make_it_damage(write: Any) -> None:
+    inner, _ = fmt.encode_frame(fmt.HISTORY, b"an agent may send anything", bytes(32))
+    parts = write((*BODIES, (fmt.HISTORY, inner * 3 + b"end")))
+    data = b"".join(parts)[:-8]
+    assert JournalReader(data, "j").torn_bytes == len(parts[-1]) - 8
 
 
 def test_a_missing_frame_is_refused(write: Any) -> None:
@@ -186,8 +216,8 @@ def segment(
 
 
 def test_a_segment_that_is_not_the_first_is_refused() -> None:
-    assert "segment 1 with a header of 64 bytes, first frame 0" in corrupt(segment(number=1))
-    assert "segment 0 with a header of 64 bytes, first frame 9" in corrupt(segment(sequence=9))
+    assert "segment 1, expected 0" in corrupt(segment(number=1))
+    assert "sequence 9, expected 0" in corrupt(segment(sequence=9))
 
 
 @pytest.mark.parametrize(("offset", "size"), [(36, 4), (48, 12)])
@@ -196,7 +226,7 @@ def test_a_header_of_another_size_or_with_reserved_bytes_is_refused(offset: int,
         data = bytearray(segment())
         data[place] ^= 1
         data[60:] = zlib.crc32(data[:60]).to_bytes(4, "little")
-        assert "expected segment 0, 64 bytes, first frame 0" in corrupt(bytes(data))
+        assert "expected 64 bytes, reserved bytes 0" in corrupt(bytes(data))
 
 
 def test_a_newer_format_is_refused_by_name() -> None:
@@ -228,3 +258,34 @@ def test_arbitrary_bytes_behind_a_header_are_torn_or_refused(data: bytes) -> Non
 
 def test_a_segment_header_has_its_known_size() -> None:
     assert struct.calcsize("<8sII16sIIQ12sI") == fmt.SEGMENT_BYTES
+
+
+# -- mutants: each turns a test above red ------------------------------------------------
+
+
+def without(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that does not look at one thing."""
+    fault = Scan._fault
+
+    def lenient(scan: Scan, data: bytes, offset: int) -> object:
+        told = fault(scan, data, offset)
+        return None if told is not None and told[0] is found else told
+
+    monkeypatch.setattr(Scan, "_fault", lenient)
+
+
+def test_without_the_chain_check_swapped_frames_are_believed(
+    write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(Found.CHAIN, monkeypatch)
+    for test in (test_swapped_frames_are_refused, test_frames_of_another_run_are_refused):
+        with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+            test(write)
+
+
+def test_without_the_checksum_of_bodies_flipped_bits_are_believed(
+    write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(Found.BODY_BAD, monkeypatch)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        test_no_flipped_bit_is_ever_believed(write)

@@ -1,0 +1,273 @@
+"""Restore: what the inference process knew and had in its slots, from the record alone. Pure.
+
+The record is read from its end backwards. The last ticket admitted to a slot says what the slot
+holds: its prompt as far as it was prefilled, and the tokens that were fed behind it. A ticket
+without an END is unanswered. So a planner that is given this plans what the lost one would have
+planned, step for step; nothing physical is in it.
+
+Where the keys and values themselves are gone, too, engine/again.py says which recorded runs make
+them again: those of the tickets that wrote a position which a slot still holds, prefixes that were
+taken over from earlier tickets of the same slot included.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from lockstep.engine.again import INVALID, Forward, Key, Row, rows_of
+from lockstep.engine.errors import JournalCorrupt, ProtocolError
+from lockstep.engine.fleet import Fleet
+from lockstep.engine.history import TICKET_PAYLOAD
+from lockstep.engine.past import Past
+from lockstep.engine.plan import CANCEL, DUE
+from lockstep.engine.record import HEADER, HEADER_BYTES, Kind, aligned, decode_at
+from lockstep.engine.restored import ACTIVE, UNKNOWN, Asked, Kept, PastCancel, Restored
+from lockstep.engine.wire import FromEngine
+
+EVERYTHING = 1 << 62  # More positions than a slot has.
+_INTERESTING = frozenset({Kind.TICKET, Kind.REVOKE, Kind.EFFECT})
+
+_Head = tuple[int, int, int, int, int, int, int]
+
+
+def restore(past: Past, fleet: Fleet, *, slab_lost: bool = True) -> Restored:
+    """The planner's state behind the last step of a record.
+
+    Args:
+        past: The record so far. Steps that were reported and are not in the history yet count, if
+            the caller puts them behind it: everything they follow from is there.
+        fleet: What ran.
+        slab_lost: Whether keys and values have to be computed again.
+
+    Raises:
+        JournalCorrupt: the record does not hold what it must.
+    """
+    tail = _Tail(fleet, past.kept)
+    for number in range(len(past.entries) - 1, -1, -1):
+        try:
+            tail.entry(number, past.entries[number])
+        except (struct.error, ProtocolError, ValueError) as error:
+            raise JournalCorrupt(f"entry {number} of the history cannot be read: {error}") from None
+    restored = tail.restored()
+    if not slab_lost or not restored.kept:
+        return restored
+    again = Forward(fleet, past.entries, tail.first, tail.needed).again()
+    return replace(restored, again=tuple(again))
+
+
+@dataclass(slots=True)
+class _Growing:
+    """What was met of a slot before the admission that it belongs to."""
+
+    filled: int = 0
+    tokens: list[int] = field(default_factory=list)  # Last first.
+
+
+class _Tail:
+    """The record, read backwards.
+
+    Attributes:
+        needed: Ticket -> positions below which its rows are still held.
+        first: Entry of the oldest admission of such a ticket.
+    """
+
+    def __init__(self, fleet: Fleet, kept: Sequence[bytes]) -> None:
+        self._strict = fleet.schedule.order == "strict"
+        self._chosen = _Chosen(kept)
+        self._last_step = -1
+        self._ended: dict[int, tuple[int, int]] = {}  # Ticket -> (step, status).
+        self._growing: dict[Key, _Growing] = {}
+        self._slots: dict[Key, Kept | None] = {}  # In reverse order of admission. None: free.
+        self._limits: dict[Key, int] = {}  # Positions whose writer was not met yet.
+        self._taken: dict[int, int] = {}  # Arrival order: ticket -> due step.
+        self._cancels_taken: dict[int, int] = {}
+        self._wanted: dict[int, None] = {}  # Tickets of slots, until their TICKET is met.
+        self._infers: dict[int, dict[int, Asked]] = {}  # Agent -> request -> without its record.
+        self._asked: list[Asked] = []
+        self._open: list[Asked] = []  # Unanswered, without their records.
+        self._cancels: list[PastCancel] = []
+        self._tag_step = 0  # Of the entry that is being read.
+        self.needed: dict[int, int] = {}
+        self.first = 0
+
+    def entry(self, number: int, entry: bytes) -> None:
+        """The entry before those that were read."""
+        head = HEADER.unpack_from(entry, 0)
+        if head[1] == Kind.STEP:
+            if self._last_step < 0:
+                self._last_step = head[3]
+            self._step(number, head[3], rows_of(entry))
+        else:
+            self._tag_step = head[3]
+            for offset, record in reversed(list(_records(entry))):
+                self._record(entry, offset, record)
+
+    # -- steps ----------------------------------------------------------------------------------
+
+    def _step(self, number: int, step: int, rows: list[Row]) -> None:
+        for op, model, slot, ticket, a, b in reversed(rows):
+            if op == FromEngine.END:
+                self._ended[ticket] = (step, a)
+            elif op == FromEngine.TAKEN:
+                self._took(model, ticket, a)
+            elif op == FromEngine.ADMIT:
+                self._admitted(number, (model, slot), ticket, a)
+            elif (model, slot) not in self._slots:
+                if op == FromEngine.TOKEN:
+                    self._grow((model, slot)).tokens.append(a)
+                elif op == FromEngine.CHUNK:
+                    growing = self._grow((model, slot))
+                    growing.filled = max(growing.filled, a + b)
+
+    def _grow(self, key: Key) -> _Growing:
+        found = self._growing.get(key)
+        if found is None:
+            found = self._growing[key] = _Growing()
+        return found
+
+    def _took(self, what: int, ticket: int, due: int) -> None:
+        if what == DUE:
+            self._taken[ticket] = due
+        else:
+            self._cancels_taken[ticket] = self._cancels_taken.get(ticket, 0) + 1
+            self._chosen.cancel_taken(ticket)
+
+    def _admitted(self, number: int, key: Key, ticket: int, hit: int) -> None:
+        if key in self._slots:
+            self._earlier(number, key, ticket, hit)
+            return
+        growing = self._growing.pop(key, None) or _Growing()
+        ended, status = self._ended.get(ticket, (ACTIVE, 0))
+        if ended != ACTIVE and status == INVALID:
+            self._slots[key] = None  # It was emptied, so that nobody takes a poisoned prefix over.
+            return
+        filled, tokens = max(growing.filled, hit), tuple(reversed(growing.tokens))
+        self._slots[key] = Kept(*key, ticket, hit, filled, tokens, ended)
+        self._wanted[ticket] = None
+        self._limits[key] = hit
+        self._need(number, ticket, EVERYTHING)
+
+    def _earlier(self, number: int, key: Key, ticket: int, hit: int) -> None:
+        """An admission before the last one of its slot: it may have written the prefix."""
+        limit = self._limits.get(key, 0)
+        if hit < limit:
+            self._limits[key] = hit
+            self._wanted[ticket] = None
+            self._need(number, ticket, limit)
+
+    def _need(self, number: int, ticket: int, below: int) -> None:
+        self.needed[ticket] = below
+        self.first = number
+
+    # -- tags -----------------------------------------------------------------------------------
+
+    def _record(self, entry: bytes, offset: int, head: _Head) -> None:
+        kind, id, peer = head[1], head[3], head[5]
+        if kind == Kind.TICKET:
+            due, ordinal, request = TICKET_PAYLOAD.unpack_from(entry, offset + HEADER_BYTES)
+            self._ticket(id, peer, due, ordinal, request)
+        elif kind == Kind.REVOKE:
+            due = int.from_bytes(entry[offset + HEADER_BYTES : offset + HEADER_BYTES + 8], "little")
+            self._revoke(id, due)
+        elif self._infers.get(peer):
+            end = offset + head[0]
+            self._effect(entry[offset + HEADER_BYTES : end], self._infers[peer])
+
+    def _ticket(self, number: int, agent: int, due: int, ordinal: int, request: int) -> None:
+        answered = self._ended.pop(number, None) is not None
+        wanted = number in self._wanted
+        self._wanted.pop(number, None)
+        if not self._strict:
+            due = self._taken.pop(number, self._chosen.due(number))
+        if answered and not wanted:
+            return
+        asked = Asked(number, agent, due, ordinal, b"", self._tag_step)
+        self._infers.setdefault(agent, {})[request] = asked
+        if not answered:
+            self._open.append(asked)
+
+    def _revoke(self, ticket: int, due: int) -> None:
+        if self._strict:
+            if due > self._last_step:
+                self._cancels.append(PastCancel(ticket, due, self._tag_step))
+        elif self._cancels_taken.get(ticket):
+            self._cancels_taken[ticket] -= 1
+        else:
+            self._cancels.append(PastCancel(ticket, UNKNOWN, self._tag_step))
+
+    def _effect(self, records: bytes, wanted: dict[int, Asked]) -> None:
+        """A turn of an agent: the latest before a ticket that has its INFER is the one."""
+        for offset, head in _records(records, frozenset({Kind.INFER})):
+            asked = wanted.pop(head[3], None)
+            if asked is not None:
+                record = records[offset : offset + aligned(head[0])]
+                self._asked.append(asked._replace(record=record))
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def restored(self) -> Restored:
+        """What was found.
+
+        Raises:
+            JournalCorrupt: a ticket or its request is missing.
+        """
+        lost = [asked.ticket for infers in self._infers.values() for asked in infers.values()]
+        lost += list(self._wanted) + list(self._ended)
+        if lost:
+            raise JournalCorrupt(f"ticket {min(lost)}: the record has no request for it")
+        kept = tuple(slot for slot in reversed(self._slots.values()) if slot is not None)
+        active = {slot.ticket: None for slot in kept if slot.ended == ACTIVE}
+        queued: list[int] = []
+        offered: list[int] = []
+        for asked in reversed(self._open):
+            if asked.ticket not in active:
+                joined = UNKNOWN < asked.due <= self._last_step
+                (queued if joined else offered).append(asked.ticket)
+        return Restored(
+            last_step=self._last_step,
+            asked=tuple(sorted(self._asked)),
+            kept=kept,
+            queued=tuple(queued),
+            offered=tuple(offered),
+            cancels=tuple(self._chosen.cancels(reversed(self._cancels))),
+        )
+
+
+class _Chosen:
+    """What arrival order chose, as it was kept: for what the steps do not show yet."""
+
+    def __init__(self, kept: Sequence[bytes]) -> None:
+        self._dues: dict[int, int] = {}
+        self._cancels: dict[int, list[int]] = {}
+        for data in kept:
+            record, _ = decode_at(data, 0)
+            if record.kind == Kind.ORDERED and record.flags == DUE:
+                self._dues[record.id] = record.item
+            elif record.kind == Kind.ORDERED and record.flags == CANCEL:
+                self._cancels.setdefault(record.id, []).append(record.item)
+
+    def due(self, ticket: int) -> int:
+        return self._dues.get(ticket, UNKNOWN)
+
+    def cancel_taken(self, ticket: int) -> None:
+        """A recorded step shows one: the first that was chosen is used up."""
+        if self._cancels.get(ticket):
+            del self._cancels[ticket][0]
+
+    def cancels(self, pending: Iterator[PastCancel]) -> Iterator[PastCancel]:
+        """Pending ones, in order, with the steps chosen for them."""
+        for cancel in pending:
+            steps = self._cancels.get(cancel.ticket)
+            yield cancel._replace(due=steps.pop(0)) if steps and cancel.due == UNKNOWN else cancel
+
+
+def _records(data: bytes, kinds: frozenset[Kind] = _INTERESTING) -> Iterator[tuple[int, _Head]]:
+    """(offset, header) of the records of some kinds, in order."""
+    offset, end = 0, len(data)
+    while offset < end:
+        head = HEADER.unpack_from(data, offset)
+        if head[0] < HEADER_BYTES:
+            raise ValueError(f"record at byte {offset} of {head[0]} bytes")
+        if head[1] in kinds:
+            yield offset, head
+        offset += aligned(head[0])

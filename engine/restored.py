@@ -1,0 +1,121 @@
+"""Restored: what the inference process had when it was lost, as engine/restore.py reads it.
+
+Handed to a new process of it, whose planner becomes the lost one's by it (`Planner.restore`).
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from lockstep.engine.plan import Decode
+
+UNKNOWN = -1  # A due step that nobody has chosen yet (arrival order).
+ACTIVE = -1  # In place of the step in which a request ended.
+
+
+class Asked(NamedTuple):
+    """A request that is unanswered, or of which a slot still holds something.
+
+    Attributes:
+        ticket: Its number.
+        agent: Whose it is.
+        due: Step at which it joins its queue, or `UNKNOWN`.
+        ordinal: Which request of the agent it is.
+        record: INFER as the guest wrote it.
+        least: Step of the tag that gave the ticket: it cannot be due earlier.
+    """
+
+    ticket: int
+    agent: int
+    due: int
+    ordinal: int
+    record: bytes
+    least: int = 0
+
+
+class PastCancel(NamedTuple):
+    """A cancel that no step has taken yet; fields as in `Asked`."""
+
+    ticket: int
+    due: int
+    least: int = 0
+
+
+class Kept(NamedTuple):
+    """What a slot holds, by the last request that was admitted to it.
+
+    Attributes:
+        model, slot: Which slot.
+        ticket: The request.
+        hit: Prompt tokens that it found there.
+        filled: Prompt tokens that are there.
+        tokens: What it was answered so far; all but the last were fed, behind the prompt.
+        ended: Step in which it ended, or `ACTIVE`.
+    """
+
+    model: int
+    slot: int
+    ticket: int
+    hit: int
+    filled: int
+    tokens: tuple[int, ...]
+    ended: int
+
+
+class PastChunk(NamedTuple):
+    """A recorded chunk: ``size`` prompt tokens of a ticket from ``start`` on."""
+
+    ticket: int
+    slot: int
+    start: int
+    size: int
+
+
+class Said(NamedTuple):
+    """A recorded token of a ticket, its ``place``-th."""
+
+    place: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What a model has to run again of one recorded step.
+
+    Attributes:
+        step: Which one.
+        model: Index of the model.
+        chunks: Those that wrote something still held.
+        decodes: All rows of the run, if one of them did; else none.
+        lengths: As in `ModelPlan`.
+        said: The recorded token of each ticket whose row is among what is still held.
+    """
+
+    step: int
+    model: int
+    chunks: tuple[PastChunk, ...]
+    decodes: tuple[Decode, ...]
+    lengths: tuple[int, ...]
+    said: dict[int, Said]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """State of the planner behind the last recorded step.
+
+    Attributes:
+        last_step: That step, -1 without any.
+        asked: Every request that is named below, by ticket.
+        kept: Slots that hold something, in the order of their last admissions.
+        queued: Tickets in a queue.
+        offered: Tickets that join theirs later.
+        cancels: That were not taken yet.
+        again: What makes the slots' content again, in order; empty if that is not lost.
+    """
+
+    last_step: int
+    asked: tuple[Asked, ...]
+    kept: tuple[Kept, ...]
+    queued: tuple[int, ...]
+    offered: tuple[int, ...]
+    cancels: tuple[PastCancel, ...]
+    again: tuple[Again, ...] = field(default=(), repr=False)

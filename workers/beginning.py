@@ -1,16 +1,17 @@
-"""Beginnings: how a run begins: new, going on from its record, or forked from another one's.
+"""Beginnings: how a run begins. Here: a new one; workers/resumption.py has those with a past.
 
 A beginning makes the sequencer, and opens the folder and the ledger; from its first actions on,
 every run is the same loop (workers/supervisor.py).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from lockstep.engine import actions
 from lockstep.engine.errors import JournalError, UsageError
 from lockstep.engine.outside import Outside
+from lockstep.engine.past import Past
 from lockstep.engine.sequencer import Sequencer
 from lockstep.workers import folder as folders
 from lockstep.workers import prepare
@@ -29,17 +30,34 @@ class Beginning(Protocol):
 
     Attributes:
         past: What was recorded before; None: nothing, the run is new.
-        came: Outside events in it.
     """
 
-    past: Any
-    came: list[Outside]
+    past: Past | None
+
+    @property
+    def came(self) -> Sequence[Outside]:
+        """Outside events in the past."""
+
+    @property
+    def seed(self) -> int | None:
+        """Seed that the agents' guests draw by; None: the fleet's."""
+
+    @property
+    def files(self) -> tuple[dict[str, str], ...]:
+        """Hashes of the models' files by name, as recorded; empty: nothing is."""
+
+    @property
+    def past_seeds(self) -> tuple[tuple[int, int], ...]:
+        """(step, seed): that the steps below it were sampled with, where it was another one."""
 
     def prepare(self) -> Prepared:
         """Read and check what the run is made from."""
 
     def sequencer(self, prepared: Prepared) -> Sequencer:
         """The sequencer, as far as the record goes."""
+
+    def models(self) -> Object | None:
+        """What a process that loaded the models would have said; None: load them."""
 
     def open(
         self, prepared: Prepared, identity: Object, environment: Object, board: str, note: Note
@@ -53,11 +71,14 @@ class Beginning(Protocol):
 class New:
     """A run that was not there before; also one that repeats another (`Job.verify_of`)."""
 
-    past: Any = None
+    past: Past | None = None
+    came: Sequence[Outside] = ()
+    seed: int | None = None
+    past_seeds: tuple[tuple[int, int], ...] = ()
+    files: tuple[dict[str, str], ...] = ()
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self.came: list[Outside] = []
 
     def prepare(self) -> Prepared:
         """As `Beginning`.
@@ -83,6 +104,10 @@ class New:
         self._sequencer = Sequencer(prepared.fleet, prepared.items, recorded)
         return self._sequencer
 
+    def models(self) -> Object | None:
+        """As `Beginning`."""
+        return None
+
     def open(
         self, prepared: Prepared, identity: Object, environment: Object, board: str, note: Note
     ) -> tuple[RunFolder, Ledger]:
@@ -99,7 +124,7 @@ class New:
         wanted = Path(job.run_dir) if job.run_dir else None
         folder = RunFolder.create(wanted, Path(job.base), prepared.fleet.name)
         try:
-            ledger = _fill(folder, prepared, identity, environment, job.durability)
+            ledger = fill(folder, prepared, identity, environment, job.durability)
             folder.write_json(folders.BOARD, {"name": board})
         except (OSError, JournalError) as error:
             folder.remove()
@@ -114,19 +139,20 @@ class New:
         return self._sequencer.pump()
 
 
-def begin(job: Job) -> Beginning:
-    """What a job asks for."""
-    return New(job)
-
-
-def _fill(
+def fill(
     folder: RunFolder, prepared: Prepared, identity: Object, environment: Object, durability: str
 ) -> Ledger:
+    """Write what a run is made from into its folder, and begin its ledger.
+
+    Raises:
+        OSError, JournalError: the folder cannot be written.
+    """
     folder.write(folders.FLEET, prepared.fleet_bytes)
     folder.write(folders.INPUT, prepared.input_bytes or b"")
     for group, module in zip(prepared.fleet.groups, prepared.modules, strict=True):
         folder.write(f"modules/{group.name}.wasm", module)
-    ledger = Ledger(folder, durability, identity, environment)
+    segment_bytes_max = prepared.fleet.recovery.segment_bytes_max
+    ledger = Ledger.create(folder, durability, identity, environment, segment_bytes_max)
     folder.write_json(
         folders.MANIFEST,
         {

@@ -4,7 +4,7 @@ The supervisor lends an agent's slice for its fork only, so an agent process map
 and holds its own descriptors, nothing else. Everybody dies with the supervisor.
 """
 
-import json
+import gc
 import os
 import random
 import time
@@ -12,13 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 from lockstep import shm
-from lockstep.engine.errors import ModelError, UsageError
+from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import Fleet
 from lockstep.shm.header import OFFSETS
 from lockstep.workers import rehearsal, room, spawn
 from lockstep.workers.agent.channel import RingChannel
 from lockstep.workers.agent.guest import Guest
 from lockstep.workers.agent.process import AgentSpec, agent_main, prepared
+from lockstep.workers.inference import slab_file
+from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.links import (
     AgentEnd,
     AgentLink,
@@ -28,8 +30,10 @@ from lockstep.workers.links import (
     RingPair,
     Rung,
 )
+from lockstep.workers.loading import Loading
 from lockstep.workers.prepare import Prepared, sha256
 from lockstep.workers.seat import Seat
+from lockstep.workers.snapshots import Snapshots
 
 COMPILE_S_MAX = 120.0
 COMPILE_BYTES_MAX = 4 << 30
@@ -78,7 +82,11 @@ class Crew:
         # The ring from an agent is the second half of its slice.
         self.rung = Rung(self._bell, self._arena.words(1, pair // 2 + RINGS_OFFSET))
         self.engine: spawn.Child | None = None
+        self._kv_files = [slab_file.create(model.name) for model in fleet.models]
         self._rehearsed = b""
+        self._specs: list[AgentSpec] = []
+        self._guests: dict[int, Guest] = {}  # By group: what each process of it goes on with.
+        self._snapshots = Snapshots(fleet)
 
     def _pair(self, index: int) -> RingPair:
         return RingPair.create(self._arena.slice(index + 1), self._bell)
@@ -103,44 +111,59 @@ class Crew:
             self._rehearsed = compile_in_child(rehearsal.WASM, "the rehearsal", True, stop)
         return result
 
-    def start_inference(self, spec: Any, stop: Callable[[], bool]) -> dict[str, Any]:
+    def start_inference(
+        self,
+        spec: InferenceSpec,
+        stop: Callable[[], bool],
+        note: Callable[[str], None] = lambda text: None,
+    ) -> dict[str, Any]:
         """Fork the inference process and wait until its models are loaded.
 
         Args:
-            spec: `workers.inference.process.InferenceSpec`.
+            spec: What it is given.
             stop: Asked while waiting: whether to give up.
+            note: Told what it says for people meanwhile.
 
         Returns:
-            What it said: ``models`` (files, provider report) and ``notes`` for people.
+            As `Loading.said`.
 
         Raises:
-            ModelError: a model was refused. Nothing of the run exists then.
+            ModelError: a model was refused.
+            Diverged: what it had to compute again is not what was recorded.
             GivenUp: ``stop`` said so.
         """
-        reading, writing = os.pipe()
+        return self.fork_inference(spec).wait(stop, note)
+
+    def fork_inference(self, spec: InferenceSpec) -> Loading:
+        """Fork the inference process, on empty rings; an earlier one has been reaped.
+
+        Raises:
+            RunStopped: the kernel has no room for one more process.
+        """
         memory = self.engine_link.memory
+        self.engine_link.close()
+        memory.renew()
+        self.engine_link = EngineLink(memory)
+        reading, writing = os.pipe()
 
         def body() -> int:
+            gc.freeze()  # What the supervisor owns would only be copied.
             # onnxruntime is imported here, in the process that needs it.
             from lockstep.workers.inference.process import inference_main
 
-            return inference_main(spec, EngineEnd(memory), writing, self.board.engine)
+            end = EngineEnd(memory)
+            return inference_main(spec, end, writing, self.board.engine, self._kv_files)
 
-        with self._arena.lend(0), self.board.lend():
-            self.engine = spawn.fork("inference", body, [writing, *memory.descriptors()])
-        os.close(writing)
+        keep = [writing, *memory.descriptors(), *self._kv_files]
         try:
-            answer = spawn.read_all(reading, stop)
-        finally:
+            with self._arena.lend(0), self.board.lend():
+                self.engine = spawn.fork("inference", body, [d for d in keep if d >= 0])
+        except BaseException:
             os.close(reading)
-        if not answer:
-            raise ModelError("the inference process ended while it loaded the models")
-        said: dict[str, Any] = json.loads(answer)
-        if "error" in said:
-            error = ModelError(said["error"])
-            error.exit_code = said["exit_code"]
-            raise error
-        return said
+            raise
+        finally:
+            os.close(writing)
+        return Loading(reading)
 
     def start_agents(self, specs: list[AgentSpec], perturb: int = 0) -> None:
         """Fork every agent. They begin turn 0 as soon as they are loaded.
@@ -149,11 +172,8 @@ class Crew:
             specs: By index.
             perturb: As in `Job`.
         """
-        # Here, not in each child: what is there before the first fork is shared by all.
-        if self._rehearsed:
-            rehearsal.rehearse(specs[0], self._rehearsed)
-        channels = [RingChannel(*4 * [AgentEnd(seat.link.pair)]) for seat in self.seats]
-        guests = self._prepare_guests(specs)
+        self.prepare_agents(specs)
+        channels = [self._channel(seat) for seat in self.seats]
         spawn.settle_memory()
         chance = random.Random(perturb)
         order = list(range(len(specs)))
@@ -161,30 +181,77 @@ class Crew:
             chance.shuffle(order)
         for index in order:
             delay_s = chance.random() * PERTURB_S_MAX if perturb else 0.0
-            guest = guests[self._fleet.agents[index].group]
-            self._start_agent(specs[index], channels[index], delay_s, guest)
+            self._start_agent(index, channels[index], delay_s)
 
-    def _prepare_guests(self, specs: list[AgentSpec]) -> dict[int, Guest]:
-        """A guest of each group, made once: every child of ours goes on with its copy."""
-        guests: dict[int, Guest] = {}
+    def prepare_agents(self, specs: list[AgentSpec]) -> None:
+        """Do here, once, what every agent's process would do: what is there is shared by all.
+
+        Args:
+            specs: By index.
+        """
+        self._specs = specs
+        if self._rehearsed:
+            rehearsal.rehearse(specs[0], self._rehearsed)
         for spec in specs:
             group = self._fleet.agents[spec.index].group
-            if group not in guests:
-                guests[group] = prepared(spec)
-        return guests
+            if group not in self._guests:
+                self._guests[group] = prepared(spec)
+        self._snapshots.prepare(
+            agent.index for agent in self._fleet.agents if self._guests[agent.group].can_be_snapshot
+        )
+
+    def first_turn(self, index: int, most: int) -> int:
+        """Number of the first turn that an agent's new process would run, ``most`` at most.
+
+        0, its whole life, unless there is something newer that it can begin with.
+        """
+        newest = self.seats[index].newest
+        return self._snapshots.first_turn(index, -1 if newest is None else newest.turn)
+
+    def restart_agent(self, index: int, most: int) -> int:
+        """Fork an agent again, after `prepare_agents`: on empty rings, from its `first_turn` on.
+
+        The old process, if there was one, has been reaped, and what it published was taken.
+
+        Args:
+            index: Of the agent.
+            most: Number of the turn that has to be run by all means: it is not over.
+
+        Returns:
+            Number of the first turn that it runs.
+
+        Raises:
+            RunStopped: the kernel has no room for one more process.
+        """
+        seat = self.seats[index]
+        seat.link.close()
+        seat.link.pair.renew()
+        self.rung.renew(index)
+        first = self.first_turn(index, most)
+        seat.renew(AgentLink(seat.link.pair, seat.name), first)
+        self._start_agent(index, self._channel(seat), 0.0, first)
+        return first
+
+    def _channel(self, seat: Seat) -> RingChannel:
+        end = AgentEnd(seat.link.pair)
+        return RingChannel(end, end, end, end, end.exchange)
 
     def _start_agent(
-        self, spec: AgentSpec, channel: RingChannel, delay_s: float, guest: Guest
+        self, index: int, channel: RingChannel, delay_s: float, first: int = 0
     ) -> None:
-        seat = self.seats[spec.index]
+        spec, seat = self._specs[index], self.seats[index]
+        guest = self._guests[self._fleet.agents[index].group]
+        keeper = self._snapshots.keeper(index, first)
 
         def body() -> int:
+            gc.freeze()  # What the supervisor has come to own since would only be copied.
             if delay_s:
                 time.sleep(delay_s)
-            return agent_main(spec, channel, spawn.confine, guest)
+            return agent_main(spec, channel, spawn.confine, guest, keeper)
 
-        with self._arena.lend(spec.index + 1):
-            seat.child = spawn.fork(f"agent {spec.name}", body, seat.link.pair.descriptors())
+        keep = [*seat.link.pair.descriptors(), *self._snapshots.descriptors(index)]
+        with self._arena.lend(index + 1):
+            seat.child = spawn.fork(f"agent {spec.name}", body, keep)
 
     def end(self) -> None:
         """Kill and reap everybody, and leave nothing behind.
@@ -200,8 +267,13 @@ class Crew:
         for child in children:
             child.reap()
         self.engine = None
+        for descriptor in self._kv_files:
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._kv_files = []
         for seat in self.seats:
             seat.child = None
+        self._snapshots.close()
         self.board.close()
 
 

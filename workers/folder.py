@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.engine.errors import UsageError
-from lockstep.workers.journal_file import sync_folder
+from lockstep.workers.storage import sync_folder
 
-JOURNAL = "journal/00000000.journal"
+JOURNALS, LOGS = "journal", "logs"
+JOURNAL = f"{JOURNALS}/00000000.journal"  # Its first segment.
 FLEET, INPUT, OUTPUT = "fleet.toml", "input.jsonl", "output.jsonl"
 MANIFEST, SUMMARY, LOCK, BOARD = "manifest.json", "summary.json", "run.lock", "board.json"
 CONTROL = "control.sock"

@@ -8,30 +8,14 @@ from lockstep.engine.errors import (
     JournalCorrupt,
     ModelRejected,
     ProtocolError,
-    UsageError,
 )
 from lockstep.engine.fleet_file import ORDERS
 from lockstep.engine.journal import Frame, JournalReader
 from lockstep.engine.journal import format as journal_format
-from lockstep.engine.outside import from_record
-from lockstep.engine.record import Kind, decode, decode_at
+from lockstep.engine.record import Kind, decode
 from lockstep.engine.strict_json import loads
-from lockstep.workers.folder import JOURNAL
-
-
-def read_journal(run: Path) -> JournalReader:
-    """The journal of a run folder, checked.
-
-    Raises:
-        UsageError: there is none.
-        JournalCorrupt, JournalVersion: as `JournalReader`.
-    """
-    path = run / JOURNAL
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{run}: no run in this folder ({path.name}: {error.strerror})") from None
-    return JournalReader(data, str(path))
+from lockstep.workers.journal_reading import kept_records as kept_records
+from lockstep.workers.journal_reading import read_journal as read_journal
 
 
 def read_manifest(journal: JournalReader, run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -60,29 +44,6 @@ def read_manifest(journal: JournalReader, run: Path) -> tuple[dict[str, Any], di
         if not fits:
             raise JournalCorrupt(f"{run}: the journal's {key} is missing or of a wrong type")
     return identity, environment
-
-
-def kept_records(journal: JournalReader, run: Path) -> list[bytes]:
-    """What a run kept besides its history, record by record, as written.
-
-    Raises:
-        JournalCorrupt: a frame of them is no records.
-    """
-    records: list[bytes] = []
-    for body in journal.bodies(journal_format.KEPT):
-        offset = 0
-        try:
-            while offset < len(body):
-                record, after = decode_at(body, offset)
-                if record.kind == Kind.OUTSIDE:
-                    from_record(record)
-                elif record.kind != Kind.ORDERED:
-                    raise ProtocolError(f"a record of kind {record.kind}")
-                records.append(body[offset:after])
-                offset = after
-        except ProtocolError as error:
-            raise JournalCorrupt(f"{run}: what the journal kept cannot be read: {error}") from None
-    return records
 
 
 def _object(frame: Frame, kind: Kind, run: Path) -> dict[str, Any]:

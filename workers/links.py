@@ -57,6 +57,12 @@ class RingPair:
         shm.create_ring(up)
         return cls(down, up, shm.Doorbell.create(), supervisor_bell)
 
+    def renew(self) -> None:
+        """Empty both rings and the bell, for another process. No side may have them open."""
+        shm.create_ring(self.down)
+        shm.create_ring(self.up)
+        self.agent_bell.clear()
+
     def descriptors(self) -> list[int]:
         """What the agent process keeps open."""
         return [*self.agent_bell.descriptors(), *self.supervisor_bell.ringing_descriptors()]
@@ -88,6 +94,14 @@ class Rung:
         self._seen = now
         found: list[int] = changed.tolist()
         return found
+
+    def renew(self, index: int) -> None:
+        """The agent's ring was emptied, its counter with it: that is no ring.
+
+        Without this, a counter that begins anew could reach the number that was seen last just
+        when it is looked at, and its rings would be lost.
+        """
+        self._seen[index] = self._counters[index]
 
 
 class AgentLink:
@@ -135,15 +149,32 @@ class AgentLink:
             self.flush()
         return taken
 
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of records that arrived so far."""
+        return self._reader.statistics.bytes
+
+    def close(self) -> None:
+        """Give the memory back: nothing more is sent or taken. Idempotent."""
+        self._queue.clear()
+        self._writer.close()
+        self._reader.close()
+
 
 class AgentEnd:
-    """The agent process's end: all that a `workers.agent.channel.RingChannel` is made of."""
+    """The agent process's end: all that a `workers.agent.channel.RingChannel` is made of.
+
+    Attributes:
+        exchange: Both rings and both bells in one.
+    """
 
     def __init__(self, pair: RingPair) -> None:
         self._bell = pair.agent_bell
         self._reader = shm.RingReader(pair.down, "ring from the supervisor")
         self._writer = shm.RingWriter(pair.up, "ring to the supervisor")
         self._supervisor_bell = pair.supervisor_bell
+        bells = self._bell, self._supervisor_bell
+        self.exchange = shm.Exchange(self._reader, self._writer, *bells)
 
     def drain(self) -> bytes:
         """Records that arrived."""
@@ -196,12 +227,19 @@ class EngineMemory:
         for size in (sizes[0], sizes[0], sizes[1], sizes[1]):
             parts.append(memory[start : start + size])
             start += shm.page_aligned(size)
-        shm.create_slots(parts[0], TICKET_SLOT)
-        shm.create_slots(parts[1], RESULT_SLOT)
-        shm.create_ring(parts[2])
-        shm.create_ring(parts[3])
         bells = shm.Doorbell.create(), shm.Doorbell.create()
-        return cls(parts[0], parts[2], parts[1], parts[3], *bells)
+        made = cls(parts[0], parts[2], parts[1], parts[3], *bells)
+        made.renew()
+        return made
+
+    def renew(self) -> None:
+        """Empty all rings and both bells, for another process. No side may have them open."""
+        shm.create_slots(self.ticket_slots, TICKET_SLOT)
+        shm.create_slots(self.result_slots, RESULT_SLOT)
+        shm.create_ring(self.ticket_records)
+        shm.create_ring(self.result_records)
+        self.engine_bell.clear()
+        self.supervisor_bell.clear()
 
     def descriptors(self) -> list[int]:
         """What the inference process keeps open."""
@@ -224,6 +262,13 @@ class EngineLink:
         self._answers = shm.RingReader(memory.result_records, "ring from inference")
         self._queue: deque[tuple[TicketSlot, bytes]] = deque()  # Records not pushed yet.
         self._ready: deque[TicketSlot] = deque()  # Records pushed, slots not.
+
+    def close(self) -> None:
+        """Give the memory back; what was not sent is dropped. Idempotent."""
+        self._queue.clear()
+        self._ready.clear()
+        for side in (self._slots, self._records, self._results, self._answers):
+            side.close()
 
     def send(self, slot: TicketSlot, record: bytes = b"") -> None:
         """Queue one slot, of a ticket with its record; `flush` sends."""

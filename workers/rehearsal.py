@@ -54,7 +54,7 @@ def rehearse(spec: AgentSpec, code: bytes) -> tuple[int, int]:
         seat.link.send(encode(Kind.SHUTDOWN))
         actor = replace(spec, name="rehearsal", code=code, canonical_nans=True)
         end = AgentEnd(pair)
-        status = agent_main(actor, RingChannel(end, end, end, end))
+        status = agent_main(actor, RingChannel(end, end, end, end, end.exchange))
         return status, len(seat.receive())
     finally:
         pair.close()

@@ -17,8 +17,19 @@ from lockstep.engine.record import (
     decode_at,
     decode_end,
 )
+from lockstep.workers.catch_up import CatchUp
+from lockstep.workers.lifecycle import Lifecycle
 from lockstep.workers.links import AgentLink
+from lockstep.workers.loop import Timer
 from lockstep.workers.spawn import Child
+
+
+class Accident(RunStopped):
+    """A process says that it leaves by an accident, or sent what no healthy one sends.
+
+    Nothing of it counts but the turns that were complete before. It stops the run only where
+    nobody brings the process back.
+    """
 
 
 @dataclass(slots=True)
@@ -33,6 +44,11 @@ class Seat:
         ended: Its last END said that the guest has ended: its process leaves by itself.
         progress: Of the turn that is running: its number and the fuel it has burnt so far, at
             least. Who reads it clears it; only a higher one comes after it.
+        life: What becomes of its process.
+        catch_up: What its process repeats, while it does.
+        newest: End of the last turn that arrived.
+        cause: How its process got into trouble, if we know better than its exit status.
+        timer: Until it is started again.
     """
 
     name: str
@@ -41,16 +57,33 @@ class Seat:
     loaded: bool = False
     ended: bool = False
     progress: tuple[int, int] | None = None
+    life: Lifecycle = field(default_factory=Lifecycle)
+    catch_up: CatchUp | None = None
+    newest: TurnEnd | None = None
+    cause: str = ""
+    timer: Timer | None = None
     _turn: int = 0  # That is running, or will be the next.
     _burnt: int = 0  # In it, at least.
     _parts: list[bytes] = field(default_factory=list)
     _count: int = 0
 
+    def renew(self, link: AgentLink, first: int) -> None:
+        """A new process will sit here: what had half arrived from the old one is dropped.
+
+        Args:
+            link: To the new one.
+            first: Number of the first turn that it runs.
+        """
+        self.link = link
+        self.loaded, self.progress, self.cause = False, None, ""
+        self._turn, self._burnt = first, 0
+        self._parts, self._count = [], 0
+
     def receive(self) -> list[Turn]:
         """Drain the ring: the turns that are complete now.
 
         Raises:
-            RunStopped: the process says that it leaves by an accident, or what it sent is not
+            Accident: the process says that it leaves by an accident, or what it sent is not
                 what it says it sent.
             RingCorrupt: as `shm.RingReader`.
         """
@@ -82,18 +115,19 @@ class Seat:
         records, count = b"".join(self._parts), self._count
         self._parts, self._count = [], 0
         if end.count != count or end.digest != hashlib.sha256(records).digest():
-            raise RunStopped(
+            raise Accident(
                 f"agent {self.name}: turn {end.turn} arrived with {count} records, its end says "
                 f"{end.count}, or their hash differs; the turn does not count"
             )
         self.ended = end.outcome != Outcome.BLOCKED
         self.progress, self._turn, self._burnt = None, end.turn + 1, 0
+        self.newest = end
         return Turn(end.turn, end.fuel, end.outcome, end.reason, records)
 
     def _note_progress(self, data: bytes) -> None:
         record = decode_at(data, 0)[0]
         if record.payload or record.flags or record.peer != PEER_NONE:
-            raise RunStopped(
+            raise Accident(
                 f"agent {self.name}: PROGRESS with {len(record.payload)} bytes, flags "
                 f"{record.flags} and peer {record.peer}, expected none of them"
             )
@@ -103,11 +137,11 @@ class Seat:
             self._burnt = record.item
             self.progress = (record.id, record.item)
 
-    def _accident(self, kind: int, data: bytes) -> RunStopped:
+    def _accident(self, kind: int, data: bytes) -> Accident:
         if kind != Kind.ACCIDENT:
-            return RunStopped(f"agent {self.name}: sent a record of kind {kind}")
+            return Accident(f"agent {self.name}: sent a record of kind {kind}")
         reason = decode_at(data, 0)[0].payload.decode("utf-8", "replace")
-        return RunStopped(f"agent {self.name}: accident: {reason}")
+        return Accident(f"agent {self.name}: accident: {reason}")
 
 
 def _read_end(data: bytes) -> TurnEnd:

@@ -1,19 +1,22 @@
 """What each process of a run is given, from the fleet."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lockstep.engine.fleet import Fleet
 from lockstep.workers.agent.spec import AgentSpec
 from lockstep.workers.inference.spec import InferenceSpec
 
 
-def agent_specs(fleet: Fleet, codes: Sequence[bytes]) -> list[AgentSpec]:
+def agent_specs(fleet: Fleet, codes: Sequence[bytes], seed: int | None = None) -> list[AgentSpec]:
     """By index.
 
     Args:
         fleet: That runs.
         codes: Machine code by group.
+        seed: That guests draw by; None: the fleet's. A fork may have another one.
     """
+    fleet = fleet if seed is None else replace(fleet, seed=seed)
     return [_agent_spec(fleet, index, codes) for index in range(len(fleet.agents))]
 
 

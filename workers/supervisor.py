@@ -9,7 +9,7 @@ import select
 import sys
 import time
 from collections.abc import Iterable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +18,32 @@ from lockstep.engine.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_UNFINISHED,
+    Diverged,
     LockstepBug,
     LockstepError,
+    ProtocolError,
     RunStopped,
 )
 from lockstep.engine.record import encode_wake
-from lockstep.engine.wire import StepAssembler, ToEngine
+from lockstep.engine.restore import restore
+from lockstep.engine.wire import ToEngine
 from lockstep.shm import RingError
 from lockstep.workers import folder as folders
-from lockstep.workers import prepare, spawn, view
+from lockstep.workers import lifecycle, prepare, spawn, view
 from lockstep.workers.agent.spec import AgentSpec
-from lockstep.workers.beginning import begin
 from lockstep.workers.crew import Crew
 from lockstep.workers.deaths import how, told
+from lockstep.workers.engine_recovery import EngineRecovery
 from lockstep.workers.job import Job
 from lockstep.workers.loop import Loop
 from lockstep.workers.outside.doors import Doors, stdin_of
+from lockstep.workers.overdue import Overdue
 from lockstep.workers.placement import Placement
+from lockstep.workers.recovery import AgentRecovery
+from lockstep.workers.repetition import Repetition
 from lockstep.workers.report import Reporter
+from lockstep.workers.resumption import Played, begin
+from lockstep.workers.seat import Accident
 from lockstep.workers.signals import Signals
 from lockstep.workers.specs import agent_specs, inference_spec
 from lockstep.workers.stalls import Stalls
@@ -50,6 +58,7 @@ class Supervisor:
         self._job = job
         self._reporter = reporter
         self._signals = signals
+        self._repetition = Repetition.of(Path(job.verify_of)) if job.verify_of else None
         self._orphaned = False  # Our parent's end of the pipe was closed.
 
     def run(self) -> int:
@@ -64,9 +73,10 @@ class Supervisor:
         self._fleet = fleet = prepared.fleet
         self._commands = prepared.commands
         self._stdin = stdin_of(fleet, job.stdin)
+        self._began_s = time.monotonic()
         self._sequencer = beginning.sequencer(prepared)
         self._loop = Loop()
-        live = not job.verify_of
+        live = not job.verify_of and job.mode != "replay"
         self._doors = Doors(
             self._loop, fleet, prepared.items, self._sequencer, live, beginning.came
         )
@@ -80,7 +90,7 @@ class Supervisor:
         self._crew = crew = Crew(fleet)
         try:
             codes = crew.compile(prepared, self._given_up)
-            said = self._load_models()
+            self._said = said = beginning.models() or self._load_models()
             identity = prepare.identity(prepared, [m["files"] for m in said["models"]])
             providers = [m["provider"] for m in said["models"]]
             self._provider = ", ".join(dict.fromkeys(p["got"][0] for p in providers)) or "none"
@@ -89,7 +99,7 @@ class Supervisor:
                 prepared, identity, environment, crew.board.name, self._note
             )
             self._reporter.say("run", str(self._folder.path))
-            return self._live(agent_specs(fleet, codes))
+            return self._live(agent_specs(fleet, codes, beginning.seed))
         finally:
             crew.end()
 
@@ -105,7 +115,15 @@ class Supervisor:
         if not fleet.models:
             return {"models": [], "notes": []}
         spec = inference_spec(fleet, repeats=bool(self._job.verify_of))
-        said = self._crew.start_inference(spec, self._given_up)
+        if self._beginning.past is not None:
+            spec = replace(
+                spec,
+                restored=restore(self._beginning.past, fleet),
+                past_seeds=self._beginning.past_seeds,
+                files=self._beginning.files,
+            )
+        self._spec = spec
+        said = self._crew.start_inference(spec, self._given_up, self._note)
         for note in said["notes"]:
             self._note(note)
         return said
@@ -115,20 +133,24 @@ class Supervisor:
     def _live(self, specs: list[AgentSpec]) -> int:
         """From the first fork of an agent to the end of the run, which is always booked."""
         self._finish: actions.Finish | None = None
-        self._assembler = StepAssembler()
         names = [agent.name for agent in self._fleet.agents]
         self._stalls = Stalls(names, self._fleet.schedule.fuel_per_step)
         self._placement = Placement(self._crew.seats)
         self._view = View(self._crew.board, self._crew.seats, self._sequencer, self._stalls)
-        self._began_s = time.monotonic()
+        self._recovery = self._agent_recovery()
+        self._overdue = Overdue(self._loop, self._fleet.recovery.overdue_s)
+        self._overdue.watch(self._recovery.suspects)
+        self._engine = self._engine_recovery()
+        if self._job.mode != "replay":  # Else the way through the record counts.
+            self._began_s = time.monotonic()
         stopped, code = "", EXIT_OK
         try:
             self._doors.start_tools(self._commands, self._child_ended)
-            self._crew.start_agents(specs, self._job.perturb)
+            self._start_agents(specs)
             self._register()
             self._doors.listen(self._folder.path, self._stdin, self._note)
             self._perform(self._beginning.first())
-            while self._finish is None:
+            while not self._over():
                 self._refuse_starving()
                 self._wait()
                 self._perform(self._sequencer.pump())
@@ -139,23 +161,74 @@ class Supervisor:
             stopped, code = "interrupted", EXIT_INTERRUPTED
         except LockstepBug as error:
             stopped, code = f"a bug in Lockstep: {error}", error.exit_code
+        except Diverged as error:
+            stopped, code = str(error), error.exit_code
         except (LockstepError, RingError, OSError) as error:
             stopped, code = str(error), EXIT_UNFINISHED
         except Exception as error:
             stopped, code = f"a bug in Lockstep: {told(error)}", LockstepBug.exit_code
         return self._close(stopped, code)
 
+    def _agent_recovery(self) -> AgentRecovery:
+        return AgentRecovery(
+            crew=self._crew,
+            sequencer=self._sequencer,
+            loop=self._loop,
+            board=self._view,
+            placement=self._placement,
+            limits=self._fleet.recovery,
+            read_back=self._ledger.read_back,
+            receive=self._from_agent,
+            note=self._note,
+        )
+
+    def _engine_recovery(self) -> EngineRecovery | None:
+        if self._crew.engine is None:
+            return None
+        made = EngineRecovery(
+            crew=self._crew,
+            sequencer=self._sequencer,
+            loop=self._loop,
+            placement=self._placement,
+            fleet=self._fleet,
+            spec=self._spec,
+            said=self._said,
+            read_back=self._ledger.read_back,
+            note=self._note,
+        )
+        self._overdue.watch(made.suspects)
+        return made
+
     def _register(self) -> None:
         watch = self._loop.watch
         watch(self._signals.descriptor, self._signals.clear)
         watch(0, self._parent_spoke)
-        if self._crew.engine is not None:
-            watch(self._crew.engine.pidfd, self._engine_ended)
-            watch(self._crew.engine_link.memory.supervisor_bell.fileno(), self._from_engine)
+        self._ledger.attach(self._loop)
+        if self._engine is not None:
+            self._engine.watch()
         watch(self._crew.rung.bell.fileno(), self._from_agents)
-        for index, seat in enumerate(self._crew.seats):
-            if seat.child is not None:
-                watch(seat.child.pidfd, partial(self._agent_ended, index))
+        self._overdue.arm()
+
+    def _start_agents(self, specs: list[AgentSpec]) -> None:
+        past = self._beginning.past
+        if past is None or not past.entries:
+            self._crew.start_agents(specs, self._job.perturb)
+            self._recovery.watch()
+            return
+        self._crew.prepare_agents(specs)
+        if isinstance(self._beginning, Played):
+            self._recovery.repeat(past, self._beginning.agents())
+            if self._job.trace:
+                for line in self._beginning.trace():
+                    self._reporter.say("trace", line)
+        else:
+            self._recovery.resume(past)
+
+    def _over(self) -> bool:
+        """Whether the run has come to its end; one that is played again, when everybody has."""
+        if self._job.mode == "replay":
+            return not self._recovery.busy()
+        return self._finish is not None
 
     def _wait(self) -> None:
         """Block until something happened, and take it in.
@@ -201,10 +274,13 @@ class Supervisor:
 
     def _from_agent(self, index: int) -> None:
         seat = self._crew.seats[index]
-        was_loaded = seat.loaded
-        turns = seat.receive()
-        if seat.loaded and not was_loaded:
-            self._view.set_state(index, view.RUNNING)  # It is in its turn 0.
+        try:
+            turns = seat.receive()
+        except (Accident, ProtocolError, RingError) as error:
+            self._recovery.broken(index, error)
+            return
+        if seat.life.state != lifecycle.RUNNING:
+            turns = self._recovery.taken(index, turns)
         if seat.progress is not None:
             (number, fuel), seat.progress = seat.progress, None
             self._sequencer.fuel_published(index, number, fuel)
@@ -213,39 +289,18 @@ class Supervisor:
             self._stalls.ended(index, turn.fuel)
             self._view.set_state(index, view.IDLE)
 
-    def _from_engine(self) -> None:
-        slots, records = self._crew.engine_link.drain()
-        for report in self._assembler.feed(slots, records):
-            self._sequencer.step_reported(report)
-
-    def _agent_ended(self, index: int) -> None:
-        seat = self._crew.seats[index]
-        assert seat.child is not None
-        self._from_agent(index)  # What it published before it died counts.
-        child, seat.child = seat.child, None
-        self._loop.forget(child.pidfd)
-        self._view.set_state(index, view.GONE)
-        if seat.ended:
-            child.reap()
-        else:
-            self._child_ended(f"agent {seat.name}", child)
-
-    def _engine_ended(self) -> None:
-        assert self._crew.engine is not None
-        child, self._crew.engine = self._crew.engine, None
-        self._loop.forget(child.pidfd)
-        self._child_ended("the inference process", child)
-
     def _child_ended(self, name: str, child: spawn.Child) -> None:
         raise RunStopped(f"{name} (process {child.pid}) {how(child.reap())}")
 
     def _perform(self, wanted: Iterable[actions.Action]) -> None:
         """Do what the sequencer says, in its order; then show what is promised."""
-        engine = self._crew.engine_link
+        engine = self._engine
         for action in wanted:
             match action:
                 case actions.Append():
                     self._ledger.append(action.entry)
+                    if self._repetition is not None:
+                        self._repetition.take(action.entry.body)
                 case actions.Keep():
                     self._ledger.keep(action.record)
                     self._doors.gate.kept(action.record)
@@ -257,15 +312,14 @@ class Supervisor:
                         self._placement.alone(action.agent)
                     else:
                         self._placement.together()
-                    self._crew.seats[action.agent].link.send(data)
-                    self._view.set_state(action.agent, view.RUNNING)
-                case actions.Issue():
+                    self._wake(action.agent, data)
+                case actions.Issue() if engine is not None:
                     t = action.ticket
                     slot = (ToEngine.TICKET, t.agent, t.number, t.due, t.ordinal)
                     engine.send(slot, action.record)
-                case actions.Revoke():
+                case actions.Revoke() if engine is not None:
                     engine.send((ToEngine.CANCEL, 0, action.ticket, action.due, 0))
-                case actions.Grant() if self._crew.engine is not None:
+                case actions.Grant() if engine is not None:
                     engine.send((ToEngine.GRANT, 0, 0, action.limit, action.applied))
                 case actions.Output():
                     self._ledger.output(action.line)
@@ -277,21 +331,34 @@ class Supervisor:
                     self._bury(action.agent)
                 case actions.Finish():
                     self._finish = action
-        if self._crew.engine is not None:
+        if engine is not None:
             engine.flush()
-        self._ledger.reveal(self._doors.waiting)
-        self._doors.reveal()
+            if self._overdue.idle:
+                self._overdue.arm()
+        self._ledger.reveal()
+        if self._doors.waiting:
+            self._ledger.when_promised(self._doors.promised())
+        self._doors.resume()
         held = self._stalls.look(self._sequencer.held_by(), self._sequencer.step)
         if held is not None:
             self._view.touch(held)
 
+    def _wake(self, index: int, data: bytes) -> None:
+        seat = self._crew.seats[index]
+        if self._overdue.idle:
+            self._overdue.arm()
+        if seat.life.state != lifecycle.RUNNING:
+            self._recovery.wake(index, data)
+            return
+        try:
+            seat.link.send(data)
+        except RingError as error:
+            self._recovery.broken(index, error)
+        self._view.set_state(index, view.RUNNING)
+
     def _bury(self, index: int) -> None:
         self._doors.ended(index)
-        seat = self._crew.seats[index]
-        if seat.child is not None and not seat.ended:
-            seat.ended = True  # It waits for events that will never come.
-            seat.child.kill()
-        self._view.set_state(index, view.GONE)
+        self._recovery.buried(index)
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -299,7 +366,6 @@ class Supervisor:
         run_s = time.monotonic() - self._began_s
         self._doors.close()
         self._crew.end()
-        self._doors.end_orphans()
         self._reporter.progress(self._progress())
         folder = self._folder
         try:
@@ -308,6 +374,7 @@ class Supervisor:
                 folders.copy_output(folder.path, Path(self._job.output))
         except (LockstepError, OSError) as error:
             stopped, code = stopped or str(error), code or EXIT_UNFINISHED
+        self._doors.end_orphans()  # The ledger's sync process is no orphan.
         summary = self._summary(stopped, code, run_s)
         try:
             folder.write_json(folders.SUMMARY, summary | {"agents": self._view.table()})
@@ -328,8 +395,17 @@ class Supervisor:
             "provider": self._provider,
             "output": str(self._folder.path / folders.OUTPUT),
             "lines_refused": refused,
-            **ending(self._sequencer, self._finish, stopped, code, bool(refused)),
+            "restarts": self._recovery.restarts + (self._engine.restarts if self._engine else 0),
+            **self._ending(stopped, code),
         }
+
+    def _ending(self, stopped: str, code: int) -> dict[str, Any]:
+        refused = bool(self._doors.refused)
+        found = ending(self._sequencer, self._finish, stopped, code, refused)
+        if self._job.mode != "replay" or stopped:
+            return found
+        # It came to where it was to come: that the run itself did not go well is no failure here.
+        return {**found, "exit_code": EXIT_OK}
 
     def _progress(self) -> dict[str, Any]:
         """For the progress line; the agent it names is the one that holds the others up now."""
@@ -340,6 +416,8 @@ class Supervisor:
         return value
 
     def _note(self, text: str) -> None:
+        if self._repetition is not None:
+            self._repetition.noted(text)
         self._reporter.say("note", text)
 
 

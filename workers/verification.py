@@ -1,35 +1,35 @@
 """Verification: execute a run again from its folder and compare, entry by entry."""
 
-import hashlib
-import json
-import shutil
-import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from lockstep.engine.compare import Difference, ended, first_difference
 from lockstep.engine.errors import (
+    EXIT_BUG,
     EXIT_DIVERGED,
     EXIT_INTERRUPTED,
     EXIT_OK,
     Diverged,
+    LockstepBug,
+    LockstepError,
     RunStopped,
     UsageError,
 )
-from lockstep.engine.journal import format as journal_format
 from lockstep.workers import folder as folders
-from lockstep.workers.api import absolute
-from lockstep.workers.identity import (
-    environment_differences,
-    kept_records,
-    read_journal,
-    read_manifest,
-)
-from lockstep.workers.job import Job
+from lockstep.workers.expectation import Beforehand, Expectation
+from lockstep.workers.identity import environment_differences
 from lockstep.workers.launch import Interrupted, Listener, launch
-from lockstep.workers.prepare import sha256
+from lockstep.workers.recorded import Recorded, read, recorded
+from lockstep.workers.scratch import RUN, Scratch
+
+# What a second execution that did not come as far is told as, by its exit code.
+_STOPPED: dict[int, type[LockstepError]] = {
+    EXIT_INTERRUPTED: Interrupted,
+    EXIT_DIVERGED: Diverged,
+    EXIT_BUG: LockstepBug,
+}
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,12 @@ class Verification:
         equal: Every entry of the recorded history came out again.
         whole: The recorded run had ended; otherwise only what it had was compared.
         recorded: Digest of the recorded history.
-        again: Summary of the second execution.
+        again: Summary of the second execution, which stops where it differs.
         difference: The first one, when not equal.
         notes: What differs between then and now besides the run: versions, CPU, provider.
+        expectation: Which equality that leaves; told before anything was executed.
+        equal_text: Whether messages, token ids and outputs are equal (`digest_text`); None: one
+            of the two executions did not come to its end.
     """
 
     equal: bool
@@ -51,11 +54,23 @@ class Verification:
     again: dict[str, Any]
     difference: Difference | None
     notes: tuple[str, ...]
+    expectation: Expectation
+    equal_text: bool | None
 
     @property
     def exit_code(self) -> int:
         """What the command line ends with."""
         return EXIT_OK if self.equal else EXIT_DIVERGED
+
+
+@dataclass(frozen=True)
+class _Second:
+    """What the second execution left."""
+
+    summary: dict[str, Any]
+    history: list[bytes]
+    output: bytes
+    environment: dict[str, Any]
 
 
 def verify(
@@ -66,7 +81,8 @@ def verify(
     Args:
         run: A run folder; it is only read.
         models: Model folders by name, where they moved.
-        listen: As in `run`.
+        listen: As in `run`; also called with ("expect", text): which equality can be expected,
+            before anything is executed.
 
     Raises:
         UsageError: no run, or it is still running.
@@ -74,81 +90,68 @@ def verify(
         Diverged: what is in the folder is not what was run.
         ModelRejected: a model changed.
     """
-    path = Path(run).resolve()
-    journal = read_journal(path)
-    holder = folders.holder_of(path)
-    if holder is not None:
-        raise UsageError(f"{path}: process {holder} is still running it")
-    identity, environment = read_manifest(journal, path)
-    kept_records(journal, path)  # Refused here rather than in another process.
-    recorded = list(journal.bodies(journal_format.HISTORY))
-    whole = ended(recorded)
-    digest = hashlib.sha256(b"".join([journal.frames[0].body, *recorded])).hexdigest()
-    _check_folder(path, environment, digest)
-    if not recorded:
-        raise UsageError(f"{path}: the record ends before anything happened: nothing to verify")
-    scratch = Path(tempfile.mkdtemp(prefix="lockstep-verify-"))
-    try:
-        job = _second(path, environment, models or {}, scratch)
-        job = replace(job, order=identity["order"], entries_max=0 if whole else len(recorded))
-        again = launch(job, listen)
-        second = read_journal(scratch / "run")
-        output = (scratch / "run" / folders.OUTPUT).read_bytes()
-        _, now = read_manifest(second, scratch)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    found = list(second.bodies(journal_format.HISTORY))
-    difference = first_difference(recorded, found, prefix=not whole)
-    if difference is not None and found == recorded[: len(found)] and not ended(found):
+    first = recorded(run)
+    first.check()
+    if not first.history:
+        raise UsageError(
+            f"{first.path}: the record ends before anything happened: nothing to verify"
+        )
+    beforehand = Beforehand(listen)
+    second = _again(first, models, beforehand)
+    difference = first_difference(
+        first.history, second.history, prefix=not first.whole, names=first.agents
+    )
+    came = second.history == first.history[: len(second.history)]
+    if difference is not None and came and not ended(second.history):
         # It did not come as far: that says nothing about equality.
-        reason = f"the second execution stopped: {again['reason']}"
-        raise Interrupted(reason) if again["exit_code"] == EXIT_INTERRUPTED else RunStopped(reason)
+        reason = f"the second execution stopped: {second.summary['reason']}"
+        raise _STOPPED.get(second.summary["exit_code"], RunStopped)(reason)
     if difference is None:
-        difference = _output_difference((path / folders.OUTPUT).read_bytes(), output, whole)
-    notes = environment_differences(environment, now)
-    if journal.torn_bytes:
-        notes.append(f"the record ends in {journal.torn_bytes} bytes of a torn frame, not counted")
-    return Verification(difference is None, whole, digest, again, difference, tuple(notes))
-
-
-def _second(run: Path, environment: dict[str, Any], models: dict[str, str], scratch: Path) -> Job:
-    """The job that executes a run again: from its folder, into a scratch folder."""
-    moved = {name: absolute(folder) for name, folder in models.items()}
-    return Job(
-        fleet=str(run / folders.FLEET),
-        base=str(scratch),
-        input=str(run / folders.INPUT) if environment["has_input"] else "",
-        seed=environment["seed"],
-        run_dir=str(scratch / "run"),
-        durability="memory",
-        modules_at=str(run / "modules"),
-        models_at={**environment["models"], **moved},
-        verify_of=str(run),
+        output = (first.path / folders.OUTPUT).read_bytes()
+        difference = _output_difference(output, second.output, first.whole)
+    return Verification(
+        equal=difference is None,
+        whole=first.whole,
+        recorded=first.digest,
+        again=second.summary,
+        difference=difference,
+        notes=_notes(first, second),
+        expectation=beforehand.expectation,
+        equal_text=_equal_text(first, second),
     )
 
 
-def _check_folder(path: Path, environment: dict[str, Any], digest: str) -> None:
-    """Refuse a folder whose parts are not of one run.
+def _again(first: Recorded, models: dict[str, str] | None, listen: Listener) -> _Second:
+    """Execute it in a scratch folder, of which nothing is left."""
+    with Scratch() as scratch:
+        run = scratch.path / RUN
+        job = first.job(
+            scratch.path,
+            models,
+            run_dir=str(run),
+            durability="memory",
+            verify_of=str(first.path),
+            **first.fork,
+            entries_max=0 if first.whole else len(first.history),
+        )
+        summary = launch(job, listen)
+        again = read(run)
+        output = (run / folders.OUTPUT).read_bytes()
+        return _Second(summary, again.history, output, again.environment)
 
-    Raises:
-        Diverged: the fleet file was changed, or the journal is not the one that was closed.
-    """
-    try:
-        fleet = sha256((path / folders.FLEET).read_bytes())
-        closed = path / folders.SUMMARY
-        booked = json.loads(closed.read_bytes())["digest"] if closed.exists() else digest
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: the run folder is not whole: {error}") from None
-    if fleet != environment["fleet_sha256"]:
-        raise Diverged(
-            f"{path / folders.FLEET}: is not the file that was run: its sha256 is {fleet}, "
-            f"recorded was {environment['fleet_sha256']}"
-        )
-    if booked != digest:
-        raise Diverged(
-            f"{path}: the journal holds a history of digest {digest}, the run was closed with "
-            f"{booked}: frames are missing at its end, or it is another run's"
-        )
+
+def _notes(first: Recorded, second: _Second) -> tuple[str, ...]:
+    notes = environment_differences(first.environment, second.environment)
+    if first.torn_bytes:
+        notes.append(f"the record ends in {first.torn_bytes} bytes of a torn frame, not counted")
+    return tuple(notes)
+
+
+def _equal_text(first: Recorded, second: _Second) -> bool | None:
+    booked = first.summary()
+    if booked is None or not first.whole or not ended(second.history):
+        return None
+    return bool(booked.get("digest_text") == second.summary["digest_text"])
 
 
 def _output_difference(recorded: bytes, again: bytes, whole: bool) -> Difference | None:

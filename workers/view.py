@@ -15,8 +15,8 @@ from lockstep.workers.seat import Seat
 from lockstep.workers.stalls import Stalls
 
 BOARD_S = 0.02  # An observer sees the board at most this late.
-STARTING, RUNNING, IDLE, GONE = range(4)  # Agent states on the board.
-STATES = ("starting", "running", "idle", "gone")
+STARTING, RUNNING, IDLE, GONE, RECOVERING = range(5)  # Agent states on the board.
+STATES = ("starting", "running", "idle", "gone", "recovering")
 
 
 class View:

@@ -395,3 +395,79 @@ def test_a_turn_of_very_many_records_is_taken_in_without_copying_it_each_time(
     writer.push(encode_end(end))
     (whole,) = seat.receive()
     assert whole.records == records
+
+
+def test_a_new_process_finds_empty_rings_and_a_bell_that_nobody_rang(pair: RingPair) -> None:
+    link, end = AgentLink(pair, "a"), AgentEnd(pair)
+    link.send(encode(Kind.MESSAGE, b"for the old one"))
+    end.push_many(encode(Kind.LOG, b"half a turn"), 0)
+    end.ring()
+    link.close()
+    link.close()  # Idempotent.
+    pair.renew()
+    link, end = AgentLink(pair, "a"), AgentEnd(pair)
+    assert (end.drain(), link.drain()) == (b"", b"")
+    assert not end.wait(0)
+    link.send(encode(Kind.MESSAGE, b"for the new one"))
+    assert end.wait(0)
+    assert [record.payload for record in decode(end.drain())] == [b"for the new one"]
+
+
+def test_what_arrived_is_counted_in_bytes(pair: RingPair) -> None:
+    link, end = AgentLink(pair, "a"), AgentEnd(pair)
+    assert link.received_bytes == 0
+    record = encode(Kind.LOG, b"one")
+    end.push_many(record * 2, 0)
+    assert link.received_bytes == 0
+    link.take()
+    assert link.received_bytes == 2 * len(record)
+
+
+def test_a_counter_that_begins_anew_hides_no_ring_and_is_none() -> None:
+    size = ring_slice_bytes(RECORD_MAX)
+    arena = Arena.create([64, 2 * size, 2 * size])
+    bell = SharedDoorbell()
+    pairs = [RingPair.create(arena.slice(n + 1), bell) for n in range(2)]
+    rung = Rung(bell, arena.words(1, size + OFFSETS["rings"]))
+    AgentEnd(pairs[1]).ring()
+    assert rung.take() == [1]
+    pairs[1].renew()
+    rung.renew(1)
+    assert rung.take() == []
+    AgentEnd(pairs[1]).ring()  # Its first ring: as many as were seen of the old process.
+    assert rung.take() == [1]
+    for each in pairs:
+        each.close()
+    bell.close()
+
+
+def test_of_a_process_that_is_gone_only_whole_turns_count(pair: RingPair) -> None:
+    seat, writer = Seat("a", AgentLink(pair, "a")), RingWriter(pair.up)
+    writer.push(encode(Kind.READY))
+    turn(seat, writer, encode(Kind.LOG, b"whole"))
+    writer.push(encode(Kind.LOG, b"a part of the next"))
+    writer.push(encode(Kind.PROGRESS, id=1, item=7))
+    assert [each.number for each in seat.receive()] == [0]
+    assert seat.newest is not None and seat.newest.fuel == 5
+    seat.link.close()
+    pair.renew()
+    seat.renew(AgentLink(pair, "a"), 0)
+    assert not seat.loaded and seat.progress is None and seat.newest is not None
+    writer = RingWriter(pair.up)
+    writer.push(encode(Kind.PROGRESS, id=0, item=3))
+    assert seat.receive() == [] and seat.progress == (0, 3)
+    turn(seat, writer, encode(Kind.LOG, b"whole"))
+    assert [each.records for each in seat.receive()] == [encode(Kind.LOG, b"whole")]
+
+
+@pytest.mark.parametrize(("first", "counts"), [(3, True), (2, False), (4, False)])
+def test_progress_of_the_turn_that_a_new_process_begins_with_counts(
+    pair: RingPair, first: int, counts: bool
+) -> None:
+    seat = Seat("a", AgentLink(pair, "a"))
+    seat.link.close()
+    pair.renew()
+    seat.renew(AgentLink(pair, "a"), 3)
+    RingWriter(pair.up).push(encode(Kind.PROGRESS, id=first, item=9))
+    assert seat.receive() == []
+    assert (seat.progress == (first, 9)) is counts

@@ -149,11 +149,13 @@ def test_the_soft_limit_of_descriptors_is_raised_as_far_as_the_hard_one_allows(
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 300))
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
-    room.raise_descriptor_limit(10)
-    room.raise_descriptor_limit(10_000)
+    assert room.raise_descriptor_limit(10)
+    assert not room.raise_descriptor_limit(10_000)
+    assert room.raise_descriptor_limit(10, snapshots=10)
+    assert not room.raise_descriptor_limit(10, snapshots=87)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (10**6, 10**6))
-    room.raise_descriptor_limit(10)
-    assert asked == [(214, 300), (300, 300)]
+    assert room.raise_descriptor_limit(10)
+    assert asked == [(214, 300), (300, 300), (224, 300), (300, 300)]
 
 
 def test_every_socket_needs_room_for_its_clients(monkeypatch: pytest.MonkeyPatch) -> None:

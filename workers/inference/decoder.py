@@ -26,6 +26,7 @@ import numpy as np
 
 from lockstep.engine.errors import LockstepBug, UsageError
 from lockstep.engine.plan import Chunk, Decode, ModelPlan
+from lockstep.workers.inference import slab_file
 from lockstep.workers.inference.feed import Feed
 from lockstep.workers.inference.kv import KvSlab
 from lockstep.workers.inference.model import ModelFolder
@@ -58,6 +59,7 @@ class Decoder:
         facts: Of the model.
         report: Which providers were asked for and got.
         slab: The KV slots.
+        outlives: Whether they outlive this process.
         session: ONNX Runtime's session.
     """
 
@@ -71,6 +73,7 @@ class Decoder:
         require: str | None = None,
         *,
         kv_buffer: memoryview | None = None,
+        kv_file: int = slab_file.NONE,
         cache: Path | None = None,
     ) -> None:
         """Create the session and the slab.
@@ -82,7 +85,9 @@ class Decoder:
             intra_op_threads: Threads of an operator.
             providers: In order of preference.
             require: Refuse to run without this provider.
-            kv_buffer: Shared memory for the slab (CPU only), used as it is.
+            kv_buffer: Memory for the slab (CPU only), used as it is.
+            kv_file: Likewise, as a file in memory (workers/inference/slab_file.py); not used
+                where the session wants the slab on a device.
             cache: Folder for kernel choices of GPU providers.
 
         Raises:
@@ -100,7 +105,12 @@ class Decoder:
         )
         _assert_denormals()
         devices = self._devices()
-        self.slab = KvSlab(facts, rows_max, tokens_max, devices[at(facts.past_key, 0)], kv_buffer)
+        device = devices[at(facts.past_key, 0)]
+        self.outlives = kv_file != slab_file.NONE and device == "cpu"
+        if self.outlives:
+            needed = KvSlab.bytes_needed(facts, rows_max, tokens_max)
+            kv_buffer = slab_file.mapped(kv_file, needed)
+        self.slab = KvSlab(facts, rows_max, tokens_max, device, kv_buffer)
         self._ids = Feed(max(rows_max, tokens_max), 1, devices[facts.input_ids])
         self._mask = Feed(rows_max, tokens_max, devices[facts.attention_mask])
         self._logits_dtype = np.dtype(

@@ -7,15 +7,15 @@ decoder executes, the sampler draws by name. Sessions are created here, after th
 import json
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from typing import Any
 
 import numpy as np
 
 from lockstep.engine import keyed
 from lockstep.engine.errors import EXIT_OK, LockstepError, RequestRejected
-from lockstep.engine.fleet import Model
 from lockstep.engine.plan import FINISH_STATUS, GOOD_FINISHES, Ended, Request, StepPlan
 from lockstep.engine.planner import ModelLimits, Planner
 from lockstep.engine.record import (
@@ -26,19 +26,20 @@ from lockstep.engine.record import (
     Record,
     aligned,
     decode,
+    decode_at,
     encode,
 )
+from lockstep.engine.restored import ACTIVE, Asked, Restored
 from lockstep.engine.settings import nearest
 from lockstep.engine.stepper import Stepper
 from lockstep.engine.wire import RESULT_SLOT, FromEngine, ToEngine
 from lockstep.shm import BoardSlot
-from lockstep.workers.inference.decoder import Decoder
-from lockstep.workers.inference.model import ModelFolder
+from lockstep.workers.inference.loaded import LoadedModel, load_all
+from lockstep.workers.inference.relive import relive
 from lockstep.workers.inference.request import InferRequest, parse_infer, tokens_out
 from lockstep.workers.inference.result import encode_failure, encode_result
 from lockstep.workers.inference.sampler import choose, finite
 from lockstep.workers.inference.spec import InferenceSpec
-from lockstep.workers.inference.text import Text
 from lockstep.workers.links import EngineEnd
 
 _Row = tuple[int, int, int, int, int, int]  # Fields of RESULT_SLOT.
@@ -58,65 +59,50 @@ class _Open:
     tokens: list[int] = field(default_factory=list)
 
 
-class LoadedModel:
-    """One model, ready to decode."""
-
-    def __init__(self, model: Model, frozen_date: str) -> None:
-        folder = ModelFolder.open(model.path)
-        self.identity = folder.identity()
-        self.text = Text(folder, frozen_date)
-        self.decoder = Decoder(
-            folder,
-            model.rows_max,
-            model.tokens_max,
-            model.intra_op_threads,
-            model.providers,
-            model.require or None,
-        )
-        self.stop = frozenset(folder.facts.eos)
-        self.tokens_max = model.tokens_max
-        folder.close()
-
-
 def inference_main(
-    spec: InferenceSpec, end: EngineEnd, ready: int, board: BoardSlot | None = None
+    spec: InferenceSpec,
+    end: EngineEnd,
+    ready: int,
+    board: BoardSlot | None = None,
+    kv_files: Sequence[int] = (),
 ) -> int:
-    """Load the models, say so on ``ready`` (one JSON object, then closed), and serve.
+    """Load the models, become what an earlier process was, say so on ``ready``, and serve.
+
+    What is said are JSON objects, one a line: ``{"note": text}``, as often as there is something
+    for people to know, then ``{"models", "notes"}`` or ``{"error", "exit_code"}``. Then the
+    descriptor is closed.
 
     Returns:
-        Exit status: 0 after STOP, or when a model was refused (the object has ``error``).
+        Exit status: 0 after STOP, or when it was said why it cannot serve.
     """
     if board is not None:
         board.update(pid=os.getpid(), state=1)
+    pipe = os.fdopen(ready, "wb", buffering=0)
     try:
-        models = [_load(model, spec.frozen_date) for model in spec.models]
+        models = load_all(spec, kv_files)
+        server = Server(spec, models, end, board)
+        if spec.restored is not None:
+            server.restore(spec.restored, lambda text: _say(pipe, {"note": text}))
     except LockstepError as error:
-        _say(ready, {"error": str(error), "exit_code": error.exit_code})
+        _say(pipe, {"error": str(error), "exit_code": error.exit_code})
         return EXIT_OK
-    _say(
-        ready,
+    said = [
         {
-            "models": [
-                {"files": m.identity, "provider": m.decoder.report.to_json()} for m in models
-            ],
-            "notes": [line for m in models for line in m.decoder.report.lines()],
-        },
-    )
-    Server(spec, models, end, board).serve()
+            "files": m.identity,
+            "provider": m.decoder.report.to_json(),
+            "outlives": m.decoder.outlives,
+        }
+        for m in models
+    ]
+    notes = [line for m in models for line in m.decoder.report.lines()]
+    _say(pipe, {"models": said, "notes": notes})
+    pipe.close()
+    server.serve()
     return EXIT_OK
 
 
-def _load(model: Model, frozen_date: str) -> LoadedModel:
-    try:
-        return LoadedModel(model, frozen_date)
-    except LockstepError as error:
-        error.args = (f"[models.{model.name}]: {error}",)
-        raise
-
-
-def _say(descriptor: int, value: dict[str, Any]) -> None:
-    with os.fdopen(descriptor, "wb") as pipe:
-        pipe.write(json.dumps(value).encode())
+def _say(pipe: FileIO, value: dict[str, Any]) -> None:
+    pipe.write(json.dumps(value).encode() + b"\n")
 
 
 def sampling_key(seed: int, agent: str) -> bytes:
@@ -144,10 +130,10 @@ class Server:
         lookahead = 0 if self._arrival else spec.lookahead
         self._stepper = Stepper(self._planner, lookahead, self._arrival and not spec.repeats)
         self._names = [model.name for model in spec.models]
-        self._keys = [sampling_key(spec.seed, name) for name in spec.agent_names]
+        self._keys: dict[tuple[int, int], bytes] = {}  # By seed and agent.
         self._open: dict[int, _Open] = {}
         self._records: deque[Record] = deque()  # INFERs whose slots have not been read yet.
-        self._tokens = 0
+        self._tokens = spec.tokens
         self._stopped = False
 
     def serve(self) -> None:
@@ -180,8 +166,42 @@ class Server:
             else:
                 self._stopped = True
 
+    def restore(self, past: Restored, note: Callable[[str], None]) -> None:
+        """Become what an earlier process of the run was, behind its last recorded step.
+
+        If the slab was not lost it is taken as it is. The step that the earlier process was in is
+        not recorded, so it is planned and run again, and nothing that it had written of it
+        matters. It is the same plan, from the same tickets. Its chunks and rows write the same
+        positions from the same inputs, every one of them at or behind the length that the slot
+        has in the record, and a run reads no position that it or the record did not write. A slot
+        that it had taken over from another conversation is taken over again.
+
+        Raises:
+            Diverged: what is computed again is not what was recorded.
+        """
+        requests = {asked.ticket: self._again(asked) for asked in past.asked}
+        relive(past.again, requests, [m.decoder for m in self._models], self._choose_past, note)
+        self._stepper.restore(past, requests)
+        served = dict.fromkeys([*past.queued, *past.offered])
+        for kept in past.kept:
+            if kept.ended == ACTIVE:
+                served[kept.ticket] = None
+                open_ = self._open[kept.ticket]
+                open_.tokens, open_.cached = list(kept.tokens), kept.hit
+        self._open = {ticket: self._open[ticket] for ticket in served}
+
+    def _again(self, asked: Asked) -> Request:
+        record, _ = decode_at(asked.record, 0)
+        return self._request(record, asked.ticket, asked.agent, asked.due, asked.ordinal)
+
     def _offer(self, ticket: int, agent: int, due: int, ordinal: int) -> None:
         record = self._records.popleft()
+        self._stepper.offer(self._request(record, ticket, agent, due, ordinal))
+
+    def _request(
+        self, record: Record, ticket: int, agent: int, due: int, ordinal: int
+    ) -> Request:  # fmt: skip
+        """The request in a record, open from now on; what cannot be served says so."""
         refusal, prompt, model = "", [], record.peer
         request = InferRequest(raw=bool(record.flags & FLAG_RAW))
         wanted = 1
@@ -195,21 +215,19 @@ class Server:
             refusal = str(error)
         self._open[ticket] = _Open(agent, ordinal, record, request, model, len(prompt))
         conversation = request.conversation
-        self._stepper.offer(
-            Request(
-                ticket=ticket,
-                due=due,
-                model=model,
-                conversation=(agent, f"item {record.item}" if conversation is None
-                              else f"named {conversation}"),
-                prompt=tuple(prompt),
-                tokens_out_max=wanted,
-                stop=self._models[model].stop,
-                priority=request.priority,
-                timeout_steps=request.timeout_steps,
-                refusal=refusal,
-            )
-        )  # fmt: skip
+        named = f"item {record.item}" if conversation is None else f"named {conversation}"
+        return Request(
+            ticket=ticket,
+            due=due,
+            model=model,
+            conversation=(agent, named),
+            prompt=tuple(prompt),
+            tokens_out_max=wanted,
+            stop=self._models[model].stop,
+            priority=request.priority,
+            timeout_steps=request.timeout_steps,
+            refusal=refusal,
+        )
 
     def _model(self, request: InferRequest, record: Record) -> int:
         if request.model is None:
@@ -250,21 +268,38 @@ class Server:
         return rows, sampled
 
     def _sample(self, ticket: int, logits: Any) -> int | None:
+        tokens = self._open[ticket].tokens
+        token = self._choose(self._spec.seed, ticket, logits, len(tokens))
+        if token is not None:
+            tokens.append(token)
+            self._tokens += 1
+        return token
+
+    def _choose_past(self, step: int, ticket: int, logits: Any, place: int) -> int | None:
+        """As `_choose`, with the seed that the step had."""
+        seeds = [seed for before, seed in self._spec.past_seeds if step < before]
+        return self._choose((*seeds, self._spec.seed)[0], ticket, logits, place)
+
+    def _choose(self, seed: int, ticket: int, logits: Any, place: int) -> int | None:
+        """The ``place``-th token of a request; None: the logits are not finite."""
         if not finite(logits):
             return None
         open_ = self._open[ticket]
         request = open_.request
         uniform = 0.0
         if request.temperature > 0:
-            key = self._keys[open_.agent]
-            if request.seed is not None:
-                key = sampling_key(request.seed, self._spec.agent_names[open_.agent])
+            key = self._key(seed if request.seed is None else request.seed, open_.agent)
             # Attempt and sample are 0 until retries and n > 1 exist (rule 14).
-            uniform = keyed.uniform(key, open_.ordinal, 0, 0, len(open_.tokens))
-        token = choose(logits, request.temperature, uniform)
-        open_.tokens.append(token)
-        self._tokens += 1
-        return token
+            uniform = keyed.uniform(key, open_.ordinal, 0, 0, place)
+        return choose(logits, request.temperature, uniform)
+
+    def _key(self, seed: int, agent: int) -> bytes:
+        key = self._keys.get((seed, agent))
+        if key is None:
+            key = sampling_key(seed, self._spec.agent_names[agent])
+            if seed == self._spec.seed:  # Others come from requests: there may be any number.
+                self._keys[seed, agent] = key
+        return key
 
     def _finish(self, step: int, ended: Sequence[Ended], rows: list[_Row]) -> bytes:
         """END slots and the records of the answers."""

@@ -1,8 +1,9 @@
 """What the inference process is given. Imports nothing heavy: the supervisor makes it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lockstep.engine.fleet import Model
+from lockstep.engine.restored import Restored
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,12 @@ class InferenceSpec:
         record_bytes_max: Largest record an answer may be.
         order: Of the schedule.
         repeats: The run repeats a recorded one: in arrival order, tickets come with their dues.
+        restored: What an earlier process of the run had; None: there was none.
+        files: File name -> sha256 of each model as that process had loaded it, to be the same
+            again; empty: whatever is there.
+        past_seeds: (step, seed): other seeds, that the steps below that step were sampled with,
+            rising: the run was forked there, and its seed changed.
+        tokens: That were made before, for display.
     """
 
     models: tuple[Model, ...]
@@ -29,3 +36,7 @@ class InferenceSpec:
     record_bytes_max: int
     order: str = "strict"
     repeats: bool = False
+    restored: Restored | None = field(default=None, repr=False)
+    files: tuple[dict[str, str], ...] = ()
+    past_seeds: tuple[tuple[int, int], ...] = ()
+    tokens: int = 0

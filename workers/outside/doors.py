@@ -6,6 +6,7 @@ record.
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from lockstep.engine import actions
@@ -25,7 +26,8 @@ from lockstep.workers.outside.tools import Tools
 
 class Doors:
     """Order of use: `start_tools`, `listen`; then, for each pump, `woken`, `ended` and `later` as
-    its actions say, `reveal` once they are durable; `close` in any state.
+    its actions say, `promised` for what is to be let out once that is durable, `resume`; `close` in
+    any state.
 
     Attributes:
         gate: What came in.
@@ -115,28 +117,36 @@ class Doors:
             self._sources.lost(agent)
 
     def later(self, action: actions.CallTool | actions.StopTool) -> None:
-        """Do it at the next `reveal`."""
+        """Do it when it is `promised`."""
         if self._live:
             self._later.append(action)
 
     @property
     def waiting(self) -> bool:
-        """Whether `reveal` will let anything out."""
+        """Whether anything is to be let out that has no promise yet."""
         return bool(self._later) or self.gate.untold
 
-    def reveal(self) -> None:
-        """What was decided is as durable as promised: let it out."""
-        self.gate.reveal()
-        if self._later:
-            assert self._tools is not None
-            later, self._later = self._later, []
-            for action in later:
-                if isinstance(action, actions.CallTool):
-                    self._tools.call(action)
-                else:
-                    self._tools.stop(action)
+    def promised(self) -> Callable[[], None]:
+        """Take what waits; to be called when what was decided is as durable as promised.
+
+        What is taken by one call comes out before what the next one takes.
+        """
+        later, self._later = self._later, []
+        return partial(self._let_out, self.gate.take(), later)
+
+    def resume(self) -> None:
+        """Read on where there is room again."""
         if self._sources is not None:
             self._sources.resume()
+
+    def _let_out(self, told: int, later: list[actions.CallTool | actions.StopTool]) -> None:
+        self.gate.reveal(told)
+        for action in later:
+            assert self._tools is not None
+            if isinstance(action, actions.CallTool):
+                self._tools.call(action)
+            else:
+                self._tools.stop(action)
 
     def close(self) -> None:
         """The run is over: nothing of it goes on, and whoever waits for an answer gets one."""

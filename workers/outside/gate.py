@@ -22,7 +22,8 @@ class Taker(Protocol):
 
 
 class Gate:
-    """Order of use: `bring` any number, the sequencer's pump, `kept` for each record, `reveal`.
+    """Order of use: `bring` any number, the sequencer's pump, `kept` for each record, `take`; then
+    `reveal` what was taken when it is durable, while others come.
 
     Args:
         taker: Gives events their number and tag.
@@ -35,7 +36,8 @@ class Gate:
     def __init__(self, taker: Taker, past: Sequence[Outside] = ()) -> None:
         self._taker = taker
         self._brought: deque[Told | None] = deque()
-        self._kept: list[tuple[Told, Outside]] = []
+        self._kept: deque[tuple[Told, Outside]] = deque()
+        self._taken = 0  # Of them: `take` counted them.
         self.counts: dict[int, int] = {}
         for event in past:
             self._count(event)
@@ -65,17 +67,22 @@ class Gate:
     def _count(self, event: Outside) -> None:
         self.counts[event.what] = self.counts.get(event.what, 0) + 1
 
-    def reveal(self) -> None:
-        """What was kept is durable now: tell."""
-        if self._kept:
-            kept, self._kept = self._kept, []
-            for told, event in kept:
-                told(event)
+    def take(self) -> int:
+        """How many were kept since the last call; `reveal` takes the number back."""
+        count = len(self._kept) - self._taken
+        self._taken += count
+        return count
+
+    def reveal(self, count: int) -> None:
+        """So many of those that were taken are durable now: tell, in order."""
+        self._taken -= count
+        for told, event in [self._kept.popleft() for _ in range(count)]:
+            told(event)
 
     @property
     def untold(self) -> bool:
-        """Whether somebody waits to be told that an event is promised."""
-        return bool(self._kept)
+        """Whether somebody waits to be told who was not taken yet."""
+        return len(self._kept) > self._taken
 
     @property
     def unseen(self) -> bool:
@@ -84,8 +91,10 @@ class Gate:
 
     def close(self) -> None:
         """The run is over: tell those whose event was never taken, or is not promised."""
-        kept, self._kept = self._kept, []
-        waiting = [told for told, _ in kept] + [told for told in self._brought if told is not None]
+        waiting = [told for told, _ in self._kept] + [
+            told for told in self._brought if told is not None
+        ]
         self._brought.clear()
+        self._kept.clear()
         for told in waiting:
             told(None)

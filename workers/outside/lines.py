@@ -121,6 +121,7 @@ class LineServer:
         before = os.umask(0o177)
         try:
             with ShortPath(folder, name) as path:
+                _remove_stale(path)
                 self._socket.bind(path)
         except OSError:
             self._socket.close()
@@ -340,3 +341,14 @@ def accepted(answer: Answer, event: Outside | None) -> None:
     else:
         step, micro = event.tag
         answer.give({"ok": True, "event": event.number, "tag": f"{step}.{micro}"})
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket of a supervisor that was killed: nobody listens there any more."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+        except OSError:
+            pass  # There is none, or what has the name is no socket: `bind` says so.

@@ -21,7 +21,8 @@ from lockstep.engine.wire import (
     StepReport,
     ToEngine,
 )
-from lockstep.workers.inference.process import LoadedModel, Server
+from lockstep.workers.inference.loaded import LoadedModel
+from lockstep.workers.inference.process import Server
 from lockstep.workers.inference.spec import InferenceSpec
 
 ROWS = 3

@@ -33,7 +33,7 @@ class Intake:
         while self._kept < len(self.events):
             self.gate.kept(self.events[self._kept].record())
             self._kept += 1
-        self.gate.reveal()
+        self.gate.reveal(self.gate.take())
 
     def until(self, reached: Callable[[], bool]) -> None:
         """Go on until something is so; the test's time-out bounds it."""

@@ -14,10 +14,34 @@ def test_nobody_is_told_before_the_record_is_promised(intake: Any) -> None:
     intake.gate.bring(What.CANCEL_RUN, 0, b"why", told=heard.append)
     intake.gate.kept(intake.events[0].record())
     assert heard == []
-    intake.gate.reveal()
+    intake.gate.reveal(intake.gate.take())
     assert heard == [intake.events[0]]
-    intake.gate.reveal()
+    intake.gate.reveal(intake.gate.take())
     assert len(heard) == 1
+
+
+def test_what_was_taken_is_told_when_it_is_promised_and_nothing_that_came_after(
+    intake: Any,
+) -> None:
+    heard: list[int | None] = []
+
+    def bring(number: int) -> int:
+        told = lambda event: heard.append(event and event.number)  # noqa: E731
+        intake.gate.bring(What.CANCEL_RUN, 0, b"why", told=told)
+        intake.gate.kept(intake.events[number].record())
+        assert intake.gate.untold
+        count = intake.gate.take()
+        assert not intake.gate.untold
+        return int(count)
+
+    first, second, _ = [bring(number) for number in range(3)]
+    assert heard == []
+    intake.gate.reveal(first)
+    assert heard == [1]
+    intake.gate.reveal(second)
+    assert heard == [1, 2]
+    intake.gate.close()  # The third was taken and never promised.
+    assert heard == [1, 2, None]
 
 
 def test_each_hears_of_its_own_event(intake: Any) -> None:

@@ -1,0 +1,213 @@
+"""Recorded steps executed again on a real model: the same keys, values and tokens, or none."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lockstep.engine.errors import Diverged, ModelRejected
+from lockstep.engine.fleet import Model
+from lockstep.engine.history import TICKET_PAYLOAD
+from lockstep.engine.past import Past
+from lockstep.engine.record import Kind, encode
+from lockstep.engine.restore import restore
+from lockstep.engine.restored import Restored
+from lockstep.engine.wire import (
+    RESULT_SLOT,
+    TICKET_SLOT,
+    FromEngine,
+    Slots,
+    StepAssembler,
+    ToEngine,
+)
+from lockstep.workers.inference.loaded import LoadedModel
+from lockstep.workers.inference.process import Server
+from lockstep.workers.inference.spec import InferenceSpec
+
+ROWS = 3
+SPEC = InferenceSpec(
+    models=(Model("tiny", "", ("cpu",), "", 1, ROWS, 96, 16, 1),),
+    agent_names=("ann", "ben", "cat"),
+    seed=5,
+    frozen_date="2000-01-01T00:00:00Z",
+    lookahead=1,
+    priority_steps=8,
+    record_bytes_max=65_536,
+)
+FLEET: Any = SimpleNamespace(models=SPEC.models, schedule=SimpleNamespace(order="strict"))
+
+
+class Idle(Exception):
+    """The server may run no further step."""
+
+
+class Line:
+    """Plays the rings; what comes out is kept as history."""
+
+    def __init__(self) -> None:
+        self._assembler = StepAssembler()
+        self._rows: list[tuple[int, int, int, int, int]] = []
+        self._records = b""
+        self.limit = 0
+        self.steps: dict[int, bytes] = {}
+
+    def drain(self) -> tuple[Slots, bytes]:
+        rows = [*self._rows, (ToEngine.GRANT, 0, 0, self.limit, 2**40)]
+        data, self._rows, self._records = self._records, [], b""
+        return np.array(rows, dtype=TICKET_SLOT), data
+
+    def give(self, asked: list[tuple[int, int, int, bytes]]) -> None:
+        for ticket, agent, due, record in asked:
+            self._rows.append((ToEngine.TICKET, agent, ticket, due, ticket))
+            self._records += record
+
+    def wait(self) -> None:
+        raise Idle
+
+    def report(self, slots: Slots, records: bytes) -> None:
+        for step in self._assembler.feed(slots, records):
+            self.steps[step.step] = step.body
+
+
+def serve(model: LoadedModel, limit: int, spec: InferenceSpec = SPEC, **given: Any) -> Line:
+    """A server of a model, as far as the steps below ``limit``."""
+    line = Line()
+    line.limit = limit
+    server = Server(spec, [model], line, None)  # type: ignore[arg-type]
+    if "restored" in given:
+        server.restore(given["restored"], given.get("note", lambda _: None))
+    line.give(given.get("asked", []))
+    with pytest.raises(Idle):
+        server.serve()
+    return line
+
+
+def requests(seed: int) -> list[tuple[int, int, int, bytes]]:
+    """(ticket, agent, due, INFER): some go on with what their conversation said before."""
+    rng = random.Random(seed)
+    found = []
+    said: dict[tuple[int, str], str] = {}
+    for ticket in range(1, 25):
+        agent, name = rng.randrange(3), rng.choice("ab")
+        words = " ".join(rng.choices(["one", "two", "three", "four", "five"], k=rng.randint(1, 9)))
+        prompt = said[agent, name] = (said.get((agent, name), "") + " " + words)[-60:]
+        fields = {
+            "prompt": prompt,
+            "max_tokens": rng.randint(1, 12),
+            "temperature": rng.choice([0, 0.9]),
+            "conversation": name,
+        }
+        record = encode(Kind.INFER, json.dumps(fields).encode(), id=ticket, item=1, peer=0)
+        found.append((ticket, agent, ticket * 2 + rng.randint(0, 4), record))
+    return found
+
+
+def past_of(asked: list[tuple[int, int, int, bytes]], steps: dict[int, bytes]) -> Past:
+    entries = []
+    for ticket, agent, due, record in asked:
+        payload = TICKET_PAYLOAD.pack(due, ticket, ticket)
+        body = encode(Kind.TAG) + encode(Kind.EFFECT, record, peer=agent)
+        entries.append(body + encode(Kind.TICKET, payload, id=ticket, peer=agent))
+    entries += [encode(Kind.STEP, body, id=step) for step, body in steps.items()]
+    return Past(entries)
+
+
+Load = Callable[[], LoadedModel]
+
+
+@pytest.fixture
+def load(any_model: Path) -> Iterator[Load]:
+    made: list[LoadedModel] = []
+
+    def one() -> LoadedModel:
+        settings = replace(SPEC.models[0], path=str(any_model))
+        made.append(LoadedModel(settings, SPEC.frozen_date))
+        return made[-1]
+
+    yield one
+    for model in made:
+        model.decoder.close()
+
+
+@pytest.mark.parametrize("cut", [8, 11, 18, 27, 40])
+def test_slots_are_made_again_to_the_bit_and_the_run_goes_on(load: Load, cut: int) -> None:
+    asked = requests(1)
+    whole = serve(load(), 10_000, asked=asked).steps
+    before = load()
+    steps = serve(before, cut, asked=asked).steps
+    past = restore(past_of(asked, steps), FLEET)
+    assert past.again and past.last_step == cut - 1
+    notes: list[str] = []
+    after = load()
+    again = serve(after, cut, restored=past, note=notes.append)
+    assert not again.steps and len(notes) == 1 and "recorded steps again" in notes[0]
+    _same_bits(past, before, after)
+    then = serve(load(), 10_000, restored=past).steps
+    assert steps | then == whole
+
+
+def _same_bits(past: Restored, before: LoadedModel, after: LoadedModel) -> None:
+    left, right = before.decoder.slab.array, after.decoder.slab.array
+    assert left is not None and right is not None and past.kept
+    for kept in past.kept:
+        length = kept.filled + max(0, len(kept.tokens) - 1)
+        wanted = left[:, :, kept.slot, :, :length]
+        assert np.array_equal(right[:, :, kept.slot, :, :length], wanted)
+
+
+def test_the_requests_have_chunks_hits_and_evictions(load: Load) -> None:
+    steps = serve(load(), 10_000, asked=requests(1)).steps
+    rows = [row for body in steps.values() for row in _rows(body)]
+    assert any(row[0] == FromEngine.CHUNK and row[4] > 0 for row in rows)
+    assert any(row[0] == FromEngine.ADMIT and row[4] > 0 for row in rows)
+    assert any(row[0] == FromEngine.EVICT for row in rows)
+
+
+def _rows(body: bytes) -> Iterator[tuple[int, ...]]:
+    for row in np.frombuffer(body[: len(body) // 32 * 32], RESULT_SLOT).tolist():
+        if row[0] == FromEngine.STEP:
+            return
+        yield row
+
+
+def test_a_token_that_is_not_the_recorded_one_is_never_forced(load: Load) -> None:
+    asked = requests(1)
+    past = restore(past_of(asked, serve(load(), 20, asked=asked).steps), FLEET)
+    at, said = next((n, again.said) for n, again in enumerate(past.again) if again.said)
+    ticket, (place, token) = next(iter(said.items()))
+    forged = replace(past.again[at], said={ticket: said[ticket]._replace(token=token + 1)})
+    wrong = replace(past, again=(*past.again[:at], forged, *past.again[at + 1 :]))
+    with pytest.raises(Diverged) as caught:
+        serve(load(), 20, restored=wrong)
+    assert str(caught.value) == (
+        f"step {forged.step}, ticket {ticket}: token {place} of the answer is {token} when "
+        f"computed again, recorded is {token + 1}"
+    )
+
+
+def test_steps_before_a_fork_are_compared_with_the_seed_they_had(load: Load) -> None:
+    asked = requests(1)
+    past = restore(past_of(asked, serve(load(), 20, asked=asked).steps), FLEET)
+    forked = replace(SPEC, seed=6)
+    with pytest.raises(Diverged):
+        serve(load(), 20, forked, restored=past)
+    serve(load(), 20, replace(forked, past_seeds=((20, 5),)), restored=past)
+
+
+def test_a_model_is_the_one_it_was_or_refused(copy: Path) -> None:
+    settings = replace(SPEC.models[0], path=str(copy))
+    first = LoadedModel(settings, SPEC.frozen_date)
+    first.decoder.close()
+    LoadedModel(settings, SPEC.frozen_date, files=first.identity).decoder.close()
+    config = copy / "tokenizer_config.json"
+    config.write_text(config.read_text() + "\n")
+    with pytest.raises(ModelRejected, match=r"tokenizer_config.json was changed .* -> .* \(sha256"):
+        LoadedModel(settings, SPEC.frozen_date, files=first.identity)

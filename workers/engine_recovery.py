@@ -1,0 +1,230 @@
+"""Engine recovery: an inference process that died by accident is brought back (rule 10).
+
+A new one is forked, with what the record says the old one had (engine/restore.py). Every step
+report that had arrived whole counts; the step that the old one was in is run again, from keys and
+values that the supervisor holds. Nobody but who reads the notes can tell.
+
+Keys and values are lost where they lay on a device. In arrival order they are not used, either:
+there the step that runs again may be another one than the one that was under way, and what that
+had overwritten could be needed. Then recorded steps are executed again, and compared.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from lockstep.engine.errors import ProtocolError, RunStopped
+from lockstep.engine.fleet import Fleet
+from lockstep.engine.past import Past
+from lockstep.engine.restore import restore
+from lockstep.engine.sequencer import Sequencer
+from lockstep.engine.wire import StepAssembler, ToEngine
+from lockstep.shm import RingError
+from lockstep.workers import lifecycle
+from lockstep.workers.crew import Crew
+from lockstep.workers.deaths import how
+from lockstep.workers.inference.spec import InferenceSpec
+from lockstep.workers.lifecycle import Lifecycle, Restarts
+from lockstep.workers.links import TicketSlot
+from lockstep.workers.loading import Loading
+from lockstep.workers.loop import Loop, Timer
+from lockstep.workers.overdue import Suspect
+from lockstep.workers.placement import Placement
+
+KEY = "inference"  # Among who may be overdue.
+
+
+class EngineRecovery:
+    """The inference process's way through `lifecycle.MOVES`, from when it serves.
+
+    Args:
+        crew: Which has started it.
+        sequencer: Takes its reports, and knows what it is granted.
+        loop: Watches it.
+        placement: A child inherits what the supervisor is bound to.
+        fleet: That runs.
+        spec: What it was given first.
+        said: What it said when it was loaded first (`Loading.said`).
+        read_back: Everything that was recorded so far.
+        note: Tells the parent.
+
+    Attributes:
+        restarts: Processes that were started again so far.
+    """
+
+    def __init__(
+        self,
+        *,
+        crew: Crew,
+        sequencer: Sequencer,
+        loop: Loop,
+        placement: Placement,
+        fleet: Fleet,
+        spec: InferenceSpec,
+        said: dict[str, Any],
+        read_back: Callable[[], Past],
+        note: Callable[[str], None],
+    ) -> None:
+        self._crew = crew
+        self._sequencer = sequencer
+        self._loop = loop
+        self._placement = placement
+        self._fleet = fleet
+        models = said["models"]
+        self._spec = replace(spec, restored=None, files=tuple(m["files"] for m in models))
+        outlives = all(m["outlives"] for m in models)
+        self._slab_holds = outlives and fleet.schedule.order == "strict"
+        self._read_back = read_back
+        self._note = note
+        self._life = Lifecycle()
+        self._life.on("ready")
+        self._limiter = Restarts(fleet.recovery)
+        self._assembler = StepAssembler()
+        self._loading: Loading | None = None
+        self._timer: Timer | None = None
+        self._cause = ""  # Of its death, if we know better than its exit status.
+        self._death = ""
+        self._said = 0  # How often something came from it.
+
+    @property
+    def restarts(self) -> int:
+        """Processes that were started again so far."""
+        return self._limiter.total
+
+    def watch(self) -> None:
+        """Hear of what it reports, and of its end."""
+        assert self._crew.engine is not None
+        self._loop.watch(self._crew.engine.pidfd, self._exited)
+        bell = self._crew.engine_link.memory.supervisor_bell
+        self._loop.watch(bell.fileno(), self._reported)
+
+    def suspects(self) -> Iterator[Suspect]:
+        """It, if it has work (workers/overdue.py): a step that it may run, or models to load."""
+        child = self._crew.engine
+        if child is None:
+            return
+        if self._life.state == lifecycle.RECOVERING or self._sequencer.engine_may_run():
+            yield Suspect(KEY, child.pid, self._said, self._overdue)
+
+    # -- what the sequencer says ----------------------------------------------------------------
+
+    def send(self, slot: TicketSlot, record: bytes = b"") -> None:
+        """As `EngineLink.send`. While there is no process it is dropped: the record has it."""
+        if self._crew.engine is not None:
+            self._crew.engine_link.send(slot, record)
+
+    def flush(self) -> None:
+        """As `EngineLink.flush`."""
+        if self._crew.engine is not None:
+            try:
+                self._crew.engine_link.flush()
+            except RingError as error:
+                self._kill("broken", f"was ended: {error}")
+
+    # -- what the supervisor hears --------------------------------------------------------------
+
+    def _reported(self) -> None:
+        if self._crew.engine is None:
+            return  # Its bell, rung before it died: what it said was taken then.
+        try:
+            slots, records = self._crew.engine_link.drain()
+            self._said += bool(len(slots) or records)
+            for report in self._assembler.feed(slots, records):
+                self._sequencer.step_reported(report)
+        except (RingError, ProtocolError) as error:
+            self._kill("broken", f"was ended: {error}")
+
+    def _overdue(self, silence: str) -> None:
+        if self._life.state != lifecycle.KILLING:
+            self._kill("overdue", silence)
+
+    def _kill(self, event: str, cause: str) -> None:
+        self._life.on(event)
+        self._cause = self._cause or cause
+        assert self._crew.engine is not None
+        self._crew.engine.kill()
+
+    def _exited(self) -> None:
+        """Its process has ended.
+
+        Raises:
+            RunStopped: too often.
+            ModelError, Diverged: it said, as its last word, why it cannot go on.
+        """
+        while self._loading is not None:
+            self._heard()
+        self._reported()  # Whole reports count; of a step that is not whole, nothing does.
+        child, self._crew.engine = self._crew.engine, None
+        assert child is not None
+        self._loop.forget(child.pidfd)
+        self._show_nobody()
+        self._life.on("exit")
+        self._died(f"(process {child.pid}) {self._cause or how(child.reap())}")
+
+    def _show_nobody(self) -> None:
+        """Its slot of the board is ours while there is no process."""
+        sequencer = self._sequencer
+        tokens = sequencer.world.counts.tokens_out
+        self._crew.board.engine.update(pid=0, step=max(sequencer.step, 0), tokens=tokens)
+
+    def _died(self, death: str) -> None:
+        self._death, self._cause = death, ""
+        wait_s = self._limiter.next(time.monotonic())
+        if wait_s is None:
+            self._life.on("exhausted")
+            raise RunStopped(
+                f"the inference process {death}; it was not started again: "
+                f"{self._limiter.exhausted()}"
+            )
+        self._timer = self._loop.after(wait_s, self._start_again)
+
+    # -- back again -----------------------------------------------------------------------------
+
+    def _start_again(self) -> None:
+        self._timer = None
+        self._life.on("timer")
+        self._placement.together()
+        try:
+            self._loading = self._crew.fork_inference(self._restored())
+        except RunStopped as error:
+            self._life.on("refused")
+            self._died(f"is not back: {error}")
+            return
+        assert self._crew.engine is not None
+        self._assembler = StepAssembler()
+        self._loop.watch(self._crew.engine.pidfd, self._exited)
+        self._loop.watch(self._loading.descriptor, self._heard)
+        # Every ticket and cancel so far is in what it was given: it needs the grant alone.
+        grant = self._sequencer.grant_again()
+        self.send((ToEngine.GRANT, 0, 0, grant.limit, grant.applied))
+        self.flush()
+
+    def _restored(self) -> InferenceSpec:
+        """What the next process is given."""
+        recorded = self._read_back()
+        past = Past([*recorded.entries, *self._sequencer.reported_ahead()], recorded.kept)
+        restored = restore(past, self._fleet, slab_lost=not self._slab_holds)
+        tokens = self._sequencer.world.counts.tokens_out
+        return replace(self._spec, restored=restored, tokens=tokens)
+
+    def _heard(self) -> None:
+        """It says something while it loads.
+
+        Raises:
+            ModelError, Diverged: as `Loading.take`.
+        """
+        loading = self._loading
+        if loading is None:
+            return
+        self._said += 1
+        for text in loading.take():
+            self._note(text)
+        if not loading.over:
+            return
+        self._loop.forget(loading.descriptor)
+        loading.close()
+        self._loading = None
+        if loading.said is not None and self._life.state == lifecycle.RECOVERING:
+            self._life.on("caught_up")
+            self._note(f"the inference process {self._death}; brought back")

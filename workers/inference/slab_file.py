@@ -1,0 +1,58 @@
+"""Slab file: the KV slab of a model in memory that outlives the process that fills it.
+
+The supervisor makes an empty file in memory before the fork and keeps it open; it never maps it
+and need not know its size. The inference process gives it its size once the model is read, and
+maps it. Dies that process, the next one gets the same descriptor and finds every key and value
+where it was. Such a file lies in no file system: /dev/shm may be as small as it likes. Nothing is
+touched before it is used.
+"""
+
+import mmap
+import os
+
+from lockstep.engine.errors import UsageError
+from lockstep.workers.room import free_memory
+
+NONE = -1  # In place of a descriptor: no such memory here; keys and values die with the process.
+
+
+def create(name: str) -> int:
+    """A descriptor of a new, empty file in memory, or `NONE` where the system has none."""
+    if not hasattr(os, "memfd_create"):
+        return NONE
+    return os.memfd_create(f"lockstep-kv-{name}"[:200], os.MFD_CLOEXEC)
+
+
+def mapped(descriptor: int, size_bytes: int) -> memoryview:
+    """The bytes of a slab, zero if they are new. The mapping goes with the last view.
+
+    Args:
+        descriptor: Of `create`; may be closed afterwards.
+        size_bytes: What the slab needs; the same whenever the file is mapped.
+
+    Raises:
+        UsageError: the machine does not have so much memory.
+    """
+    new = os.fstat(descriptor).st_size != size_bytes
+    if new:
+        _check(size_bytes)
+    try:
+        if new:
+            os.ftruncate(descriptor, size_bytes)
+        return memoryview(mmap.mmap(descriptor, size_bytes))
+    except OSError as error:
+        raise UsageError(f"{_needs(size_bytes)}: {error.strerror}") from None
+
+
+def _check(size_bytes: int) -> None:
+    """Pages come when they are first written: what cannot be had then kills the process."""
+    free_bytes, where = free_memory()
+    if free_bytes is not None and size_bytes > free_bytes:
+        raise UsageError(
+            f"{_needs(size_bytes)}, there are {free_bytes} bytes ({where}); a smaller `rows_max` "
+            "or `tokens_max` needs less"
+        )
+
+
+def _needs(size_bytes: int) -> str:
+    return f"the KV slots need {size_bytes} bytes of memory"

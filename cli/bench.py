@@ -14,7 +14,11 @@ from lockstep.engine.errors import EXIT_OK
 if TYPE_CHECKING:
     from lockstep.bench.report import Report
 
-GROUPS = ("agents", "tax")  # As bench/groups has them; named here so that help loads nothing.
+GROUPS = (
+    "agents",
+    "tax",
+    "journal",
+)  # As bench/groups has them; named here so that help loads nothing.
 
 
 @click.group("bench", cls=Verbs, short_help="Measure Lockstep beside other runtimes.")
@@ -39,8 +43,8 @@ def setup(group: str | None) -> int:
         lockstep bench setup
         lockstep bench setup agents
 
-    A group is agents or tax; without one everything is made. What is there already is left alone.
-    It needs a network (or a package index of pip's settings) for the peers, which go to
+    A group is agents, tax or journal; without one everything is made. What is there already is
+    left alone. It needs a network (or a package index of pip's settings) for the peers, which go to
     $XDG_CACHE_HOME/lockstep/bench, and none of it into this Python.
 
     Exit codes: 0, or 2 when something could not be made.
@@ -93,6 +97,25 @@ def tax(quick: bool, curves: Path | None, as_json: bool) -> int:
     Exit codes: 0, or 2 when a run could not be made.
     """
     return _show(_group("tax").run(quick, _tell, curves), as_json)
+
+
+@command.command("journal", short_help="What keeping a run costs, and bringing it back.")
+@click.option("--quick", is_flag=True, help="Within 8 minutes on two cores: wider intervals.")
+@click.option("--json", "as_json", is_flag=True,
+              help="The last line of standard output is one JSON object.")  # fmt: skip
+def journal(quick: bool, as_json: bool) -> int:
+    """Measure durability levels against no journal, replay against live, and recovery times.
+
+    \b
+    Examples:
+        lockstep bench journal
+        lockstep bench journal --quick --json | jq .ratios
+
+    A ratio of 1 means that a level costs nothing. docs/benchmarks.md says what is compared.
+
+    Exit codes: 0, or 2 when a run could not be made.
+    """
+    return _show(_group("journal").run(quick, _tell), as_json)
 
 
 def _group(name: str) -> Any:

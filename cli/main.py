@@ -28,7 +28,10 @@ from lockstep.engine.version import VERSION
 
 MODULES = {
     name: f"lockstep.cli.{name}"
-    for name in ("run", "verify", "top", "cancel", "graph", "model", "agent", "doctor", "bench")
+    for name in (
+        *("run", "verify", "replay", "resume", "diff", "fork", "journal"),
+        *("top", "cancel", "graph", "model", "agent", "doctor", "bench"),
+    )
 }
 
 
@@ -42,6 +45,10 @@ def cli() -> None:
         lockstep doctor
         lockstep run fleet.toml --input items.jsonl
         lockstep verify runs/vote-1
+        lockstep resume runs/vote-1
+
+    With --json the last line of standard output is one JSON object; of a command that was refused
+    it is {"error", "exit_code"}.
 
     Exit codes: 0 done, 2 usage, 3 finished with failures or stopped, 4 two executions differ,
     70 a bug in Lockstep, 130 interrupted.
@@ -80,20 +87,28 @@ def _guarded(args: list[str]) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
-        screen.tell("error", _usage(error), "red")
-        return EXIT_USAGE
+        return _refuse(args, "error", _usage(error), EXIT_USAGE)
     except LockstepError as error:
-        screen.tell("bug" if error.exit_code == EXIT_BUG else "error", error, "red")
-        return error.exit_code
+        kind = "bug" if error.exit_code == EXIT_BUG else "error"
+        return _refuse(args, kind, str(error), error.exit_code)
     except KeyboardInterrupt:
-        screen.tell("error", "interrupted", "red")
-        return EXIT_INTERRUPTED
+        return _refuse(args, "error", "interrupted", EXIT_INTERRUPTED)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        screen.tell("error", f"{where}{error.strerror or error}", "red")
-        return EXIT_USAGE
+        return _refuse(args, "error", f"{where}{error.strerror or error}", EXIT_USAGE)
     except Exception as error:
-        return _bug(error)
+        return _refuse(args, "bug", _bug(error), EXIT_BUG)
+
+
+def _refuse(args: list[str], kind: str, text: str, code: int) -> int:
+    """Say why there is no result: one line for people, one object for who asked for it."""
+    screen.tell(kind, text, "red")
+    if "--json" in args[: args.index("--")] if "--" in args else "--json" in args:
+        try:
+            screen.say_json({"error": screen.one_line(text), "exit_code": code})
+        except LockstepError:
+            pass  # Standard output takes nothing: what is wrong has been said.
+    return code
 
 
 def _usage(error: click.ClickException) -> str:
@@ -102,7 +117,8 @@ def _usage(error: click.ClickException) -> str:
     return f"{text} ({context.command_path} --help)" if context is not None else text
 
 
-def _bug(error: Exception) -> int:
+def _bug(error: Exception) -> str:
+    """What to say of an exception that nobody expected; its traceback is kept in a file."""
     # A child that failed brings its own traceback.
     details = getattr(error, "details", "") or traceback.format_exc()
     cause = "".join(traceback.format_exception_only(error)).strip()
@@ -113,8 +129,7 @@ def _bug(error: Exception) -> int:
         where = f"please report it with {path}"
     except OSError as problem:
         where = f"its traceback could not be kept: {problem.strerror}"
-    screen.tell("bug", f"{cause}; {where}", "red")
-    return EXIT_BUG
+    return f"{cause}; {where}"
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
 """``lockstep run``."""
 
-import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
-from lockstep.cli import screen
-from lockstep.cli.listen import Listening
+from lockstep.cli import ending
+from lockstep.cli.options import json_option
 
 SEED_MAX = 2**63 - 1
 
@@ -55,8 +53,7 @@ SEED_MAX = 2**63 - 1
     help="In place of the fleet's. strict: logical time decides, so that runs repeat; arrival: "
     "everything as it comes, recorded.",
 )
-@click.option("--json", "as_json", is_flag=True,
-              help="The last line of standard output is one JSON object.")  # fmt: skip
+@json_option
 def command(
     context: click.Context,
     fleet: Path,
@@ -79,34 +76,29 @@ def command(
     The same fleet, input, seed and model give the same digest; `lockstep verify` runs it again
     and compares. What comes from outside (answers of tools, events of sources, cancels) is
     recorded and repeated from the record. Ctrl-C stops at the next step with the journal whole, a
-    second one at once; `lockstep cancel` cancels an item or the run from another terminal.
+    second one at once, and `lockstep resume` goes on with it; `lockstep cancel` cancels an item or
+    the run from another terminal.
 
     Exit codes: 0 done, 2 refused (nothing was made), 3 finished with failed items or agents, or
     stopped, 130 interrupted.
     """
     _nothing_extra(context, input_)
     from lockstep.workers import api
-    from lockstep.workers.launch import Interrupted
 
-    with Listening() as listening:
-        try:
-            found = api.run(
-                fleet,
-                input_,
-                output=output,
-                seed=seed,
-                run_dir=run_dir,
-                durability=durability,
-                order=order or "",
-                listen=listening,
-            ).summary
-        except Interrupted as error:
-            stopped: dict[str, Any] | None = getattr(error, "summary", None)
-            if stopped is None:
-                raise
-            found = stopped
-    _show(found, str(output) if output else "", listening.notes, as_json)
-    return int(found["exit_code"])
+    return ending.execute(
+        lambda listening: api.run(
+            fleet,
+            input_,
+            output=output,
+            seed=seed,
+            run_dir=run_dir,
+            durability=durability,
+            order=order or "",
+            listen=listening,
+        ),
+        as_json=as_json,
+        output=str(output) if output else "",
+    )
 
 
 def _nothing_extra(context: click.Context, input_: Path | None) -> None:
@@ -116,13 +108,3 @@ def _nothing_extra(context: click.Context, input_: Path | None) -> None:
     meant = f"; did you mean --input {extra[0]}?" if len(extra) == 1 and input_ is None else ""
     plural = "s" if len(extra) > 1 else ""
     raise click.UsageError(f"unexpected extra argument{plural}: {' '.join(extra)}{meant}", context)
-
-
-def _show(found: dict[str, Any], output: str, notes: list[str], as_json: bool) -> None:
-    from lockstep.cli import summary
-
-    stream = sys.stderr if as_json else sys.stdout
-    rows = summary.rows(found, output)
-    screen.say(screen.pairs(rows, loud=summary.LOUD, stream=stream), err=as_json)
-    if as_json:
-        screen.say_json({**found, "notes": notes})

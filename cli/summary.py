@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.cli import screen
+from lockstep.engine.errors import EXIT_UNFINISHED
 
 FAILED_SHOWN = 10  # Reasons and agents named; the rest is counted.
 IDS_SHOWN = 5  # Items named with one reason.
@@ -33,6 +34,7 @@ def rows(summary: dict[str, Any], output: str = "") -> list[tuple[str, object]]:
         ("tokens", f"{summary['tokens_in']} in, {summary['tokens_out']} out{rate}"),
         ("work", "{steps} steps, {turns} turns, {requests} requests, {messages} messages, "
                  "{wall_s} s".format(**summary)),
+        *_restarts(summary),
         *_requests(summary),
         *_refused(summary),
         *_stalls(summary),
@@ -168,7 +170,16 @@ def _go_on(summary: dict[str, Any], run: Path) -> list[tuple[str, object]]:
     lines = []
     if summary["agents_failed"] and any((run / "logs").glob("*.log")):
         lines.append(f"what the agents logged is in {run / 'logs'}")
-    if summary["state"] == "stopped":
-        lines.append("the journal is whole up to here; what is in it can be verified")
+    if summary["state"] == "stopped" and summary.get("resumable"):
+        lines.append("the journal is whole up to here; this goes on with it:")
+        lines.append(f"lockstep resume {run}")
+    elif summary["state"] == "stopped" and summary["exit_code"] == EXIT_UNFINISHED:
+        lines.append("this is the run's own end: it would come again, and resume cannot mend it")
     lines.append(f"lockstep verify {run}")
     return [("next" if n == 0 else "", line) for n, line in enumerate(lines)]
+
+
+def _restarts(summary: dict[str, Any]) -> list[tuple[str, object]]:
+    count = summary.get("restarts", 0)
+    words = "process was" if count == 1 else "processes were"
+    return [("restarts", f"{count} {words} brought back")] if count else []

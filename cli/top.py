@@ -13,7 +13,8 @@ from lockstep.engine.errors import UsageError
 if TYPE_CHECKING:
     from lockstep.shm import Snapshot
 
-STATES = ("starting", "running", "idle", "gone")  # By number, as on the board.
+# By number, as on the board.
+STATES = ("starting", "running", "idle", "gone", "recovering")
 BOARD_NAME = "/lockstep-"
 FILE_BYTES_MAX = 64 << 20
 NO_SUMMARY = "without a summary (the supervisor was killed)"

@@ -7,7 +7,7 @@ import click
 
 from lockstep.cli import screen
 from lockstep.cli.listen import Listening
-from lockstep.engine.errors import UsageError
+from lockstep.cli.options import json_option, model_option, moved
 
 if TYPE_CHECKING:
     from lockstep.workers.verification import Verification
@@ -15,15 +15,8 @@ if TYPE_CHECKING:
 
 @click.command("verify", short_help="Run a run again from its folder and compare.")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    metavar="NAME=DIR",
-    help="Where a model is now, if it moved. May be repeated.",
-)
-@click.option("--json", "as_json", is_flag=True,
-              help="The last line of standard output is one JSON object.")  # fmt: skip
+@model_option
+@json_option
 def command(run: Path, models: tuple[str, ...], as_json: bool) -> int:
     """Run a run again from its folder and compare the histories, entry by entry.
 
@@ -32,31 +25,22 @@ def command(run: Path, models: tuple[str, ...], as_json: bool) -> int:
         lockstep verify runs/vote-1
         lockstep verify runs/vote-1 --model default=/mnt/models/small
 
-    The folder is only read. What differs between then and now (versions, CPU, provider) is told
-    first: with such a difference the histories are not expected to be equal.
+    The folder is only read. What differs between then and now (machine type, provider, versions)
+    is told before anything is executed, and with it which equality that leaves: every bit where
+    nothing differs, at best the same texts on another type of CPU. At the first difference it
+    stops and shows both sides.
 
-    Exit codes: 0 equal, 4 different, 2 the run or its model cannot be used.
+    Exit codes: 0 equal, 4 different, 2 the run or its model cannot be used, 3 stopped.
     """
-    if not run.is_dir():
-        raise UsageError(f"{run}: {'not a folder' if run.exists() else 'no such folder'}")
-    moved = dict(_pair(text) for text in models)
+    folders = moved(models)
     from lockstep.workers import verification
 
     with Listening(show_folder=False) as listening:
-        found = verification.verify(run, models=moved, listen=listening)
-    if found.notes:
-        screen.tell("environment", "it is not that of the run: bits may differ", "yellow")
+        found = verification.verify(run, models=folders, listen=listening)
     screen.say(screen.pairs(_rows(run, found)), err=as_json)
     if as_json:
         screen.say_json(_json(run, found))
     return found.exit_code
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, folder = text.partition("=")
-    if not (name and equals and folder):
-        raise UsageError(f"--model is {text!r}, expected NAME=DIR")
-    return name, folder
 
 
 def _rows(run: Path, found: "Verification") -> list[tuple[str, object]]:
@@ -64,8 +48,10 @@ def _rows(run: Path, found: "Verification") -> list[tuple[str, object]]:
     if difference is not None:
         return [
             ("different", f"at {difference.tag}{_entry(difference.entry)}"),
+            *[("before" if n == 0 else "", line) for n, line in enumerate(difference.before)],
             ("recorded", difference.left),
             ("again", difference.right),
+            *_texts(found),
             ("run", run),
         ]
     what = "every entry of the history came out again"
@@ -78,6 +64,14 @@ def _rows(run: Path, found: "Verification") -> list[tuple[str, object]]:
         ("work", "{steps} steps, {turns} turns, {wall_s} s".format(**found.again)),
         ("provider", found.again["provider"]),
     ]
+
+
+def _texts(found: "Verification") -> list[tuple[str, object]]:
+    """What is left to say where the same bits were not to be expected."""
+    if found.equal_text is None or found.expectation.leaves == "bits":
+        return []
+    what = "equal" if found.equal_text else "different, too"
+    return [("digest_text", f"{what}; expected was {found.expectation.text}")]
 
 
 def _entry(number: int) -> str:
@@ -94,9 +88,17 @@ def _json(run: Path, found: "Verification") -> dict[str, Any]:
         "exit_code": found.exit_code,
         "equal": found.equal,
         "whole": found.whole,
+        "equal_text": found.equal_text,
+        "expected": found.expectation.leaves,
         "notes": list(found.notes),
     }
     if found.difference is not None:
         difference = found.difference
-        value |= {"tag": difference.tag, "left": difference.left, "right": difference.right}
+        value |= {
+            "tag": difference.tag,
+            "left": difference.left,
+            "right": difference.right,
+            "entry": difference.entry,
+            "before": list(difference.before),
+        }
     return value

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from lockstep.workers.folder import JOURNAL, OUTPUT, SUMMARY
+from lockstep.workers.identity import read_journal
 
 TESTS = Path(__file__).resolve().parents[1]
 GUESTS = TESTS / "guests"
@@ -31,6 +35,19 @@ config = {{ tokens = 4 }}
 [agents.echo]
 module = "{guests}/echo.wasm"
 input = "broadcast"
+"""
+ASKS = """
+[fleet]
+name = "asks"
+seed = 3
+[models.default]
+path = "{model}"
+providers = ["cpu"]
+intra_op_threads = 1
+[agents.ask]
+module = "{guests}/asker.wasm"
+input = "broadcast"
+config = {{ tokens = 6, temperature = 0.9 }}
 """
 TRAP = """
 [fleet]
@@ -126,6 +143,7 @@ def env() -> dict[str, str]:
 def _fill(path: Path, env: dict[str, str]) -> Place:
     place = Place(path, env)
     place.write("fleet.toml", FLEET)
+    place.write("asks.toml", ASKS)
     place.write("trap.toml", TRAP)
     place.write("endless.toml", ENDLESS)
     (path / "items.jsonl").write_text(ITEMS)
@@ -144,6 +162,30 @@ def done(tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]) -> tuple
     place = _fill(tmp_path_factory.mktemp("done"), env)
     args = ("--input", "items.jsonl", "--output", "copy.jsonl", "--json")
     return place, place.lockstep("run", "fleet.toml", *args)
+
+
+@pytest.fixture(scope="session")
+def asked(tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]) -> tuple[Place, Result]:
+    """A finished run that asks a model (runs/asks-1 with --json) that tests only read."""
+    place = _fill(tmp_path_factory.mktemp("asked"), env)
+    return place, place.lockstep("run", "asks.toml", "--input", "items.jsonl", "--json")
+
+
+@pytest.fixture(scope="session")
+def cut() -> "Callable[..., Path]":
+    """Makes a copy of a run as a crash leaves it."""
+    return _cut
+
+
+def _cut(run: Path, to: Path, frames: int, tail: bytes = b"") -> Path:
+    """So many frames, then ``tail``; it was never closed."""
+    shutil.copytree(run, to)
+    (to / SUMMARY).unlink()
+    (to / OUTPUT).write_bytes(b"")
+    frame = read_journal(to).frames[frames]
+    path = to / JOURNAL
+    path.write_bytes(path.read_bytes()[: frame.offset] + tail)
+    return to
 
 
 Live = Callable[..., "subprocess.Popen[str]"]

@@ -1,5 +1,7 @@
 """The entry point: light help, one line for everything, streams that go away."""
 
+import json
+import re
 import signal
 import subprocess
 import sys
@@ -7,17 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click import Context, Group
 from click.testing import CliRunner
 
 from lockstep.cli.main import MODULES, cli
+from lockstep.engine.changes import MAY_CHANGE
 from lockstep.engine.version import VERSION
 
 HEAVY = ("numpy", "wasmtime", "onnxruntime", "posix_ipc", "psutil", "tokenizers", "jinja2")
-VERBS = [(name,) for name in MODULES] + [("model", "check"), ("model", "inspect"),
-                                         ("agent", "check")]  # fmt: skip
+VERBS = [
+    *((name,) for name in MODULES),
+    *(("model", "check"), ("model", "inspect"), ("agent", "check")),
+    *(("journal", verb) for verb in ("ls", "check", "show", "export")),
+]
 
 
-@pytest.mark.parametrize("args", [["--help"], ["--version"], ["run", "--help"], ["rnu"], []])
+LIGHT = [
+    *(["--help"], ["--version"], ["rnu"], []),
+    *([verb, "--help"] for verb in ("run", "resume", "replay", "fork", "diff", "journal")),
+]
+
+
+# Told by its own help only: sizes of an imagined fleet.
+DOCTORS = {"doctor": ["--record-bytes-max", "--memory"]}
+
+
+@pytest.mark.parametrize("args", LIGHT, ids=" ".join)
 def test_help_loads_nothing_heavy(place: Any, args: list[str]) -> None:
     code = (
         "import sys; from lockstep.cli.main import main\n"
@@ -38,6 +55,24 @@ def test_help_of_every_verb_begins_with_examples(verb: tuple[str, ...]) -> None:
     text = CliRunner().invoke(cli, [*verb, "--help"]).output
     assert 0 < text.index("Examples:") < text.index("Options:")
     assert f"lockstep {' '.join(verb)}" in text
+
+
+def test_every_verb_and_its_options_are_in_the_document() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text().replace("\\|", "|")
+    for name in MODULES:
+        command = cli.get_command(Context(cli), name)
+        assert command is not None and f"`{name} " in text.replace(f"`{name}`", f"`{name} "), name
+        if not isinstance(command, Group):
+            options = [o for p in command.params for o in p.opts if o.startswith("--")]
+            line = next(line for line in text.splitlines() if line.startswith(f"| `{name}"))
+            missing = [o for o in options if o != "--json" and o not in line]
+            assert missing == DOCTORS.get(name, []), name
+
+
+def test_the_document_says_what_a_fork_may_change() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    part = text.split("May change:")[1].split("Every other key")[0]
+    assert re.findall(r"`([\w.]+)`", part) == list(MAY_CHANGE)
 
 
 def test_without_a_verb_help_is_shown(place: Any) -> None:
@@ -118,3 +153,54 @@ def test_help_into_a_closed_pipe_is_quiet(place: Any) -> None:
     with process.stderr:
         assert process.stderr.read() == ""
     assert process.wait() == 0
+
+
+REFUSED = [
+    (["run"], 2, "Missing argument 'FLEET' (lockstep run --help)"),
+    (["verify", "nowhere"], 2, "nowhere: no such folder"),
+    (["journal", "check", "\x1b[31m"], 2, "\\x1b[31m: no run in this folder"),
+    (["rnu"], 2, "unknown verb 'rnu'; did you mean 'run'?"),
+]
+
+
+@pytest.mark.parametrize(("args", "code", "text"), REFUSED)
+def test_a_refused_command_is_an_object_for_who_asked_for_json(
+    place: Any, args: list[str], code: int, text: str
+) -> None:
+    result = place.lockstep(*args, "--json")
+    assert result.code == code and result.out.count("\n") == 1
+    assert set(result.json) == {"error", "exit_code"} and result.json["exit_code"] == code
+    assert text in result.json["error"] and text in result.err
+    plain = place.lockstep(*args)
+    assert (plain.code, plain.out) == (code, "")
+
+
+def test_json_behind_two_dashes_is_an_argument(place: Any) -> None:
+    result = place.lockstep("verify", "--", "--json")
+    assert (result.code, result.out) == (2, "") and "--json: no such folder" in result.err
+
+
+def test_a_bug_is_an_object_too(place: Any, tmp_path: Path) -> None:
+    code = (
+        "import sys; from lockstep.cli import main, top\n"
+        "def look(run): raise KeyError('boom')\n"
+        "top.look = look\n"
+        "sys.exit(main.main(['top', 'x', '--json']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=place.env | {"TMPDIR": str(tmp_path)},
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    value = json.loads(done.stdout)
+    assert (done.returncode, value["exit_code"]) == (70, 70) and "KeyError" in value["error"]
+
+
+def test_a_refusal_with_json_into_a_full_disk_is_one_line(place: Any) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "lockstep.cli.main", "verify", "nowhere", "--json"],
+            env=place.env,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)

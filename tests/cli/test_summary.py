@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from lockstep.cli import ending, screen, summary
 from lockstep.cli import run as verb
-from lockstep.cli import screen, summary
 from lockstep.workers import api
 from lockstep.workers.launch import Interrupted
 
@@ -72,6 +72,32 @@ def test_logs_are_named_only_when_there_are_some(tmp_path: Path) -> None:
     (tmp_path / "logs" / "a.log").write_text("x")
     logs = f"what the agents logged is in {tmp_path / 'logs'}"
     assert _values(tmp_path, "next", agents_failed=["a"]) == [logs, verify]
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "resumable", "lines"),
+    [
+        (130, True, ["the journal is whole up to here; this goes on with it:",
+                     "lockstep resume {run}", "lockstep verify {run}"]),
+        (3, True, ["the journal is whole up to here; this goes on with it:",
+                   "lockstep resume {run}", "lockstep verify {run}"]),
+        (3, False, ["this is the run's own end: it would come again, and resume cannot mend it",
+                    "lockstep verify {run}"]),
+        (4, False, ["lockstep verify {run}"]),
+        (70, False, ["lockstep verify {run}"]),
+    ],
+)  # fmt: skip
+def test_a_stopped_run_says_how_to_go_on_where_that_can_help(
+    tmp_path: Path, exit_code: int, resumable: bool, lines: list[str]
+) -> None:
+    found = _values(tmp_path, "next", state="stopped", exit_code=exit_code, resumable=resumable)
+    assert found == [line.format(run=tmp_path) for line in lines]
+
+
+def test_processes_that_were_brought_back_are_counted(tmp_path: Path) -> None:
+    assert _values(tmp_path, "restarts", restarts=0) == []
+    assert _values(tmp_path, "restarts", restarts=1) == ["1 process was brought back"]
+    assert _values(tmp_path, "restarts", restarts=3) == ["3 processes were brought back"]
 
 
 def test_failed_requests_are_loud_and_follow_the_work(tmp_path: Path) -> None:
@@ -163,3 +189,27 @@ def test_stalls_that_do_not_matter_are_not_told(
 ) -> None:
     more = {"run_s": 10.0, "stalled_s": stalled_s, "stalls": stalls}
     assert _values(tmp_path, "waited", **more) == []
+
+
+# -- a run that nobody booked ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("began", "known", "text", "told"),
+    [
+        (True, False, "stopped at once; the journal is whole", "{text}; go on with: {resume}"),
+        (False, False, "interrupted; there was no run yet", "{text}"),
+        (False, True, "interrupted; there was no run yet", "interrupted; go on with: {resume}"),
+    ],
+)
+def test_the_error_of_a_run_that_nobody_booked_says_how_to_go_on(
+    tmp_path: Path, began: bool, known: bool, text: str, told: str
+) -> None:
+    def call(listening: Any) -> Any:
+        if began:
+            listening("run", str(tmp_path))
+        raise Interrupted(text)
+
+    with pytest.raises(Interrupted) as error:
+        ending.execute(call, as_json=True, folder=str(tmp_path) if known else "")
+    assert str(error.value) == told.format(text=text, resume=f"lockstep resume {tmp_path}")

@@ -2,6 +2,9 @@
 
 import shutil
 import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from lockstep.engine.journal import JournalWriter
 from lockstep.engine.journal import format as fmt
 from lockstep.workers.folder import JOURNAL, SUMMARY
 from lockstep.workers.identity import read_journal
+
+PROGRAM = [sys.executable, "-m", "lockstep.cli.main"]
 
 
 def test_a_run_verifies_as_equal(done: Any) -> None:
@@ -26,8 +31,11 @@ def test_a_run_verifies_as_equal(done: Any) -> None:
 
 
 def _copied(done: Any, to: Path, kind: int, old: bytes, new: bytes) -> None:
+    _changed(done[0].path / "runs" / "small-1", to, kind, old, new)
+
+
+def _changed(run: Path, to: Path, kind: int, old: bytes, new: bytes) -> None:
     """A copy of the run whose journal says something else, with checksums that are right."""
-    run = done[0].path / "runs" / "small-1"
     shutil.copytree(run, to)
     journal = read_journal(run)
     with open(to / JOURNAL, "wb") as file:
@@ -59,14 +67,86 @@ def test_another_journal_in_a_closed_run_is_refused(done: Any, place: Any) -> No
     assert "the run was closed with" in result.err
 
 
-def test_another_environment_is_told_before_the_verdict(done: Any, place: Any) -> None:
-    version = np.__version__.encode()
-    _copied(done, place.path / "run", fmt.ENVIRONMENT, b'"numpy":"' + version,
-            b'"numpy":"' + b"0" * len(version))  # fmt: skip
-    result = place.lockstep("verify", "run")
+VERSION = np.__version__.encode()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "leaves", "told"),
+    [
+        (b'"numpy":"' + VERSION, b'"numpy":"' + b"0" * len(VERSION), "versions.numpy", "bits",
+         "expected: the same bits (another numpy: "),
+        (b'"platform":"linux', b'"platform":"minix', "platform", "texts",
+         "expected: the same texts at best (digest_text), not the same bits (another platform"),
+    ],
+)  # fmt: skip
+def test_what_differs_and_what_that_leaves_is_told_before_anything_is_executed(
+    done: Any, place: Any, old: bytes, new: bytes, key: str, leaves: str, told: str
+) -> None:
+    _copied(done, place.path / "run", fmt.ENVIRONMENT, old, new)
+    result = place.lockstep("verify", "run", "--json")
     assert result.code == 0, result.err
-    assert "lockstep: warning: since the run: versions.numpy: " in result.err
-    assert "bits may differ" in result.err
+    first, second = result.err.splitlines()[:2]
+    assert first.startswith(f"lockstep: warning: since the run: {key}: ")
+    assert second.startswith(f"lockstep: {told}")
+    assert result.json["expected"] == leaves and result.json["notes"][0].startswith(f"{key}: ")
+
+
+def test_where_nothing_differs_every_bit_is_expected(done: Any) -> None:
+    result = done[0].lockstep("verify", "runs/small-1", "--json")
+    assert "lockstep: expected: the same bits: machine type, provider and versions" in result.err
+    assert (result.json["expected"], result.json["equal_text"]) == ("bits", True)
+
+
+def test_the_records_in_front_of_a_difference_are_shown(done: Any, place: Any) -> None:
+    _copied(done, place.path / "run", fmt.HISTORY, b'"n": 2', b'"n": 5')
+    result = place.lockstep("verify", "run", "--json")
+    assert result.code == 4, result.err
+    assert result.json["before"] and result.json["entry"] >= 0
+    shown = place.lockstep("verify", "run").out
+    labels = [line.split()[0] for line in shown.splitlines() if line[0] != " "]
+    assert labels[:4] == ["different", "before", "recorded", "again"]
+
+
+def test_it_stops_at_the_first_difference(asked: Any, place: Any) -> None:
+    whole = asked[0].path / "runs" / "asks-1"
+    _changed(whole, place.path / "run", fmt.HISTORY, b'"n": 2', b'"n": 5')
+    result = place.lockstep("verify", "run", "--json")
+    assert (result.code, result.json["tag"], result.json["entry"]) == (4, "0.1", 1), result.err
+    assert result.json["steps"] == 0 < asked[1].json["steps"]
+
+
+def test_a_killed_verify_leaves_nothing_after_the_next_one(done: Any, tmp_path: Path) -> None:
+    place, _ = done
+    env = place.env | {"TMPDIR": str(tmp_path)}
+    process = subprocess.Popen([*PROGRAM, "verify", "runs/small-1"], cwd=place.path, env=env,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    left: list[Path] = []
+    while not left and process.poll() is None:
+        left = [path for path in tmp_path.glob("lockstep-*/*") if path.is_dir()]
+    process.kill()
+    process.wait()
+    assert left, "it ended before it made its folder"
+    again = subprocess.run([*PROGRAM, "verify", "runs/small-1"], cwd=place.path, env=env,
+                           capture_output=True, text=True, check=False)  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    _until(lambda: _swept(place, env, tmp_path))
+
+
+def _swept(place: Any, env: dict[str, str], scratch: Path) -> bool:
+    """Whether nothing is left; the killed one's supervisor may live on for a moment."""
+    if not list(scratch.glob("lockstep-*/*")):
+        return True
+    subprocess.run([*PROGRAM, "verify", "runs/small-1"], cwd=place.path, env=env,
+                   capture_output=True, check=True)  # fmt: skip
+    return False
+
+
+def _until(reached: Callable[[], bool]) -> None:
+    """Try until it is so; each try takes a process, so that these are minutes."""
+    for _ in range(50):
+        if reached():
+            return
+    raise AssertionError("it never came to be")
 
 
 def test_a_damaged_journal_is_refused(done: Any, place: Any) -> None:

@@ -1,0 +1,40 @@
+"""``lockstep resume``."""
+
+from pathlib import Path
+
+import click
+
+from lockstep.cli import ending
+from lockstep.cli.options import json_option, model_option, moved
+
+
+@click.command("resume", short_help="Finish a run that was interrupted.")
+@click.argument("run", type=click.Path(path_type=Path))
+@model_option
+@json_option
+def command(run: Path, models: tuple[str, ...], as_json: bool) -> int:
+    """Finish a run that was interrupted, stopped by an accident, or lost its processes.
+
+    \b
+    Examples:
+        lockstep resume runs/vote-1
+        lockstep resume runs/vote-1 --json | jq -r .digest
+
+    Everything is brought back from the journal, and compared with it on the way: the agents take
+    their turns again, and the run goes on where the record stops. Its digest is that of a run that
+    nothing happened to. What a crash left half written at the end of the journal is cut and
+    counted.
+
+    A run that has come to its end is not touched, a damaged journal neither.
+
+    Exit codes: as `lockstep run`; 4 what is executed again is not what is recorded. Of a run that
+    has come to its end: its own.
+    """
+    folders = moved(models)
+    from lockstep.workers import api
+
+    return ending.execute(
+        lambda listening: api.resume(run, models=folders, listen=listening),
+        as_json=as_json,
+        folder=str(run),
+    )

@@ -1,0 +1,168 @@
+"""The kill matrix: real processes die at named points, and the run is the undisturbed one.
+
+By night each case is a run of its own, ten times: a point, a scene and what happens there; which
+process passes it for the how-manieth time is drawn by a seed from the passings of an undisturbed
+run. With every commit each point comes once, several of them in one run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import points
+import pytest
+from killing import Stage
+from lives import check_equal
+from scenes import Undisturbed, killed
+
+SEEDS = range(10)
+
+
+class Case(NamedTuple):
+    """What happens.
+
+    Attributes:
+        point: Where.
+        scene: To which fleet.
+        how: As in `killing.Stage`.
+        alone: The run gets over it by itself, without `resume`; None: it depends on the moment.
+        durability: Of the journal.
+    """
+
+    point: str
+    scene: str
+    how: str = "kill"
+    alone: bool | None = True
+    durability: str = "async"
+
+
+CASES = [
+    *(Case(point, "paced") for point in points.AGENT_POINTS),
+    Case("agent: events taken, guest not entered", "story"),
+    Case("agent: records published, END not", "votes"),
+    Case("agent: in a host call", "paced", "accident"),
+    Case("agent: in a host call", "story", "stop"),
+    Case("agent: in the middle of computing", "paced", "stop"),
+    Case("agent: idle, before it waits for its bell", "paced", "stop"),
+    *(Case(point, "story") for point in points.INFERENCE_POINTS),
+    Case("inference: before a step", "votes"),
+    Case("inference: before a step", "story", "stop"),
+    Case("inference: step done, results not pushed", "story", "accident"),
+    *(
+        Case(point, "story" if "ticket" in point or "report" in point else "paced", alone=False)
+        for point in points.SUPERVISOR_POINTS
+    ),
+    # A request may have come just when it died: then nobody knows what became of that.
+    Case(points.SYNC_POINTS[0], "paced", alone=None, durability="sync"),
+    *(Case(point, "paced", alone=False, durability="sync") for point in points.SYNC_POINTS[1:]),
+    Case("agent: in the middle of computing", "paced", "group", alone=False),
+    Case("inference: after the run of a decode", "story", "group", alone=False),
+    Case("supervisor: half of a journal write done", "votes", "group", alone=False),
+]
+
+
+def name(case: Case) -> str:
+    more = "" if case.how == "kill" else f" ({case.how})"
+    return f"{case.point}{more}, {case.scene}"
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("case", CASES, ids=name)
+def test_a_run_ends_as_the_undisturbed_one_wherever_and_whenever_a_process_dies(
+    case: Case, seed: int, tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    plain, census = undisturbed(case.scene, case.durability)
+    assert case.point in census.points
+    stage = census.choose(case.point, seed, case.how)
+    done = killed(case.scene, tmp_path, stage, durability=case.durability)
+    check_equal(plain, done, again=True)
+    lives = 1 if case.alone or done.booked else 2
+    assert case.alone is None or len(done.supervisors) == lives
+
+
+def test_the_matrix_has_every_point() -> None:
+    known = (*points.AGENT_POINTS, *points.INFERENCE_POINTS, *points.SUPERVISOR_POINTS)
+    assert {case.point for case in CASES} == {*known, *points.SYNC_POINTS}
+    assert len(known) >= 20
+
+
+def one_after_another(named: Sequence[str], *processes: str, nth: int = 3) -> list[Stage]:
+    """A stage for each point, the processes taking turns."""
+    return [Stage(point, processes[n % len(processes)], nth) for n, point in enumerate(named)]
+
+
+def test_a_run_gets_over_an_agent_that_dies_at_every_point(
+    tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    starting, *others = points.AGENT_POINTS
+    others.remove("agent: in the middle of computing")
+    stages = [
+        # Who works for several steps at a time is one of them only.
+        Stage("agent: in the middle of computing", "agent left", 5),
+        Stage(starting, "agent left"),
+        *one_after_another(others, "agent right.1", "agent join", "agent left", "agent right.0"),
+    ]
+    done = killed("paced", tmp_path, *stages)
+    check_equal(undisturbed("paced")[0], done, again=True)
+    assert len(done.supervisors) == 1
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_a_run_gets_over_inference_that_dies_at_every_point(
+    part: int, tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    # The first one is passed once in each life: it comes after another.
+    named = [*points.INFERENCE_POINTS[1:], points.INFERENCE_POINTS[0]][part::3]
+    stages = [Stage(point, nth=1 if "loaded" in point else 5) for point in named]
+    done = killed("story", tmp_path, *stages)
+    check_equal(undisturbed("story")[0], done, again=part == 0)
+    assert len(done.supervisors) == 1
+
+
+@pytest.mark.parametrize("how", ["stop", "accident"])
+def test_a_run_gets_over_an_agent_and_inference_that_end_otherwise(
+    how: str, tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    stages = (
+        Stage("agent: in a host call", "agent ben", 6, how),
+        Stage("inference: before a step", nth=5, how=how),
+    )
+    done = killed("story", tmp_path, *stages)
+    check_equal(undisturbed("story")[0], done)
+    assert len(done.supervisors) == 1
+
+
+def test_a_run_whose_supervisor_dies_at_every_point_comes_to_its_end(
+    tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    without = [p for p in points.SUPERVISOR_POINTS if "ticket" not in p and "report" not in p]
+    stages = [Stage(point, nth=1 if n > 3 else 2) for n, point in enumerate(without)]
+    done = killed("paced", tmp_path, *stages)
+    check_equal(undisturbed("paced")[0], done, again=True)
+    assert done.booked and len(done.supervisors) == len(stages)
+
+
+def test_a_run_with_a_model_whose_supervisor_and_whole_group_die_comes_to_its_end(
+    tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    stages = (
+        Stage("supervisor: step reports taken", nth=6),
+        Stage("supervisor: tickets sent", nth=9),
+        Stage("inference: after the run of a decode", nth=8, how="group"),
+    )
+    done = killed("story", tmp_path, *stages)
+    check_equal(undisturbed("story")[0], done, again=True)
+    assert len(done.supervisors) == 4
+
+
+def test_a_run_whose_sync_process_dies_in_a_sync_is_resumed(
+    tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    # Between two of these the run stops: it may be the error of the disk that was lost.
+    idle, *syncing = (Stage(point, nth=2) for point in points.SYNC_POINTS)
+    done = killed("paced", tmp_path, *syncing, idle, durability="sync")
+    check_equal(undisturbed("paced", "sync")[0], done)
+    assert len(done.supervisors) in (3, 4)

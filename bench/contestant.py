@@ -37,17 +37,21 @@ class Whole(NamedTuple):
 
 
 @contextmanager
-def lockstep(fleet: str, lines: str = "") -> Iterator[Line]:
+def lockstep(
+    fleet: str, lines: str = "", durability: str = "async", bare: bool = False
+) -> Iterator[Line]:
     """A fleet that runs round by round, as bench/tap.py says.
 
     Args:
         fleet: Text of the fleet file; ``GUESTS`` becomes the folder of bench/guests.
         lines: The input, JSON Lines; empty: none.
+        durability: Of the journal.
+        bare: Without a journal, to have something to compare one with.
 
     Raises:
         UsageError: the run was refused, or ended before its time.
     """
-    with _folder() as folder, _started(folder, fleet, lines) as line:
+    with _folder() as folder, _started(folder, fleet, lines, durability, bare) as line:
         yield line
 
 
@@ -72,6 +76,14 @@ def whole(fleet: str, lines: str) -> Whole:
     return Whole(answer["ns"] / 1e9, summary)
 
 
+def write_fleet(folder: Path, fleet: str, lines: str) -> tuple[Path, Path]:
+    """A fleet file (``GUESTS`` as in `lockstep`) and an input file in a folder: their paths."""
+    path, items = folder / "fleet.toml", folder / "input.jsonl"
+    path.write_text(fleet.replace("GUESTS", str(GUESTS)), encoding="utf-8")
+    items.write_text(lines, encoding="utf-8")
+    return path, items
+
+
 @contextmanager
 def _folder() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="lockstep-bench-"))
@@ -82,17 +94,18 @@ def _folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _started(folder: Path, fleet: str, lines: str) -> Iterator[Line]:
-    path, items = folder / "fleet.toml", folder / "input.jsonl"
-    path.write_text(fleet.replace("GUESTS", str(GUESTS)), encoding="utf-8")
-    items.write_text(lines, encoding="utf-8")
+def _started(
+    folder: Path, fleet: str, lines: str, durability: str = "async", bare: bool = False
+) -> Iterator[Line]:
+    path, items = write_fleet(folder, fleet, lines)
     job = Job(
         fleet=str(path),
         base=str(folder),
         input=str(items) if lines else "",
         run_dir=str(folder / "run"),
+        durability=durability,
     )
-    command = [sys.executable, "-P", "-m", "lockstep.bench.tap"]
+    command = [sys.executable, "-P", "-m", "lockstep.bench.tap", *["bare"] * bare]
     environment = {**os.environ, **ENVIRONMENT}
     with Line("lockstep", command, environment, job.to_json().encode() + b"\n") as line:
         yield line

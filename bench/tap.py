@@ -1,9 +1,10 @@
 """Tap: a real supervisor with a watch held to its sequencer, in a process of its own.
 
-``python -m lockstep.bench.tap READ WRITE``, with a job on standard input as any supervisor gets
-it. The loop, the processes, rings, journal and output are those of every run; only the sequencer
-notes the wall clock when the supervisor calls it, and stops at the end of a round until the next
-is asked for. So nothing of the product has a switch for measuring, and nothing is left out.
+``python -m lockstep.bench.tap [bare] READ WRITE``, with a job on standard input as any supervisor
+gets it. The loop, the processes, rings, journal and output are those of every run; only the
+sequencer notes the wall clock when the supervisor calls it, and stops at the end of a round until
+the next is asked for. So nothing of the product has a switch for measuring, and nothing is left
+out (but the journal, with ``bare``).
 
 Once every agent has ended its turn 0 it says hello: ``{"agents", "start_ns"}`` (from the first
 fork). Then each ``{"turns": N}`` is answered with what happened until N turns had ended:
@@ -28,12 +29,14 @@ from typing import Any
 
 from lockstep.engine import actions
 from lockstep.engine.effects import Turn
+from lockstep.engine.history import Entry
 from lockstep.engine.sequencer import Sequencer
 from lockstep.workers import beginning, supervisor
 from lockstep.workers import crew as crews
 from lockstep.workers.agent.channel import Channel
 from lockstep.workers.agent.process import AgentSpec, agent_main
 from lockstep.workers.crew import Crew
+from lockstep.workers.ledger import Ledger
 
 AGENTS_MAX = 4096
 STAMP = struct.Struct("<QQ")  # perf_counter_ns of an agent's last send and its last receipt.
@@ -177,15 +180,27 @@ def tapped_crew(tap: Tap) -> type[Crew]:
     return Tapped
 
 
+class BareLedger(Ledger):
+    """A ledger that keeps no history, to measure what keeping one costs. The digests stay."""
+
+    def append(self, entry: Entry) -> None:
+        """The entry is gone."""
+        self.entries += 1
+        self._last = entry.body
+        self._digest.add(entry)
+
+
 def main() -> int:
     """Entry of the process."""
-    tap = Tap(int(sys.argv[1]), int(sys.argv[2]))
+    tap = Tap(int(sys.argv[-2]), int(sys.argv[-1]))
 
     def stamped_main(spec: AgentSpec, channel: Channel, *more: Any) -> int:
         return agent_main(spec, tap.channel(spec.index, channel), *more)
 
     begun: Any = beginning
     begun.Sequencer = tapped_sequencer(tap)
+    if "bare" in sys.argv:
+        begun.Ledger = BareLedger
     patched: Any = supervisor
     patched.Crew = tapped_crew(tap)
     stamped: Any = crews

@@ -2,6 +2,6 @@
 
 from collections.abc import Callable
 
-GROUPS = ("agents", "tax")
+GROUPS = ("agents", "tax", "journal")
 
 Tell = Callable[[str], None]  # Says what goes on, to whoever waits.

@@ -5,13 +5,14 @@ import re
 from pathlib import Path
 
 from lockstep.cli.main import MODULES
-from lockstep.engine.fleet import AgentGroup, Fleet, Model, Schedule, Source, Tool
+from lockstep.engine.fleet import AgentGroup, Fleet, Model, Recovery, Schedule, Source, Tool
 from lockstep.engine.fleet_file import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP = ("engine", "shm", "workers", "cli", "bench")
 SECTIONS = {
-    "[fleet]": (Fleet, {"schedule", "models", "groups", "agents", "tools", "sources"}),
+    "[fleet]": (Fleet, {"schedule", "models", "groups", "agents", "tools", "sources", "recovery"}),
+    "[recovery]": (Recovery, set()),
     "[schedule]": (Schedule, set()),
     "[models.NAME]": (Model, {"name"}),
     "[agents.NAME]": (AgentGroup, {"name"}),

@@ -34,6 +34,8 @@ class Replay:
             (`Past.before`) and make the sequencer of what is left.
         compare: Refuse an entry that is not the recorded one. Without it only their number counts.
         changes: Of a fork and what it was forked from: (step, fleet from that step on), rising.
+        live: Behind the record the run is live; else it is the repetition of one (a fork that is
+            verified), and everything that was kept of that was given to the sequencer.
 
     Attributes:
         beyond: After `run`: what the sequencer wants done first, live. In order, grant included.
@@ -47,9 +49,11 @@ class Replay:
         past: Past,
         compare: bool = True,
         changes: Sequence[tuple[int, Fleet]] = (),
+        live: bool = True,
     ) -> None:
         self._sequencer = sequencer
         self._changes = changes
+        self._live = live
         self._past = past
         self._compare = compare
         self._done = 0  # Entries that came out again.
@@ -90,7 +94,7 @@ class Replay:
             yield from self._stage(floor, begun)
             if whole.ended and not sequencer.finished:
                 sequencer.reach_steps_max()
-            yield from self._taken(sequencer.go_live(floor))
+            yield from self._taken(sequencer.go_live(floor, self._live))
         except LockstepBug as error:
             place = tags.text(sequencer.tag)
             raise Diverged(f"behind {place} the record does not fit together: {error}") from error
@@ -104,7 +108,7 @@ class Replay:
 
     def _stage(self, floor: Tag, begun: bool) -> Iterator[actions.Action]:
         """Repeat what `_past` has, up to its end; what it does not have comes at ``floor``."""
-        self._sequencer.follow(_last_tag(self._past.entries))
+        self._sequencer.follow(_last_tag(self._past.entries), self._live)
         if not begun:
             self._sequencer.start()
         yield from self._repeat(floor)

@@ -139,9 +139,15 @@ class Sequencer:
 
     # -- a record that is followed, and then left (engine/replay.py) --------------------------
 
-    def follow(self, last: Tag) -> None:
-        """Repeat a record that ends with the tag ``last``: process no tag behind it, yet."""
-        self._order.go_on()
+    def follow(self, last: Tag, live: bool = True) -> None:
+        """Repeat a record that ends with the tag ``last``: process no tag behind it, yet.
+
+        Args:
+            last: Of the record, or of this part of it.
+            live: The run goes on live behind it; else it repeats what was kept all the way.
+        """
+        if live:
+            self._order.go_on()
         self._target = last
 
     def change(self, fleet: Fleet, floor: Tag) -> list[actions.Action]:
@@ -170,13 +176,18 @@ class Sequencer:
         """
         self._stop(self._steps_max_reached())
 
-    def go_live(self, floor: Tag) -> list[actions.Action]:
+    def go_live(self, floor: Tag, live: bool = True) -> list[actions.Action]:
         """The record is used up, whatever is not in it comes at ``floor`` or later.
+
+        Args:
+            floor: Behind the record.
+            live: As of `follow`.
 
         Returns:
             What is still in the record: steps whose tags it shows to be closed.
         """
-        self._order.go_live()
+        if live:
+            self._order.go_live()
         self._target, self._floor = orders.NEVER, floor
         # Outside events come behind these steps, too, although no grant covered them here.
         self._highest = max(self._highest, floor[0] + self._order.lookahead)

@@ -147,19 +147,18 @@ def fill(
     Raises:
         OSError, JournalError: the folder cannot be written.
     """
+    environment = {**environment, "durability": durability}
     folder.write(folders.FLEET, prepared.fleet_bytes)
     folder.write(folders.INPUT, prepared.input_bytes or b"")
     for group, module in zip(prepared.fleet.groups, prepared.modules, strict=True):
         folder.write(f"modules/{group.name}.wasm", module)
     segment_bytes_max = prepared.fleet.recovery.segment_bytes_max
     ledger = Ledger.create(folder, durability, identity, environment, segment_bytes_max)
-    folder.write_json(
-        folders.MANIFEST,
-        {
-            "run_id": ledger.run_id.hex(),
-            "identity": identity,
-            "environment": environment,
-            "durability": durability,
-        },
-    )
+    write_manifest(folder, ledger.run_id, identity, environment)
     return ledger
+
+
+def write_manifest(folder: RunFolder, run_id: bytes, identity: Object, environment: Object) -> None:
+    """What the run is and what it runs on, for people. Raises OSError."""
+    value = {"run_id": run_id.hex(), "identity": identity, "environment": environment}
+    folder.write_json(folders.MANIFEST, {**value, "durability": environment["durability"]})

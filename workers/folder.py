@@ -92,10 +92,10 @@ class RunFolder:
             UsageError: there is no run, or somebody holds it (who is named), or it cannot be
                 written.
         """
+        if not (path / JOURNALS).is_dir():
+            raise UsageError(f"{path}: no run in this folder")
         try:
-            lock = os.open(path / LOCK, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise UsageError(f"{path}: no run in this folder") from None
+            lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise UsageError(f"{path}: cannot hold the run: {error.strerror}") from None
         try:
@@ -107,6 +107,13 @@ class RunFolder:
             ) from None
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        try:
+            (path / LOGS).mkdir(mode=0o700, exist_ok=True)
+            for part in path.glob(".*.part"):  # Half written when the run was killed.
+                part.unlink()
+        except OSError as error:
+            os.close(lock)
+            raise UsageError(f"{path}: cannot go on with the run: {error}") from None
         return cls(path.resolve(), lock, True)
 
     @staticmethod

@@ -10,7 +10,7 @@ import select
 from collections.abc import Callable
 from typing import Any
 
-from lockstep.engine.errors import Diverged, ModelError
+from lockstep.engine.errors import Diverged, ModelError, RunStopped
 from lockstep.workers.spawn import LOOK_S, GivenUp
 
 
@@ -60,7 +60,8 @@ class Loading:
             note: Told what it says for people on the way.
 
         Raises:
-            ModelError, Diverged: as `take`; or it died.
+            ModelError, Diverged: as `take`.
+            RunStopped: it died.
             GivenUp: ``stop`` said so.
         """
         poll = select.poll()
@@ -75,7 +76,7 @@ class Loading:
         finally:
             self.close()
         if self.said is None:
-            raise ModelError("the inference process ended while it loaded the models")
+            raise RunStopped("the inference process died while it loaded the models; try again")
         return self.said
 
     def close(self) -> None:

@@ -47,6 +47,14 @@ class OutputFile:
         self._at += len(line)
         return True
 
+    def cut(self) -> int:
+        """Remove the lines that have not come again; how many they were. Raises OSError."""
+        count = self.left
+        if count:
+            self._there = self._there[: self._at]
+            self._file.cut(self._at)
+        return count
+
     @property
     def left(self) -> int:
         """Lines that are there and have not come again."""

@@ -17,6 +17,7 @@ from lockstep.engine.errors import Diverged, JournalCorrupt, ProtocolError, Usag
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.journal import format as journal_format
 from lockstep.engine.record import Kind, decode, decode_at
+from lockstep.engine.strict_json import dumps, loads
 from lockstep.workers import folder as folders
 from lockstep.workers import lineage
 from lockstep.workers.export import Names
@@ -81,11 +82,8 @@ class Recorded:
 
     @property
     def durability(self) -> str:
-        """The level that it was run with, as its manifest for people says; else the default."""
-        try:
-            level = json.loads((self.path / folders.MANIFEST).read_bytes())["durability"]
-        except (OSError, ValueError, KeyError, TypeError):
-            level = ""
+        """The level that it was run with; the default where an older version did not say."""
+        level = self.environment.get("durability", "")
         return level if level in LEVELS else "async"
 
     def fleet(self) -> Fleet:
@@ -152,22 +150,34 @@ class Recorded:
 
         Raises:
             UsageError: a part is missing.
-            Diverged: the fleet file was changed, or the journal is not the one that was closed.
+            Diverged: the fleet file says something else, or the journal is not the one that was
+                closed.
         """
-        try:
-            fleet = sha256((self.path / folders.FLEET).read_bytes())
-        except OSError as error:
-            raise UsageError(f"{self.path}: the run folder is not whole: {error}") from None
-        if fleet != self.environment["fleet_sha256"]:
-            raise Diverged(
-                f"{self.path / folders.FLEET}: is not the file that was run: its sha256 is "
-                f"{fleet}, recorded was {self.environment['fleet_sha256']}"
-            )
+        self._check_fleet()
         booked = (self.summary() or {"digest": self.digest})["digest"]
         if booked != self.digest:
             raise Diverged(
                 f"{self.path}: the journal holds a history of digest {self.digest}, the run was "
                 f"closed with {booked}: frames are missing at its end, or it is another run's"
+            )
+
+    def _check_fleet(self) -> None:
+        """The fleet file by its meaning: [recovery] is physical, and comments are anybody's."""
+        path = self.path / folders.FLEET
+        try:
+            found = sha256(path.read_bytes())
+        except OSError as error:
+            raise UsageError(f"{self.path}: the run folder is not whole: {error}") from None
+        if found == self.environment["fleet_sha256"]:
+            return
+        try:
+            same = meaning(self.fleet().settings()) == meaning(self.identity["fleet"])
+        except UsageError:
+            same = False
+        if not same:
+            raise Diverged(
+                f"{path}: is not the file that was run: its sha256 is {found}, recorded was "
+                f"{self.environment['fleet_sha256']}, and it says something else"
             )
 
     def job(self, base: Path, models: dict[str, str] | None = None, **more: Any) -> Job:
@@ -230,3 +240,13 @@ def read(path: Path) -> Recorded:
     if lineage.FORK in identity:
         history = list(lineage.read(path).past.entries)
     return Recorded(path.resolve(), identity, environment, history, journal.torn_bytes)
+
+
+def meaning(settings: dict[str, Any]) -> Any:
+    """Settings of a fleet but for what an identity has hashes in place of: modules and models."""
+    plain = loads(dumps(settings))
+    for group in plain["groups"]:
+        del group["module"]
+    for model in plain["models"]:
+        del model["path"]
+    return plain

@@ -22,7 +22,7 @@ from lockstep.engine.tag import Tag
 from lockstep.engine.trace import Trace
 from lockstep.workers import folder as folders
 from lockstep.workers import lineage, prepare
-from lockstep.workers.beginning import Beginning, New, Note, Object, fill
+from lockstep.workers.beginning import Beginning, New, Note, Object, fill, write_manifest
 from lockstep.workers.folder import RunFolder
 from lockstep.workers.identity import check_identity
 from lockstep.workers.job import Job
@@ -103,8 +103,8 @@ class _WithPast:
             Diverged: it makes another history than the one that is recorded.
         """
         assert self.past is not None
-        sequencer = Sequencer(self._born, prepared.items, self._kept())
-        replay = Replay(sequencer, self.past, changes=self._changes)
+        sequencer = Sequencer(self._born, prepared.items, self.past.kept)
+        replay = Replay(sequencer, self.past, changes=self._changes, live=not self._job.verify_of)
         for action in replay.run():
             match action:
                 case actions.Append():
@@ -115,11 +115,6 @@ class _WithPast:
                     self._first.append(action)
         self._first += [*replay.open_calls(), *replay.beyond]
         return sequencer
-
-    def _kept(self) -> Sequence[bytes]:
-        """What came from outside, and was chosen, as far as it is known."""
-        assert self.past is not None
-        return self.past.kept
 
     def first(self) -> Iterable[actions.Action]:
         """As `Beginning`: what the record leads to and does not have any more."""
@@ -171,12 +166,26 @@ class Resumed(_WithPast):
         ledger.shared = self._lineage.shared
         if ledger.cut:
             note(f"{self._run}: {ledger.cut}")
-        self._tell(ledger, prepared.fleet)
         try:
+            self._tell(ledger, prepared.fleet)
+            lost = ledger.cut_output() if self._depends_on_outside(prepared.fleet) else 0
+            if not (self._run / folders.MANIFEST).exists():  # Killed before it was written.
+                recorded = {"durability": self._job.durability, **self._lineage.environment}
+                write_manifest(self._folder, ledger.run_id, self._lineage.identity, recorded)
             self._folder.write_json(folders.BOARD, {"name": board})
         except OSError as error:
             raise UsageError(f"{self._run}: cannot go on: {error}") from None
+        if lost:
+            note(
+                f"{self._run}: {lost} lines of the output had been shown and were not recorded; "
+                "what came from outside then is lost, so they were cut"
+            )
         return self._folder, ledger
+
+    def _depends_on_outside(self, fleet: Fleet) -> bool:
+        """Whether the run may come out in another way behind its record than it did before."""
+        arrival = fleet.schedule.order == "arrival"
+        return arrival or bool(fleet.tools or fleet.sources or self.came)
 
 
 class Forked(_WithPast):
@@ -196,7 +205,10 @@ class Forked(_WithPast):
         if job.run_dir:
             folders.check_free(Path(job.run_dir))
         prepared = super().prepare()
-        self.past, self._fork = self._lineage.fork(job.at, job.changes)
+        shared, self._fork = self._lineage.fork(job.at, job.changes)
+        if job.verify_of:  # What was kept for later is known, too.
+            shared = Past(shared.entries, lineage.read(Path(job.verify_of)).past.kept)
+        self.past = shared
         fleet, _ = change(prepared.fleet, job.changes)
         self._changes = [(step, each) for step, each in self._changes if step < job.at]
         self._changes.append((job.at, fleet))
@@ -235,11 +247,6 @@ class Forked(_WithPast):
                 f"{folder.path}: cannot fill the run folder: {error}; it was removed"
             ) from None
         return folder, ledger
-
-    def _kept(self) -> Sequence[bytes]:
-        if not self._job.verify_of:
-            return super()._kept()
-        return lineage.read(Path(self._job.verify_of)).past.kept
 
 
 class Played(_WithPast):

@@ -170,6 +170,11 @@ class File:
         except OSError as error:
             raise failure(self._storage.path / self.name, "sync", error, self.size) from None
 
+    def cut(self, size: int) -> None:
+        """Give up everything behind ``size`` bytes. Raises OSError."""
+        self._storage.truncate(self.handle, size)
+        self.size = size
+
     def close(self) -> None:
         """Let go of it."""
         self._storage.close(self.handle)

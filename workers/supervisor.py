@@ -21,15 +21,13 @@ from lockstep.engine.errors import (
     Diverged,
     LockstepBug,
     LockstepError,
-    ProtocolError,
     RunStopped,
 )
-from lockstep.engine.record import encode_wake
 from lockstep.engine.restore import restore
 from lockstep.engine.wire import ToEngine
 from lockstep.shm import RingError
 from lockstep.workers import folder as folders
-from lockstep.workers import lifecycle, prepare, spawn, view
+from lockstep.workers import prepare, spawn
 from lockstep.workers.agent.spec import AgentSpec
 from lockstep.workers.crew import Crew
 from lockstep.workers.deaths import how, told
@@ -37,17 +35,14 @@ from lockstep.workers.engine_recovery import EngineRecovery
 from lockstep.workers.job import Job
 from lockstep.workers.loop import Loop
 from lockstep.workers.outside.doors import Doors, stdin_of
-from lockstep.workers.overdue import Overdue
-from lockstep.workers.placement import Placement
-from lockstep.workers.recovery import AgentRecovery
 from lockstep.workers.repetition import Repetition
 from lockstep.workers.report import Reporter
 from lockstep.workers.resumption import Played, begin
-from lockstep.workers.seat import Accident
 from lockstep.workers.signals import Signals
 from lockstep.workers.specs import agent_specs, inference_spec
 from lockstep.workers.stalls import Stalls
 from lockstep.workers.summary import ending, figures, waits
+from lockstep.workers.switchboard import Switchboard
 from lockstep.workers.view import View
 
 
@@ -135,11 +130,17 @@ class Supervisor:
         self._finish: actions.Finish | None = None
         names = [agent.name for agent in self._fleet.agents]
         self._stalls = Stalls(names, self._fleet.schedule.fuel_per_step)
-        self._placement = Placement(self._crew.seats)
         self._view = View(self._crew.board, self._crew.seats, self._sequencer, self._stalls)
-        self._recovery = self._agent_recovery()
-        self._overdue = Overdue(self._loop, self._fleet.recovery.overdue_s)
-        self._overdue.watch(self._recovery.suspects)
+        self._agents = Switchboard(
+            crew=self._crew,
+            sequencer=self._sequencer,
+            loop=self._loop,
+            fleet=self._fleet,
+            board=self._view,
+            stalls=self._stalls,
+            read_back=self._ledger.read_back,
+            note=self._note,
+        )
         self._engine = self._engine_recovery()
         if self._job.mode != "replay":  # Else the way through the record counts.
             self._began_s = time.monotonic()
@@ -169,19 +170,6 @@ class Supervisor:
             stopped, code = f"a bug in Lockstep: {told(error)}", LockstepBug.exit_code
         return self._close(stopped, code)
 
-    def _agent_recovery(self) -> AgentRecovery:
-        return AgentRecovery(
-            crew=self._crew,
-            sequencer=self._sequencer,
-            loop=self._loop,
-            board=self._view,
-            placement=self._placement,
-            limits=self._fleet.recovery,
-            read_back=self._ledger.read_back,
-            receive=self._from_agent,
-            note=self._note,
-        )
-
     def _engine_recovery(self) -> EngineRecovery | None:
         if self._crew.engine is None:
             return None
@@ -189,14 +177,14 @@ class Supervisor:
             crew=self._crew,
             sequencer=self._sequencer,
             loop=self._loop,
-            placement=self._placement,
+            placement=self._agents.placement,
             fleet=self._fleet,
             spec=self._spec,
             said=self._said,
             read_back=self._ledger.read_back,
             note=self._note,
         )
-        self._overdue.watch(made.suspects)
+        self._agents.overdue.watch(made.suspects)
         return made
 
     def _register(self) -> None:
@@ -206,28 +194,20 @@ class Supervisor:
         self._ledger.attach(self._loop)
         if self._engine is not None:
             self._engine.watch()
-        watch(self._crew.rung.bell.fileno(), self._from_agents)
-        self._overdue.arm()
 
     def _start_agents(self, specs: list[AgentSpec]) -> None:
-        past = self._beginning.past
-        if past is None or not past.entries:
-            self._crew.start_agents(specs, self._job.perturb)
-            self._recovery.watch()
+        beginning = self._beginning
+        if not isinstance(beginning, Played):
+            self._agents.start(specs, beginning.past, self._job.perturb)
             return
-        self._crew.prepare_agents(specs)
-        if isinstance(self._beginning, Played):
-            self._recovery.repeat(past, self._beginning.agents())
-            if self._job.trace:
-                for line in self._beginning.trace():
-                    self._reporter.say("trace", line)
-        else:
-            self._recovery.resume(past)
+        self._agents.start(specs, beginning.past, only=beginning.agents())
+        for line in beginning.trace() if self._job.trace else ():
+            self._reporter.say("trace", line)
 
     def _over(self) -> bool:
         """Whether the run has come to its end; one that is played again, when everybody has."""
         if self._job.mode == "replay":
-            return not self._recovery.busy()
+            return not self._agents.recovery.busy()
         return self._finish is not None
 
     def _wait(self) -> None:
@@ -268,27 +248,6 @@ class Supervisor:
         if not os.read(0, 4096):
             self._orphaned = True
 
-    def _from_agents(self) -> None:
-        for index in self._crew.rung.take():
-            self._from_agent(index)
-
-    def _from_agent(self, index: int) -> None:
-        seat = self._crew.seats[index]
-        try:
-            turns = seat.receive()
-        except (Accident, ProtocolError, RingError) as error:
-            self._recovery.broken(index, error)
-            return
-        if seat.life.state != lifecycle.RUNNING:
-            turns = self._recovery.taken(index, turns)
-        if seat.progress is not None:
-            (number, fuel), seat.progress = seat.progress, None
-            self._sequencer.fuel_published(index, number, fuel)
-        for turn in turns:
-            self._sequencer.turn_ended(index, turn)
-            self._stalls.ended(index, turn.fuel)
-            self._view.set_state(index, view.IDLE)
-
     def _child_ended(self, name: str, child: spawn.Child) -> None:
         raise RunStopped(f"{name} (process {child.pid}) {how(child.reap())}")
 
@@ -306,13 +265,7 @@ class Supervisor:
                     self._doors.gate.kept(action.record)
                 case actions.Wake():
                     self._doors.woken(action)
-                    step, micro = action.tag
-                    data = encode_wake(action.turn, step, micro, action.events, action.count)
-                    if self._sequencer.lone_turn():
-                        self._placement.alone(action.agent)
-                    else:
-                        self._placement.together()
-                    self._wake(action.agent, data)
+                    self._agents.wake(action)
                 case actions.Issue() if engine is not None:
                     t = action.ticket
                     slot = (ToEngine.TICKET, t.agent, t.number, t.due, t.ordinal)
@@ -333,8 +286,7 @@ class Supervisor:
                     self._finish = action
         if engine is not None:
             engine.flush()
-            if self._overdue.idle:
-                self._overdue.arm()
+            self._agents.armed()
         self._ledger.reveal()
         if self._doors.waiting:
             self._ledger.when_promised(self._doors.promised())
@@ -343,22 +295,9 @@ class Supervisor:
         if held is not None:
             self._view.touch(held)
 
-    def _wake(self, index: int, data: bytes) -> None:
-        seat = self._crew.seats[index]
-        if self._overdue.idle:
-            self._overdue.arm()
-        if seat.life.state != lifecycle.RUNNING:
-            self._recovery.wake(index, data)
-            return
-        try:
-            seat.link.send(data)
-        except RingError as error:
-            self._recovery.broken(index, error)
-        self._view.set_state(index, view.RUNNING)
-
     def _bury(self, index: int) -> None:
         self._doors.ended(index)
-        self._recovery.buried(index)
+        self._agents.recovery.buried(index)
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -395,7 +334,8 @@ class Supervisor:
             "provider": self._provider,
             "output": str(self._folder.path / folders.OUTPUT),
             "lines_refused": refused,
-            "restarts": self._recovery.restarts + (self._engine.restarts if self._engine else 0),
+            "restarts": self._agents.recovery.restarts
+            + (self._engine.restarts if self._engine else 0),
             **self._ending(stopped, code),
         }
 

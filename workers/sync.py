@@ -12,6 +12,7 @@ have taken the error with it. One that died idle owes nothing, and another takes
 
 import errno
 import os
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from lockstep.workers.deaths import how
 from lockstep.workers.loop import Loop
 from lockstep.workers.storage import Storage, failure
 
+ANSWER_S_MAX = 60.0  # While the run is closed. A person who does not want to wait asks twice.
 REQUEST = struct.Struct("<IxxxxQ")  # Ask, position.
 ANSWER = struct.Struct("<IIQ")  # Ask, errno or 0, position.
 
@@ -126,8 +128,10 @@ class SyncProcess:
         """As `Syncer`."""
         found: list[Answer] = []
         while self._child is not None and (self._open or not wait):
+            if wait and not select.select([self._socket], [], [], ANSWER_S_MAX)[0]:
+                raise self._silent()
             try:
-                data = self._socket.recv(ANSWER.size, 0 if wait else socket.MSG_DONTWAIT)
+                data = self._socket.recv(ANSWER.size, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break
             except ConnectionResetError:
@@ -156,7 +160,9 @@ class SyncProcess:
     def close(self) -> None:
         """As `Syncer`."""
         if self._child is not None:
-            self._leave().reap()  # It ends at the end of the stream.
+            child = self._leave()
+            child.kill()  # Whatever state it is in: it owes nothing, or nobody waits for it.
+            child.reap()
 
     def _start(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -205,6 +211,14 @@ class SyncProcess:
                 f"{self._storage.path}: {text} while it synced; whether that failed cannot be "
                 "found out any more, so the run stops"
             )
+
+    def _silent(self) -> JournalError:
+        """The disk hangs: the run is closed without its promise."""
+        self._leave().kill()  # It may be beyond the reach of any signal: it is not waited for.
+        return JournalError(
+            f"{self._storage.path}: the disk has not answered for {ANSWER_S_MAX:g} s; what was "
+            "acknowledged stands"
+        )
 
     def _leave(self) -> spawn.Child:
         assert self._child is not None

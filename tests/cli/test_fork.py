@@ -49,6 +49,21 @@ def test_a_fork_is_verified_replayed_and_forked_as_any_run(forked: Any) -> None:
     assert place.lockstep("verify", "fork2").code == 0
 
 
+def test_a_fork_of_a_run_in_arrival_order_is_verified_with_what_it_kept(asked: Any) -> None:
+    place, _ = asked
+    first = place.lockstep(
+        "run", "asks.toml", "--input", "items.jsonl", "--order", "arrival",
+        "--run-dir", "arrival", "--json",
+    )  # fmt: skip
+    assert first.code == 0, first.err
+    args = ("fork", "arrival", "--at", "3", "--set", "seed=9", "--run-dir", "later", "--json")
+    forked = place.lockstep(*args)
+    assert forked.code == 0, forked.err
+    verified = place.lockstep("verify", "later", "--json")
+    assert verified.code == 0, verified.err
+    assert verified.json["digest"] == forked.json["digest"]
+
+
 def test_a_fork_without_a_change_goes_the_same_way(asked: Any) -> None:
     place, first = asked
     args = ("fork", "runs/asks-1", "--at", "2", "--run-dir", "same", "--json")

@@ -54,10 +54,10 @@ def test_accidents_in_many_more_fleets_leave_the_history_as_it_would_have_been(
 class ChoicesForgotten(Sequencer):
     """Rule 11: what was chosen for a turn whose effect was lost is chosen anew."""
 
-    def go_live(self, floor: Tag) -> list[actions.Action]:
+    def go_live(self, floor: Tag, live: bool = True) -> list[actions.Action]:
         if isinstance(self._order, Repeated):
             self._order._effects.clear()
-        return super().go_live(floor)
+        return super().go_live(floor, live)
 
 
 class ChoicesNotAwaited(Sequencer):
@@ -73,26 +73,26 @@ class ChoicesNotAwaited(Sequencer):
 class ChoicesKeptAgain(Sequencer):
     """Rule 11: what the engine had chosen in a lost step goes into the journal a second time."""
 
-    def go_live(self, floor: Tag) -> list[actions.Action]:
+    def go_live(self, floor: Tag, live: bool = True) -> list[actions.Action]:
         if isinstance(self._order, Repeated):
             self._order._steps.clear()
-        return super().go_live(floor)
+        return super().go_live(floor, live)
 
 
 class OutsideDropped(Sequencer):
     """Rule 8: what was kept and has not taken effect yet is forgotten."""
 
-    def go_live(self, floor: Tag) -> list[actions.Action]:
+    def go_live(self, floor: Tag, live: bool = True) -> list[actions.Action]:
         self._agenda._outside.clear()
-        return super().go_live(floor)
+        return super().go_live(floor, live)
 
 
 class OutsideNumbersAgain(Sequencer):
     """Rule 8: outside events are counted from those that took effect."""
 
-    def go_live(self, floor: Tag) -> list[actions.Action]:
+    def go_live(self, floor: Tag, live: bool = True) -> list[actions.Action]:
         self._arrivals.count = max(0, self._arrivals.count - len(self._agenda._outside))
-        return super().go_live(floor)
+        return super().go_live(floor, live)
 
 
 class Overtaking(Arrivals):
@@ -124,8 +124,8 @@ class LowestNotKnown(Sequencer):
 class StepsNotClosed(Sequencer):
     """Rule 7: steps at the end of the record are left for later, and written twice."""
 
-    def go_live(self, floor: Tag) -> list[actions.Action]:
-        return super().go_live((floor[0] - 1, floor[1]))
+    def go_live(self, floor: Tag, live: bool = True) -> list[actions.Action]:
+        return super().go_live((floor[0] - 1, floor[1]), live)
 
 
 class RunningLost(Replay):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lockstep.engine.errors import Diverged, ModelError
+from lockstep.engine.errors import Diverged, ModelError, RunStopped
 from lockstep.workers.loading import Loading
 from lockstep.workers.spawn import GivenUp
 
@@ -57,7 +57,7 @@ def test_a_line_may_come_in_pieces(pipe: Pipe) -> None:
 def test_a_death_while_loading_is_named(pipe: Pipe) -> None:
     pipe.say({"note": "a"})
     pipe.close()
-    with pytest.raises(ModelError, match="ended while it loaded"):
+    with pytest.raises(RunStopped, match="died while it loaded"):
         wait(pipe)
 
 

@@ -9,10 +9,18 @@ from typing import Any
 
 import pytest
 
+from lockstep.workers import placement as placements
 from lockstep.workers.placement import Placement
 
 EVERYWHERE = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 pytestmark = pytest.mark.skipif(len(EVERYWHERE) < 2, reason="needs two cores it may choose from")
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left to the kernel first, and no turn is slow."""
+    monkeypatch.setattr(placements, "REST_WAKES", 0)
+    monkeypatch.setattr(placements, "SLOW_S", 1e9)
 
 
 @pytest.fixture
@@ -71,3 +79,20 @@ def test_an_agent_without_a_process_or_whose_process_ended_is_passed_over(seats:
     placement.alone(1)
     placement.together()
     assert os.sched_getaffinity(0) == EVERYWHERE
+
+
+def test_turns_that_take_long_are_left_to_the_kernel_for_a_while(
+    seats: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placement = Placement(seats)
+    placement.alone(0)
+    assert len(cores(seats[0])) == 1
+    monkeypatch.setattr(placements, "REST_WAKES", 2)
+    monkeypatch.setattr(placements, "SLOW_S", 0.0)  # Whatever time has passed since is too long.
+    placement.alone(0)
+    assert cores(seats[0]) == os.sched_getaffinity(0) == EVERYWHERE
+    monkeypatch.setattr(placements, "SLOW_S", 1e9)
+    placement.alone(0)
+    assert cores(seats[0]) == EVERYWHERE
+    placement.alone(0)
+    assert len(cores(seats[0])) == 1

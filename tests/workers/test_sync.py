@@ -296,3 +296,35 @@ answer(asked)
     names = [f"0000000{n}.journal" for n in range(3)]
     found = play(tmp_path, code)
     assert found == [names[:2], names]
+
+
+def test_a_disk_that_does_not_answer_holds_the_end_of_a_run_for_a_while_only(
+    tmp_path: Path,
+) -> None:
+    code = """
+from lockstep.workers import sync
+sync.ANSWER_S_MAX = 0.3
+file = journal("sync")
+os.kill(file._syncer.pid, signal.SIGSTOP)
+file.write(b"x" * 100)
+file.when_promised(say("promised"))
+try:
+    file.close()
+except JournalError as error:
+    answer([str(error), said])
+"""
+    text, said = play(tmp_path, code)
+    assert "the disk has not answered for 0.3 s; what was acknowledged stands" in text
+    assert said == []
+
+
+def test_a_sync_process_that_owes_nothing_is_ended_whatever_state_it_is_in(tmp_path: Path) -> None:
+    code = """
+file = journal("async")
+file.write(b"x")
+file.settle()
+os.kill(file._syncer.pid, signal.SIGSTOP)
+file.close()
+answer("closed")
+"""
+    assert play(tmp_path, code) == "closed"

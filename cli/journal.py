@@ -150,9 +150,12 @@ def export(run: Path, as_json: bool) -> int:
 
 
 def _print(lines: Iterable[str], *, err: bool = False) -> int:
-    """Print as it is read, so that a journal of any size passes through; how many there were."""
+    """Print as it is read, so that a journal of any size passes through; how many there were.
+
+    It ends when nobody reads any more (``| head``).
+    """
     count, source = 0, iter(lines)
-    while batch := list(islice(source, LINES_AT_ONCE)):
+    while (err or screen.heard()) and (batch := list(islice(source, LINES_AT_ONCE))):
         screen.say("\n".join(batch), err=err)
         count += len(batch)
     return count

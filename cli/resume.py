@@ -10,9 +10,15 @@ from lockstep.cli.options import json_option, model_option, moved
 
 @click.command("resume", short_help="Finish a run that was interrupted.")
 @click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A copy of the run's output file.",
+)
 @model_option
 @json_option
-def command(run: Path, models: tuple[str, ...], as_json: bool) -> int:
+def command(run: Path, output: Path | None, models: tuple[str, ...], as_json: bool) -> int:
     """Finish a run that was interrupted, stopped by an accident, or lost its processes.
 
     \b
@@ -25,7 +31,8 @@ def command(run: Path, models: tuple[str, ...], as_json: bool) -> int:
     nothing happened to. What a crash left half written at the end of the journal is cut and
     counted.
 
-    A run that has come to its end is not touched, a damaged journal neither.
+    A run that has come to its end is not touched, a damaged journal neither. The copy of the output
+    that `run --output` made is as old as the interruption: ask for it again here.
 
     Exit codes: as `lockstep run`; 4 what is executed again is not what is recorded. Of a run that
     has come to its end: its own.
@@ -34,7 +41,8 @@ def command(run: Path, models: tuple[str, ...], as_json: bool) -> int:
     from lockstep.workers import api
 
     return ending.execute(
-        lambda listening: api.resume(run, models=folders, listen=listening),
+        lambda listening: api.resume(run, output=output, models=folders, listen=listening),
         as_json=as_json,
+        output=str(output or ""),
         folder=str(run),
     )

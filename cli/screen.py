@@ -8,6 +8,7 @@ reaches a terminal.
 import io
 import json
 import os
+import select
 import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -122,6 +123,13 @@ def say(text: str, *, err: bool = False) -> None:
         stream.flush()
     except OSError as error:
         raise UsageError(f"standard output: {error.strerror}") from None
+
+
+def heard() -> bool:
+    """Whether standard output still has a reader: what only prints can end when nobody has."""
+    poll = select.poll()
+    poll.register(1, 0)  # For POLLERR alone, which a pipe has once its reader is gone.
+    return not any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def tell(kind: str, text: object, colour: str = "") -> None:

@@ -8,15 +8,17 @@ repeats it, and compares, is the business of engine/replay.py and of the process
 import struct
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 
 from lockstep.engine import compare
+from lockstep.engine import tag as tags
 from lockstep.engine.effects import Turn, was_refused
 from lockstep.engine.errors import JournalCorrupt, ProtocolError
 from lockstep.engine.order import EFFECT
 from lockstep.engine.outside import Outside, from_record
+from lockstep.engine.past_index import Index, Place, corrupt, header
 from lockstep.engine.record import (
     HEADER,
     HEADER_BYTES,
@@ -34,6 +36,7 @@ from lockstep.engine.wire import RESULT_SLOT, FromEngine, StepReport, step_repor
 
 _OP = struct.Struct("<H")  # Of a slot.
 _SHOWN_BYTES = 80
+_OUTCOMES = frozenset(int(outcome) for outcome in Outcome)
 
 
 class PastTurn(NamedTuple):
@@ -60,75 +63,63 @@ class PastTurn(NamedTuple):
     reason: str
 
 
-class _Place(NamedTuple):
-    """Where a record lies: the entry's number and the offset in it."""
-
-    entry: int
-    offset: int
-
-
-class _Index:
-    """Places of wakes and effects by agent, and of steps; one pass over everything."""
-
-    def __init__(self, entries: Sequence[bytes]) -> None:
-        self.wakes: dict[int, list[_Place]] = {}
-        self.effects: dict[int, list[_Place]] = {}
-        self.failures: dict[int, _Place] = {}
-        self.steps: list[int] = []  # Numbers of entries.
-        for number, body in enumerate(entries):
-            first = _header(body, 0, number)[1]
-            if first == Kind.STEP:
-                self.steps.append(number)
-            elif first == Kind.TAG:
-                self._tag(body, number)
-            else:
-                raise _corrupt(number, f"begins with a record of kind {first}, not TAG or STEP")
-
-    def _tag(self, body: bytes, number: int) -> None:
-        offset, end = 0, len(body)
-        while offset < end:
-            size, kind, _, id, _, peer, _ = _header(body, offset, number)
-            if kind == Kind.TURN:
-                self._add(self.wakes, peer, id, _Place(number, offset))
-            elif kind == Kind.EFFECT:
-                self._add(self.effects, peer, id, _Place(number, offset))
-                if len(self.effects[peer]) > len(self.wakes.get(peer, ())):
-                    raise _corrupt(number, f"agent {peer} has an effect of a turn {id} not begun")
-            elif kind == Kind.FAILED:
-                self.failures[peer] = _Place(number, offset)
-            offset += aligned(size)
-
-    def _add(
-        self, places: dict[int, list[_Place]], agent: int, turn: int, place: _Place
-    ) -> None:  # fmt: skip
-        known = places.setdefault(agent, [])
-        if turn != len(known):
-            raise _corrupt(
-                place.entry, f"agent {agent} has turn {turn}, expected turn {len(known)}"
-            )
-        known.append(place)
+class Earlier(LookupError):
+    """What was asked for lies before this part of the record: a longer part may have it."""
 
 
 class Past:
-    """What was recorded of a run.
+    """What was recorded of a run, or the newest part of it.
 
     Args:
         entries: Bodies of the history's entries, in order.
         kept: Records that the journal kept besides (OUTSIDE, ORDERED), as written.
+        skipped: None: this is all. Else how many entries lie before these; then an agent is known
+            from the first turn on whose wake is here, and whatever depends on more than what is
+            here raises `Earlier`.
 
     Reading is lazy: the first question costs one pass over all entries.
 
     Raises:
         JournalCorrupt: by any method: an entry is not what an entry is.
+        Earlier: by any method, of a part.
     """
 
-    def __init__(self, entries: Sequence[bytes], kept: Sequence[bytes] = ()) -> None:
+    def __init__(
+        self, entries: Sequence[bytes], kept: Sequence[bytes] = (), skipped: int | None = None
+    ) -> None:
         self.entries = entries
         self.kept = kept
+        self.skipped = skipped
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing lies before it."""
+        return self.skipped is None
 
     def turns(self, agent: int) -> list[PastTurn]:
         """Every recorded turn of an agent, turn 0 first; only the last may have no effect."""
-        return [self.turn(agent, n) for n in range(len(self._index.wakes.get(agent, ())))]
+        return [self.turn(agent, n) for n in range(self.count(agent))]
+
+    def count(self, agent: int) -> int:
+        """How many turns of an agent have begun: the number of the last one and one more."""
+        life = self._index.lives.get(agent)
+        if life is None:
+            self._need_whole(f"agent {agent}'s last turn")
+            return 0
+        return life.first + len(life.wakes)
+
+    def ended_count(self, agent: int) -> int:
+        """How many turns of an agent have their effects here: `count`, or one less."""
+        count = self.count(agent)
+        life = self._index.lives.get(agent)
+        return 0 if life is None else count - len(life.wakes) + len(life.effects)
+
+    def reaches(self, agent: int, number: int) -> bool:
+        """Whether an agent's turns are here from this one on; there may be none of them yet."""
+        life = self._index.lives.get(agent)
+        if life is None:
+            return self.whole
+        return number >= life.first
 
     def turn(self, agent: int, number: int) -> PastTurn:
         """One recorded turn.
@@ -136,12 +127,13 @@ class Past:
         Raises:
             IndexError: it is not in the record.
         """
-        wake = self._index.wakes.get(agent, [])[number]
+        if not 0 <= number < self.count(agent):
+            raise IndexError(f"agent {agent} has no turn {number} in the record")
+        wake = self._place(self._index.lives[agent].wakes, agent, number)
+        assert wake is not None
         events = self._payload(wake)
         tag = place_of(self.entries[wake.entry])
-        count = 0
-        for _ in _sizes(events, wake.entry):
-            count += 1
+        count = self._count_of(events, wake.entry)
         done = self.effect(agent, number)
         if done is None:
             return PastTurn(number, tag, events, count, 0, None, b"", "")
@@ -151,38 +143,44 @@ class Past:
 
     def effect(self, agent: int, number: int) -> Turn | None:
         """What a turn did, as the sequencer takes it; None: it is not recorded."""
-        effects = self._index.effects.get(agent, ())
-        if number >= len(effects):
+        if not self.has_effect(agent, number):
             return None
-        at = effects[number]
+        at = self._place(self._index.lives[agent].effects, agent, number)
+        assert at is not None
         _, _, outcome, _, fuel, _, _ = HEADER.unpack_from(self.entries[at.entry], at.offset)
-        if outcome not in Outcome.__members__.values():
-            raise _corrupt(at.entry, f"outcome {outcome} of agent {agent}'s turn {number}")
+        if outcome not in _OUTCOMES:
+            raise self._corrupt(at.entry, f"outcome {outcome} of agent {agent}'s turn {number}")
         reason = "" if outcome in TAKES_EFFECT else self._reason(agent, at.entry)
         return Turn(number, fuel, outcome, reason, self._payload(at))
 
     def has_effect(self, agent: int, number: int) -> bool:
         """Whether the record has what a turn did."""
-        return number < len(self._index.effects.get(agent, ()))
+        return number < self.ended_count(agent)
 
     def steps(self) -> Iterator[StepReport]:
         """Every recorded step, in order."""
+        self._need_whole("the first step")
         return (report_of(self.entries[number]) for number in self._index.steps)
 
     @property
     def last_step(self) -> int:
         """The last executed step that is recorded, -1 before the first."""
         steps = self._index.steps
+        if not steps:
+            self._need_whole("the last step")
         return place_of(self.entries[steps[-1]])[0] - 1 if steps else -1
 
     @cached_property
     def ended(self) -> bool:
         """Whether the run came to its end: the last entry has its STOP."""
+        if not self.entries:
+            self._need_whole("the last entry")
         return compare.ended(self.entries)
 
     @cached_property
     def outside(self) -> list[Outside]:
         """Outside events that were kept, whether they have taken effect or not."""
+        self._need_whole("the first outside event")
         return [from_record(r) for r in self._kept_records() if r.kind == Kind.OUTSIDE]
 
     def before(self, cut: Tag) -> "Past":
@@ -196,18 +194,39 @@ class Past:
             if not _is_before(body, cut):
                 break
             count += 1
+        if not count:
+            self._need_whole(f"what is before tag {tags.text(cut)}")
         pairs = zip(self.kept, self._kept_records(), strict=True)
         kept = [data for data, record in pairs if _belongs(record, cut)]
-        return Past(self.entries[:count], kept)
+        return Past(self.entries[:count], kept, self.skipped)
 
     @cached_property
-    def _index(self) -> _Index:
-        return _Index(self.entries)
+    def _index(self) -> Index:
+        return Index(self.entries, self.skipped)
+
+    def _need_whole(self, what: str) -> None:
+        """Raises: Earlier."""
+        if self.skipped is not None:
+            raise Earlier(f"{what} lies before entry {self.skipped} of the history, or nowhere")
+
+    def _place(self, places: list[Place], agent: int, number: int) -> Place:
+        first = self._index.lives[agent].first
+        if number < first:
+            raise Earlier(f"turn {number} of agent {agent} lies before its turn {first}")
+        return places[number - first]
+
+    def _count_of(self, events: bytes, entry: int) -> int:
+        """How many records there are."""
+        offset, count, end = 0, 0, len(events)
+        while offset < end:
+            offset += aligned(header(events, offset, (self.skipped or 0) + entry)[0])
+            count += 1
+        return count
 
     def _kept_records(self) -> Iterator[Record]:
         return (decode_at(data, 0)[0] for data in self.kept)
 
-    def _payload(self, place: _Place) -> bytes:
+    def _payload(self, place: Place) -> bytes:
         body = self.entries[place.entry]
         size = HEADER.unpack_from(body, place.offset)[0]
         return body[place.offset + HEADER_BYTES : place.offset + size]
@@ -216,9 +235,41 @@ class Past:
         """Why the agent failed: its FAILED record lies in the entry of the failed effect."""
         place = self._index.failures.get(agent)
         if place is None or place.entry != entry:
-            raise _corrupt(entry, f"agent {agent} has a failed turn and no FAILED record")
+            what = f"agent {agent} has a failed turn and no FAILED record"
+            raise self._corrupt(entry, what)
         text = self._payload(place).decode("utf-8", "replace")
         return text.partition(": ")[2]
+
+    def _corrupt(self, entry: int, what: str) -> JournalCorrupt:
+        return corrupt((self.skipped or 0) + entry, what)
+
+
+class Life(Sequence[PastTurn]):
+    """Turns of one agent, each read when it is asked for. Nothing of it is kept here.
+
+    Args:
+        past: Where they are recorded; asking for one before it raises `Earlier`.
+        agent: By index.
+        count: How many there are, turn 0 first.
+    """
+
+    def __init__(self, past: Past, agent: int, count: int) -> None:
+        self._past, self._agent, self._count = past, agent, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, number: int) -> PastTurn: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[PastTurn]: ...
+    def __getitem__(self, number: int | slice) -> PastTurn | list[PastTurn]:
+        if isinstance(number, slice):
+            return [self[n] for n in range(*number.indices(self._count))]
+        at = number + self._count if number < 0 else number
+        if not 0 <= at < self._count:
+            raise IndexError(f"turn {number} of {self._count}")
+        return self._past.turn(self._agent, at)
 
 
 def same_turn(past: PastTurn, turn: Turn) -> str:
@@ -263,7 +314,7 @@ def report_of(body: bytes) -> StepReport:
 
 def place_of(body: bytes) -> Tag:
     """Where an entry lies: its tag; of step ``s`` the first tag behind it, ``(s + 1, 0)``."""
-    _, kind, _, id, _, peer, _ = _header(body, 0, -1)
+    _, kind, _, id, _, peer, _ = header(body, 0, -1)
     return (id + 1, 0) if kind == Kind.STEP else (id, peer)
 
 
@@ -275,12 +326,12 @@ def behind(entries: Sequence[bytes]) -> Tag:
     if not entries:
         return ORIGIN
     step, micro = place_of(entries[-1])
-    return (step, micro) if _header(entries[-1], 0, -1)[1] == Kind.STEP else (step, micro + 1)
+    return (step, micro) if header(entries[-1], 0, -1)[1] == Kind.STEP else (step, micro + 1)
 
 
 def _is_before(body: bytes, cut: Tag) -> bool:
     step, micro = place_of(body)
-    is_step = _header(body, 0, -1)[1] == Kind.STEP
+    is_step = header(body, 0, -1)[1] == Kind.STEP
     return (step, micro) <= cut if is_step else (step, micro) < cut
 
 
@@ -341,28 +392,3 @@ def _shown(record: Record) -> str:
     head = f"{name} id {record.id} item {record.item} peer {peer} flags {record.flags}"
     more = "..." if len(record.payload) > _SHOWN_BYTES else ""
     return f"{head} {record.payload[:_SHOWN_BYTES]!r}{more}"
-
-
-def _sizes(data: bytes, entry: int) -> Iterator[int]:
-    """Padded size of each record."""
-    offset = 0
-    while offset < len(data):
-        size = aligned(_header(data, offset, entry)[0])
-        yield size
-        offset += size
-
-
-def _header(data: bytes, offset: int, entry: int) -> tuple[int, int, int, int, int, int, int]:
-    """The fields of a header whose size fits the data."""
-    left = len(data) - offset
-    if left < HEADER_BYTES:
-        raise _corrupt(entry, f"{left} bytes at byte {offset}, a header needs {HEADER_BYTES}")
-    head = HEADER.unpack_from(data, offset)
-    if head[0] < HEADER_BYTES or aligned(head[0]) > left:
-        raise _corrupt(entry, f"size {head[0]} at byte {offset}, expected {HEADER_BYTES} to {left}")
-    return head
-
-
-def _corrupt(entry: int, what: str) -> JournalCorrupt:
-    place = f"entry {entry} of the history" if entry >= 0 else "an entry of the history"
-    return JournalCorrupt(f"{place} cannot be read: {what}")

@@ -143,6 +143,7 @@ class Replay:
         steps = (report for report in self._past.steps() if report.step > reached)
         begun = [(agent, sequencer.world.roster[agent].turn) for agent in sequencer.waits_for()]
         report = next(steps, None)
+        first = True  # Events from outside may lie behind a cut where nobody's turn runs.
         while True:
             for agent, turn in begun:
                 self._feed(agent, turn, floor)
@@ -153,9 +154,9 @@ class Replay:
                 for answer in report.answers:
                     self._issued.pop(answer.ticket, None)
                 report, fed = next(steps, None), True
-            if not fed:
+            if not fed and not first:
                 return
-            begun = []
+            begun, first = [], False
             for action in self._taken(sequencer.pump()):
                 if isinstance(action, actions.Wake):
                     begun.append((action.agent, action.turn))

@@ -13,12 +13,13 @@ taken over from earlier tickets of the same slot included.
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from lockstep.engine.again import INVALID, Forward, Key, Row, rows_of
 from lockstep.engine.errors import JournalCorrupt, ProtocolError
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.history import TICKET_PAYLOAD
-from lockstep.engine.past import Past
+from lockstep.engine.past import Earlier, Past, place_of
 from lockstep.engine.plan import CANCEL, DUE
 from lockstep.engine.record import HEADER, HEADER_BYTES, Kind, aligned, decode_at
 from lockstep.engine.restored import ACTIVE, UNKNOWN, Asked, Kept, PastCancel, Restored
@@ -30,24 +31,47 @@ _INTERESTING = frozenset({Kind.TICKET, Kind.REVOKE, Kind.EFFECT})
 _Head = tuple[int, int, int, int, int, int, int]
 
 
-def restore(past: Past, fleet: Fleet, *, slab_lost: bool = True) -> Restored:
+class Known(NamedTuple):
+    """What must be found in a part of a record, for the rest of it not to be needed.
+
+    Attributes:
+        unanswered: Tickets, at least those whose END is not recorded.
+        used: Slots to which a request was admitted since they were last known to be free.
+    """
+
+    unanswered: tuple[int, ...]
+    used: tuple[Key, ...]
+
+
+def restore(
+    past: Past, fleet: Fleet, *, slab_lost: bool = True, known: Known | None = None
+) -> Restored:
     """The planner's state behind the last step of a record.
 
     Args:
         past: The record so far. Steps that were reported and are not in the history yet count, if
-            the caller puts them behind it: everything they follow from is there.
+            the caller puts them behind it: everything they follow from is there. The newest part
+            of it does in strict order, if nothing has to be computed again.
         fleet: What ran.
         slab_lost: Whether keys and values have to be computed again.
+        known: Of a part: what must be in it.
 
     Raises:
         JournalCorrupt: the record does not hold what it must.
+        Earlier: the part of it is too short.
     """
-    tail = _Tail(fleet, past.kept)
+    if not past.whole and (slab_lost or known is None or fleet.schedule.order != "strict"):
+        # What is computed again may have been computed at the very beginning. What arrival order
+        # chose lies beside the history, and may lie before what it was chosen for.
+        raise Earlier("the whole record is needed")
+    tail = _Tail(fleet, past.kept, slab_lost)
     for number in range(len(past.entries) - 1, -1, -1):
         try:
             tail.entry(number, past.entries[number])
         except (struct.error, ProtocolError, ValueError) as error:
             raise JournalCorrupt(f"entry {number} of the history cannot be read: {error}") from None
+    if not past.whole and known is not None:
+        tail.check(known, past, fleet.schedule.lookahead)
     restored = tail.restored()
     if not slab_lost or not restored.kept:
         return restored
@@ -71,11 +95,13 @@ class _Tail:
         first: Entry of the oldest admission of such a ticket.
     """
 
-    def __init__(self, fleet: Fleet, kept: Sequence[bytes]) -> None:
+    def __init__(self, fleet: Fleet, kept: Sequence[bytes], slab_lost: bool) -> None:
+        self._slab_lost = slab_lost
         self._strict = fleet.schedule.order == "strict"
         self._chosen = _Chosen(kept)
         self._last_step = -1
-        self._ended: dict[int, tuple[int, int]] = {}  # Ticket -> (step, status).
+        self._ended: dict[int, tuple[int, int]] = {}  # Ticket -> (step, status), until it is met.
+        self._answered: dict[int, None] = {}  # All that ended.
         self._growing: dict[Key, _Growing] = {}
         self._slots: dict[Key, Kept | None] = {}  # In reverse order of admission. None: free.
         self._limits: dict[Key, int] = {}  # Positions whose writer was not met yet.
@@ -108,6 +134,7 @@ class _Tail:
         for op, model, slot, ticket, a, b in reversed(rows):
             if op == FromEngine.END:
                 self._ended[ticket] = (step, a)
+                self._answered[ticket] = None
             elif op == FromEngine.TAKEN:
                 self._took(model, ticket, a)
             elif op == FromEngine.ADMIT:
@@ -134,7 +161,8 @@ class _Tail:
 
     def _admitted(self, number: int, key: Key, ticket: int, hit: int) -> None:
         if key in self._slots:
-            self._earlier(number, key, ticket, hit)
+            if self._slab_lost:
+                self._earlier(number, key, ticket, hit)
             return
         growing = self._growing.pop(key, None) or _Growing()
         ended, status = self._ended.get(ticket, (ACTIVE, 0))
@@ -204,6 +232,22 @@ class _Tail:
                 self._asked.append(asked._replace(record=record))
 
     # -- the end --------------------------------------------------------------------------------
+
+    def check(self, known: Known, past: Past, lookahead: int) -> None:
+        """Whether everything that counts has been met, though it was only a part of the record.
+
+        Raises:
+            Earlier: no.
+        """
+        met = {asked.ticket: None for asked in self._open}
+        lost: list[object] = [key for key in known.used if key not in self._slots]
+        lost += [number for number in known.unanswered if number not in met | self._answered]
+        lost += [*self._wanted, *(agent for agent, infers in self._infers.items() if infers)]
+        # A cancel is due so many steps behind its tag: all that may still be to come are here.
+        first = place_of(past.entries[0])[0] if past.entries else 0
+        if lost or self._last_step < 0 or first + lookahead > self._last_step:
+            raise Earlier(f"{len(lost)} slots and requests, or cancels, lie before")
+        self._ended.clear()  # Of tickets that lie before, and that no slot holds any more.
 
     def restored(self) -> Restored:
         """What was found.

@@ -125,6 +125,7 @@ def run(
 def resume(
     run: str | Path,
     *,
+    output: str | Path | None = None,
     models: dict[str, str] | None = None,
     stdin: int | None = 0,
     listen: Listener | None = None,
@@ -136,6 +137,8 @@ def resume(
 
     Args:
         run: A run folder that nobody holds.
+        output: A copy of the run's output file: one that was asked for when it began is not
+            written again by itself.
         models: Model folders by name, where they moved.
         stdin: As in `run`.
         listen: As in `run`.
@@ -151,8 +154,15 @@ def resume(
         Interrupted: as in `run`.
     """
     past = _recorded(run)
+    if output is not None:
+        folders.check_output(Path(output), [past.path / folders.FLEET, past.path / folders.INPUT])
     booked = past.booked()
     if booked is not None:
+        if output is not None:
+            try:
+                folders.copy_output(past.path, Path(output))
+            except OSError as error:
+                raise UsageError(f"{output}: cannot write the output: {error.strerror}") from None
         if listen is not None:
             listen("told", f"{past.path}: the run has come to its end; nothing was touched")
         return Run(past.path, {"restarts": 0, **booked, "run": str(past.path)})
@@ -161,6 +171,7 @@ def resume(
         models,
         mode="resume",
         past=str(past.path),
+        output=absolute(output),
         run_dir=str(past.path),
         durability=past.durability,
     )

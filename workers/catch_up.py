@@ -23,7 +23,8 @@ class CatchUp:
 
     Args:
         name: The agent's.
-        turns: All that are recorded, turn 0 first, so that a turn's number is its place.
+        turns: All that are recorded, turn 0 first, so that a turn's number is its place. Each
+            from `first` on is asked for once, when it is due.
         first: Number of the first turn that the new process runs: 0, which it begins by itself,
             or that of the first wake it is sent. It may be behind the last: nothing is repeated.
         running: Whether the last of them has not arrived yet: it is handed to the sequencer.
@@ -46,6 +47,7 @@ class CatchUp:
             raise LockstepBug(f"agent {name}: catch-up from turn {first} of {len(turns)}")
         self._name = name
         self._turns = turns
+        self._ready: dict[int, PastTurn] = {}  # That were sent and have not ended.
         self._next = first  # To end.
         self._unsent = max(first, 1)  # Turn 0 has no wake.
         self._running = running
@@ -63,7 +65,7 @@ class CatchUp:
         parts, size = [], 0
         most = min(self._next + AHEAD_TURNS, len(self._turns))
         while self._unsent < most and size < AHEAD_BYTES:
-            turn = self._turns[self._unsent]
+            turn = self._ready[self._unsent] = self._turns[self._unsent]
             step, micro = turn.tag
             parts.append(encode_wake(turn.number, step, micro, turn.events, turn.count))
             size += len(parts[-1])
@@ -83,10 +85,11 @@ class CatchUp:
         Raises:
             Diverged: it differs from what is recorded.
         """
-        past = self._turns[self._next] if not self.done else None
-        if past is None or turn.number != past.number:
-            expected = "none" if past is None else past.number
+        expected = self._next if self._next < len(self._turns) else "none"
+        if turn.number != expected:
             raise Diverged(f"agent {self._name}: turn {turn.number} came again, not {expected}")
+        sent = self._next in self._ready  # As every turn but turn 0.
+        past = self._ready.pop(self._next) if sent else self._turns[self._next]
         self._next += 1
         self.repeated += 1
         if self.done and self._running:

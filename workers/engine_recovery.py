@@ -17,9 +17,10 @@ from typing import Any
 from lockstep.engine.errors import ProtocolError, RunStopped
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.past import Past
-from lockstep.engine.restore import restore
+from lockstep.engine.restore import Known, restore
+from lockstep.engine.restored import Restored
 from lockstep.engine.sequencer import Sequencer
-from lockstep.engine.wire import StepAssembler, ToEngine
+from lockstep.engine.wire import FromEngine, StepAssembler, ToEngine
 from lockstep.shm import RingError
 from lockstep.workers import lifecycle
 from lockstep.workers.crew import Crew
@@ -46,7 +47,7 @@ class EngineRecovery:
         fleet: That runs.
         spec: What it was given first.
         said: What it said when it was loaded first (`Loading.said`).
-        read_back: Everything that was recorded so far.
+        read_back: What was recorded so far, as much of it as is enough (`Ledger.read_back`).
         note: Tells the parent.
 
     Attributes:
@@ -63,7 +64,7 @@ class EngineRecovery:
         fleet: Fleet,
         spec: InferenceSpec,
         said: dict[str, Any],
-        read_back: Callable[[], Past],
+        read_back: Callable[..., Past],
         note: Callable[[str], None],
     ) -> None:
         self._crew = crew
@@ -72,6 +73,9 @@ class EngineRecovery:
         self._placement = placement
         self._fleet = fleet
         models = said["models"]
+        # Slots that may hold something; they never become fewer.
+        first = () if spec.restored is None else spec.restored.kept
+        self._used: dict[tuple[int, int], None] = {(kept.model, kept.slot): None for kept in first}
         self._spec = replace(spec, restored=None, files=tuple(m["files"] for m in models))
         outlives = all(m["outlives"] for m in models)
         self._slab_holds = outlives and fleet.schedule.order == "strict"
@@ -130,6 +134,8 @@ class EngineRecovery:
         try:
             slots, records = self._crew.engine_link.drain()
             self._said += bool(len(slots) or records)
+            for slot in slots[slots["op"] == FromEngine.ADMIT]:
+                self._used[int(slot["model"]), int(slot["slot"])] = None
             for report in self._assembler.feed(slots, records):
                 self._sequencer.step_reported(report)
         except (RingError, ProtocolError) as error:
@@ -202,11 +208,29 @@ class EngineRecovery:
 
     def _restored(self) -> InferenceSpec:
         """What the next process is given."""
-        recorded = self._read_back()
-        past = Past([*recorded.entries, *self._sequencer.reported_ahead()], recorded.kept)
-        restored = restore(past, self._fleet, slab_lost=not self._slab_holds)
+        known = Known(self._unanswered(), tuple(self._used))
+        found: list[Restored] = []
+
+        def enough(part: Past) -> bool:
+            past = Past([*part.entries, *ahead], part.kept, part.skipped)
+            lost = not self._slab_holds
+            found[:] = [restore(past, self._fleet, slab_lost=lost, known=known)]
+            return True
+
+        ahead = self._sequencer.reported_ahead()
+        part = self._read_back(enough if self._slab_holds else None)
+        if part.whole:
+            enough(part)
+        restored = found[0]
         tokens = self._sequencer.world.counts.tokens_out
         return replace(self._spec, restored=restored, tokens=tokens)
+
+    def _unanswered(self) -> tuple[int, ...]:
+        """Tickets that the engine owes an answer to, as far as it was heard."""
+        book = self._sequencer.world.requests
+        everybody = (book.open(agent) for agent in range(len(self._fleet.agents)))
+        tickets = (ticket for requests in everybody for ticket in requests.values())
+        return tuple(sorted(ticket.number for ticket in tickets if book.unanswered(ticket)))
 
     def _heard(self) -> None:
         """It says something while it loads.

@@ -4,14 +4,13 @@ Nothing here writes. What has a torn tail is read up to it; whoever goes on with
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lockstep.engine.errors import JournalCorrupt, ProtocolError, UsageError
 from lockstep.engine.journal import JournalReader, Scan, Segment
 from lockstep.engine.journal import format as journal_format
 from lockstep.engine.outside import from_record
-from lockstep.engine.past import Past
 from lockstep.engine.record import Kind, decode_at
 from lockstep.workers.folder import JOURNALS
 from lockstep.workers.storage import Disk, Storage
@@ -19,12 +18,8 @@ from lockstep.workers.storage import Disk, Storage
 _SEGMENT = re.compile(r"(\d{8})\.journal")
 
 
-def segments(storage: Storage, gathered: bytes = b"") -> Iterator[Segment]:
+def segments(storage: Storage) -> Iterator[Segment]:
     """Segments of a journal's folder, read one at a time.
-
-    Args:
-        storage: The folder.
-        gathered: What follows the last one and was not written yet.
 
     Raises:
         OSError: one cannot be read.
@@ -32,8 +27,7 @@ def segments(storage: Storage, gathered: bytes = b"") -> Iterator[Segment]:
     names = [name for name in storage.names() if _SEGMENT.fullmatch(name)]
     for name in names:
         last = name == names[-1]
-        data = storage.read(name) + (gathered if last else b"")
-        yield Segment(str(storage.path / name), int(name[:8]), data, last)
+        yield Segment(str(storage.path / name), int(name[:8]), storage.read(name), last)
 
 
 def scan_journal(run: Path) -> Scan:
@@ -48,7 +42,10 @@ def scan_journal(run: Path) -> Scan:
     except OSError as error:
         raise UsageError(f"{run}: no run in this folder ({JOURNALS}: {error.strerror})") from None
     if not any(_SEGMENT.fullmatch(name) for name in names):
-        raise UsageError(f"{run}: no run in this folder ({JOURNALS}: no segment)")
+        raise UsageError(
+            f"{run}: no run in this folder ({JOURNALS}: no segment): what was killed while it was "
+            "made had not begun; the folder can be removed"
+        )
     return Scan(_readable(folder))
 
 
@@ -68,8 +65,13 @@ def kept_records(journal: JournalReader, run: Path) -> list[bytes]:
     Raises:
         JournalCorrupt: a frame of them is no records.
     """
+    return records_of(journal.bodies(journal_format.KEPT), run)
+
+
+def records_of(bodies: Iterable[bytes], run: Path) -> list[bytes]:
+    """Records of frames that are no history. Arguments and errors as `kept_records`."""
     records: list[bytes] = []
-    for body in journal.bodies(journal_format.KEPT):
+    for body in bodies:
         offset = 0
         try:
             while offset < len(body):
@@ -83,11 +85,6 @@ def kept_records(journal: JournalReader, run: Path) -> list[bytes]:
         except ProtocolError as error:
             raise JournalCorrupt(f"{run}: what the journal kept cannot be read: {error}") from None
     return records
-
-
-def past_of(journal: JournalReader, run: Path) -> Past:
-    """What a journal says happened. Errors as `kept_records`."""
-    return Past(list(journal.bodies(journal_format.HISTORY)), kept_records(journal, run))
 
 
 def _readable(folder: Path) -> Iterator[Segment]:

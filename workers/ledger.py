@@ -27,9 +27,10 @@ from lockstep.engine.record import Kind, encode
 from lockstep.engine.strict_json import dumps
 from lockstep.workers.folder import JOURNALS, LOGS, SUMMARY, RunFolder
 from lockstep.workers.journal_file import DELAY_S, JournalFile, release, reserve, segment_name
-from lockstep.workers.journal_reading import past_of, segments
+from lockstep.workers.journal_reading import segments
 from lockstep.workers.loop import Loop
 from lockstep.workers.output_file import OutputFile
+from lockstep.workers.reading_back import Enough, ReadingBack
 from lockstep.workers.storage import Disk, Storage, failure, write_over
 from lockstep.workers.sync import InlineSyncer, Syncer, SyncProcess
 
@@ -158,7 +159,7 @@ class Ledger:
         file = _file(backend, storage, durability, segment_bytes_max, end.segment, end.offset)
         made = cls(folder, journal.frames[0].body, file, storage)
         made.run_id = journal.header.run_id
-        made._journal = JournalWriter.resumed(file, journal.header, end)
+        made._journal = JournalWriter.resumed(file, journal)
         made._output = OutputFile(backend.storage(folder.path), resumed=True)
         if end.torn_bytes:
             made.cut = f"{end.torn_bytes} bytes of a torn tail were cut ({end.why})"
@@ -201,6 +202,17 @@ class Ledger:
         line += b"\n"
         if not self._output.again(line):
             self._lines.append(line)
+
+    def cut_output(self) -> int:
+        """Remove the lines that the record does not lead to, once it was told; how many.
+
+        For runs that do not follow from their identity alone: lines that were shown and are not
+        recorded (``memory``, or ``async`` and the machine died) will never come again.
+
+        Raises:
+            OSError: the file cannot be cut.
+        """
+        return self._output.cut()
 
     def log(self, agent: str, log: actions.Log) -> None:
         """An agent's log line."""
@@ -249,15 +261,20 @@ class Ledger:
         self._write_kept()
         self._file.when_promised(partial(self._call, then))
 
-    def read_back(self) -> Past:
-        """The run so far, as its journal has it, a fork's past included. Errors as `reveal`."""
+    def read_back(self, enough: Enough | None = None) -> Past:
+        """The run so far, as its journal has it, a fork's past included; or the newest part of it.
+
+        Args:
+            enough: Says whether a part will do (`ReadingBack.newest`). None: the whole is needed.
+
+        Raises:
+            OSError, JournalError: as `reveal`.
+            JournalCorrupt, JournalVersion: the journal is not what was written.
+        """
         self._write_kept()
         self._file.flush()
-        reader = JournalReader.of(Scan(segments(self._storage, self._file.gathered)))
-        own = past_of(reader, self._folder.path)
-        if not self.shared.entries:
-            return own
-        return Past([*self.shared.entries, *own.entries], [*self.shared.kept, *own.kept])
+        journal = ReadingBack(self._folder.path, self._storage, self._file.gathered, self._journal)
+        return journal.newest(enough, self.shared)
 
     def close(self) -> None:
         """Write and sync what is left.

@@ -6,14 +6,14 @@ how often, and after which wait, is `lifecycle`'s to say.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from lockstep.engine import tag as tags
 from lockstep.engine.effects import Turn
 from lockstep.engine.errors import RunStopped
 from lockstep.engine.fleet import Recovery
-from lockstep.engine.past import Past, PastTurn
+from lockstep.engine.past import Life, Past, PastTurn
 from lockstep.engine.sequencer import Sequencer
 from lockstep.workers import lifecycle, view
 from lockstep.workers.catch_up import CatchUp
@@ -23,6 +23,7 @@ from lockstep.workers.lifecycle import Restarts
 from lockstep.workers.loop import Loop
 from lockstep.workers.overdue import Suspect
 from lockstep.workers.placement import Placement
+from lockstep.workers.reading_back import Enough
 from lockstep.workers.view import View
 
 # Of an agent whose run had not come to write anything down.
@@ -39,7 +40,7 @@ class AgentRecovery:
         board: Where an agent's state is shown.
         placement: Of the processes on cores.
         limits: Of the fleet.
-        read_back: Everything that was recorded so far.
+        read_back: What was recorded so far, as much of it as is enough (`Ledger.read_back`).
         receive: Takes in what an agent has published, by index.
         note: Tells the parent.
 
@@ -56,7 +57,7 @@ class AgentRecovery:
         board: View,
         placement: Placement,
         limits: Recovery,
-        read_back: Callable[[], Past],
+        read_back: Callable[..., Past],
         receive: Callable[[int], None],
         note: Callable[[str], None],
     ) -> None:
@@ -259,7 +260,9 @@ class AgentRecovery:
         due = [index for index in due if self._seats[index].life.state == lifecycle.BACKOFF]
         if not due:
             return
-        past = self._played if self._played is not None else self._read_back()
+        past = self._played
+        if past is None:
+            past = self._read_back(self._enough(due))
         for index in due:
             self._seats[index].life.on("timer")
             try:
@@ -271,18 +274,30 @@ class AgentRecovery:
             else:
                 self.restarts += 1
 
+    def _enough(self, due: list[int]) -> Enough | None:
+        """How much of the record these agents need: every turn that they repeat."""
+        firsts = {index: self._crew.first_turn(index, self._newest(index)) for index in due}
+        if not all(firsts.values()):
+            return None
+        return lambda past: all(past.reaches(index, first) for index, first in firsts.items())
+
+    def _newest(self, index: int) -> int:
+        """Number of the turn that the agent has begun last."""
+        return self._sequencer.world.roster[index].turn
+
     def _fork(self, index: int, past: Past) -> None:
         """A process for an agent that begins its way back.
 
         Raises:
             RunStopped: the kernel has no room for one more.
         """
-        seat, turns = self._seats[index], past.turns(index) or [BEGINNING]
+        seat, running = self._seats[index], False
+        turns: Sequence[PastTurn] = Life(past, index, past.count(index)) or [BEGINNING]
         if self._played is not None:
-            running, turns = False, [turn for turn in turns if turn.outcome is not None]
+            turns = Life(past, index, past.ended_count(index))
         else:
-            newest = self._sequencer.world.roster[index].turn
-            running = turns[-1].number == newest and index in self._sequencer.waits_for()
+            newest = self._newest(index)
+            running = len(turns) - 1 == newest and index in self._sequencer.waits_for()
         self._placement.together()  # A child inherits what the supervisor is bound to.
         first = self._crew.restart_agent(index, len(turns) - running)
         seat.catch_up = CatchUp(seat.name, turns, first, running, seat.newest)

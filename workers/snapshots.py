@@ -28,7 +28,9 @@ class Snapshots:
         self._fleet = fleet
         self._every = fleet.recovery.snapshot_turns
         self._stores: dict[int, Store] = {}
-        self._begun: dict[int, tuple[int, int]] = {}  # By agent: turn that had arrived, and first.
+        # By agent: turn that had arrived, and first.
+        self._asked: dict[int, tuple[int, int]] = {}
+        self._begun: dict[int, tuple[int, int]] = {}
 
     def prepare(self, indices: Iterable[int]) -> None:
         """Make room for the snapshots of these agents, if there are descriptors for all of them.
@@ -49,6 +51,8 @@ class Snapshots:
     def first_turn(self, index: int, arrived: int) -> int:
         """Number of the first turn that an agent's next process runs; 0: there is no snapshot.
 
+        It may be asked more than once: the process begins with `keeper`.
+
         Its last turn is repeated in any case, so that somebody sees that it is the same agent.
         Who died again without a turn in between begins with turn 0: perhaps it was the snapshot.
         The time after that it may be its turn again.
@@ -62,7 +66,7 @@ class Snapshots:
         first = 0 if newest is None else newest + 1
         if self._begun.get(index) == (arrived, first):
             first = 0
-        self._begun[index] = arrived, first
+        self._asked[index] = arrived, first
         return first
 
     def keeper(self, index: int, first: int) -> Keeper | None:
@@ -75,6 +79,8 @@ class Snapshots:
         store = self._stores.get(index)
         if store is None:
             return None
+        if index in self._asked:
+            self._begun[index] = self._asked.pop(index)
         return Keeper(store, self._every, first - 1 if first else None)
 
     def descriptors(self, index: int) -> list[int]:

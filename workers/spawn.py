@@ -167,6 +167,7 @@ def call(
 
     Raises:
         UsageError: the child refused, or was ended by one of the limits (which is named).
+        RunStopped: somebody else killed it.
         GivenUp: ``stop`` said so.
     """
     reading, writing = os.pipe()
@@ -193,6 +194,8 @@ def call(
         status = child.reap()
     if answer is None:
         raise UsageError(f"{name}: took longer than {deadline_s:g} s and was ended")
+    if not answer and status == -_KILL:
+        raise RunStopped(f"{name}: its process was killed by SIGKILL (by somebody, or for memory)")
     if not answer:
         raise UsageError(f"{name}: its process ended with status {status} "
                          f"(limit: {data_bytes_max >> 20} MiB)")  # fmt: skip

@@ -8,11 +8,10 @@ written.
 import re
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from lockstep.engine.errors import JournalCorrupt, JournalVersion
 from lockstep.engine.journal import format as fmt
+from lockstep.engine.journal.parts import MARK_FRAMES, End, Frame, Mark, Segment, Span
 from lockstep.engine.journal.recovery import Found, Rest, Verdict, Where, judge
 from lockstep.engine.version import JOURNAL_FORMAT, LOGIC_FLAGS
 
@@ -22,69 +21,35 @@ UNWRITTEN_BYTES_MIN = 16
 _KIND_FIELD = re.compile(rb"[\x01-\x04]\0\0\0")  # Of every frame header, at byte 12.
 
 
-class Segment(NamedTuple):
-    """One segment in memory.
-
-    Attributes:
-        where: Its name, for messages.
-        number: As its name says, from 0.
-        data: Its bytes.
-        last: Whether no segment follows it.
-    """
-
-    where: str
-    number: int
-    data: bytes
-    last: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame: its number, its place in its segment, kind and body, the segment's number."""
-
-    number: int
-    offset: int
-    kind: int
-    body: bytes
-    segment: int = 0
-
-
-class End(NamedTuple):
-    """Where the whole part of a journal ends, and what is behind it.
-
-    Attributes:
-        segment: Number of the last segment that counts.
-        offset: Bytes of it that count.
-        frames: How many there are in all.
-        link: ``previous`` of the next frame.
-        torn_bytes: Bytes that do not count.
-        drop: A segment after ``segment`` is one of which nothing counts.
-        why: Why they do not; empty: nothing is torn.
-    """
-
-    segment: int
-    offset: int
-    frames: int
-    link: bytes
-    torn_bytes: int = 0
-    drop: bool = False
-    why: str = ""
-
-
 class Scan:
     """Frames of segments, one after another; for each run of `frames` a new one.
 
     Attributes:
         header: Of the first segment; None before it was read.
         end: Where the whole part ends, so far.
+        marks: One for every `MARK_FRAMES` frames so far, from the first frame on.
+        entries: How many frames of history there were.
     """
 
-    def __init__(self, segments: Iterable[Segment]) -> None:
-        """Segments in order; one at a time is held."""
+    def __init__(self, segments: Iterable[Segment], span: Span | None = None) -> None:
+        """Frames of a journal.
+
+        Args:
+            segments: In order, from the first of the journal or of the span on; one at a time is
+                held.
+            span: Read this part only, and all of it.
+        """
         self._segments = segments
+        self._span = span
         self.header: fmt.SegmentHeader | None = None
         self.end = End(0, 0, 0, b"")
-        self._count = 0
+        self.marks: list[Mark] = []
+        self.entries = self._count = self._sequence = 0
+        if span is not None:
+            begin = span.begin
+            self.header = span.header
+            self.end = End(begin.segment, 0, begin.sequence, begin.link)
+            self.entries, self._count = begin.entries, begin.segment
 
     def frames(self) -> Iterator[Frame]:
         """Every whole frame.
@@ -99,6 +64,8 @@ class Scan:
                 return
         if self.header is None:
             raise JournalCorrupt("no journal segment")
+        if self._span is not None:
+            self._check_end(self._span.until)
 
     def _segment(self, segment: Segment) -> Iterator[Frame]:
         if segment.number != self._count:
@@ -110,9 +77,17 @@ class Scan:
             self.end = before._replace(torn_bytes=len(segment.data), drop=True, why=torn)
             return
         self._count += 1
-        data, offset = segment.data, fmt.SEGMENT_BYTES
+        self._sequence = self.end.frames
+        data, offset, stop = segment.data, fmt.SEGMENT_BYTES, len(segment.data)
+        if self._span is not None:
+            begin, until = self._span.begin, self._span.until
+            if segment.number == begin.segment:
+                offset = begin.offset
+                self.end = self.end._replace(frames=begin.frames)
+            if segment.number == until.segment:
+                stop = until.offset
         self.end = self.end._replace(segment=segment.number, offset=offset)
-        while offset < len(data):
+        while offset < stop:
             fault = self._fault(data, offset)
             if fault is not None:
                 why = self._torn(segment, offset, *fault)
@@ -123,10 +98,32 @@ class Scan:
             start = offset + fmt.FRAME_BYTES
             body = data[start : start + length]
             frame = Frame(self.end.frames, offset, kind, body, segment.number)
+            if frame.number % MARK_FRAMES == 0:
+                self.marks.append(self.here)
             offset = start + length + (-length % 8)
-            link = fmt.link(head, body)
-            self.end = End(segment.number, offset, self.end.frames + 1, link)
+            self.entries += kind == fmt.HISTORY
+            self.end = End(segment.number, offset, frame.number + 1, fmt.link(head, body))
             yield frame
+
+    @property
+    def here(self) -> Mark:
+        """Behind the last frame so far."""
+        end = self.end
+        return Mark(end.segment, self._sequence, end.offset, end.frames, self.entries, end.link)
+
+    def _check_end(self, until: Mark) -> None:
+        """The span was read: whether it ends where it must.
+
+        Raises:
+            JournalCorrupt: it does not.
+        """
+        found = (self.end.segment, self.end.offset, self.end.frames, self.end.link)
+        if found != (until.segment, until.offset, until.frames, until.link):
+            raise JournalCorrupt(
+                f"the journal was read up to byte {found[1]} of segment {found[0]}, frame "
+                f"{found[2]}, link {found[3].hex()[:16]}; written was byte {until.offset} of "
+                f"segment {until.segment}, frame {until.frames}, link {until.link.hex()[:16]}"
+            )
 
     def _begin(self, segment: Segment) -> str:
         """Check a segment's header; why nothing of the segment counts, or empty.
@@ -215,7 +212,7 @@ class Scan:
         """
         where = Where.EARLIER if not segment.last else Where.LAST if segment.number else Where.ONLY
         rest, follow = _rest(segment.data, offset, found)
-        if judge(found, where, rest).verdict is Verdict.CUT:
+        if self._span is None and judge(found, where, rest).verdict is Verdict.CUT:
             return f"{found.value}: {what}"
         raise self._corrupt(segment, offset, found, what, follow)
 
@@ -237,6 +234,7 @@ class JournalReader:
         header: Of the first segment.
         frames: Whole frames, checked.
         end: Where they end.
+        marks, here: As in `Scan`.
     """
 
     def __init__(self, data: bytes, where: str) -> None:
@@ -254,6 +252,7 @@ class JournalReader:
         self.frames = list(scan.frames())
         assert scan.header is not None
         self.header, self.end = scan.header, scan.end
+        self.marks, self.here = scan.marks, scan.here
 
     @property
     def torn_bytes(self) -> int:

@@ -1,10 +1,12 @@
 """Journal writer: frames into a sink, chained. It knows no file; the sink does."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from lockstep.engine.errors import JournalError
 from lockstep.engine.journal import format as fmt
-from lockstep.engine.journal.reader import End
+from lockstep.engine.journal.parts import MARK_FRAMES, Mark
+from lockstep.engine.journal.reader import JournalReader
 from lockstep.engine.version import JOURNAL_FORMAT, LOGIC_FLAGS
 
 
@@ -20,42 +22,53 @@ class JournalWriter:
 
     Attributes:
         frames: Of the run so far; they are numbered from 0.
+        entries: How many of them are history.
+        marks: One for every `MARK_FRAMES` frames, from the first frame on.
+        header: Of the run's first segment.
+        segment: Number of the segment that is written.
     """
 
     def __init__(self, sink: Sink, run_id: bytes) -> None:
         """Begin a run's first segment."""
-        self._begin(sink, fmt.SegmentHeader(JOURNAL_FORMAT, LOGIC_FLAGS, run_id, 0, 0))
-        self._previous = fmt.first_link(run_id)
-        self.frames = 0
-        sink.write(fmt.encode_segment(self._header))
+        header = fmt.SegmentHeader(JOURNAL_FORMAT, LOGIC_FLAGS, run_id, 0, 0)
+        first = Mark(0, 0, fmt.SEGMENT_BYTES, 0, 0, fmt.first_link(run_id))
+        self._begin(sink, header, first, [])
+        sink.write(fmt.encode_segment(header))
 
     @classmethod
-    def resumed(cls, sink: Sink, header: fmt.SegmentHeader, end: End) -> "JournalWriter":
+    def resumed(cls, sink: Sink, journal: JournalReader) -> "JournalWriter":
         """Go on where a journal ends.
 
         Args:
             sink: Behind its last whole frame.
-            header: Of its first segment: a run keeps its format and flags.
-            end: What the reader found.
+            journal: What was read of it: a run keeps its format and flags.
         """
         made = cls.__new__(cls)
-        made._begin(sink, header._replace(segment=end.segment))
-        made._previous, made.frames = end.link, end.frames
+        made._begin(sink, journal.header, journal.here, journal.marks)
         return made
 
-    def _begin(self, sink: Sink, header: fmt.SegmentHeader) -> None:
+    def _begin(
+        self, sink: Sink, header: fmt.SegmentHeader, here: Mark, marks: Sequence[Mark]
+    ) -> None:
         self._sink = sink
-        self._header = header
+        self.header = header
+        self.segment, self._sequence, self._offset = here.segment, here.sequence, here.offset
+        self.frames, self.entries, self._previous = here.frames, here.entries, here.link
+        self.marks = [*marks]
 
     @property
-    def segment(self) -> int:
-        """Number of the segment that is written."""
-        return self._header.segment
+    def here(self) -> Mark:
+        """Behind the last frame."""
+        return Mark(
+            self.segment, self._sequence, self._offset, self.frames, self.entries, self._previous
+        )
 
     def next_segment(self) -> None:
         """What the sink gets from now on is another segment: begin it."""
-        self._header = self._header._replace(segment=self.segment + 1, sequence=self.frames)
-        self._sink.write(fmt.encode_segment(self._header))
+        self.segment += 1
+        self._sequence, self._offset = self.frames, fmt.SEGMENT_BYTES
+        header = self.header._replace(segment=self.segment, sequence=self.frames)
+        self._sink.write(fmt.encode_segment(header))
 
     def append(self, kind: int, body: bytes) -> None:
         """Append one frame.
@@ -71,5 +84,9 @@ class JournalWriter:
             )
         frame, following = fmt.encode_frame(kind, body, self._previous)
         self._sink.write(frame)
+        if self.frames % MARK_FRAMES == 0:
+            self.marks.append(self.here)
         self._previous = following
+        self._offset += len(frame)
         self.frames += 1
+        self.entries += kind == fmt.HISTORY

@@ -167,3 +167,13 @@ def test_a_reader_that_leaves_early_is_no_error(done: Any) -> None:
     result = subprocess.run(["/bin/sh", "-c", script], cwd=place.path, env=place.env,
                             capture_output=True, text=True, check=False)  # fmt: skip
     assert (result.returncode, result.stderr) == (0, "") and result.stdout.count("\n") == 1
+
+
+def test_printing_without_end_ends_when_nobody_reads() -> None:
+    code = (
+        "from itertools import repeat; from lockstep.cli import journal, screen; "
+        "screen.open_streams(); journal._print(repeat('a record'))"
+    )
+    script = f'"{sys.executable}" -c "{code}" | head -n 1'
+    result = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=False)
+    assert (result.stdout, result.stderr) == ("a record\n", "")

@@ -36,6 +36,19 @@ def test_a_run_that_was_cut_off_ends_as_the_undisturbed_one(
     assert place.lockstep("verify", "run").code == 0
 
 
+def test_a_copy_of_the_output_can_be_asked_for_again(asked: Any, place: Any, cut: Any) -> None:
+    whole = asked[0].path / "runs" / "asks-1"
+    cut(whole, place.path / "run", 11)
+    copy = place.path / "copy.jsonl"
+    assert place.lockstep("resume", "run", "--output", "copy.jsonl").code == 0
+    assert copy.read_bytes() == (whole / OUTPUT).read_bytes()
+    copy.unlink()
+    assert place.lockstep("resume", "run", "--output", "copy.jsonl").code == 0  # It has ended.
+    assert copy.read_bytes() == (whole / OUTPUT).read_bytes()
+    refused = place.lockstep("resume", "run", "--output", "run/input.jsonl")
+    assert refused.code == 2 and "would replace what the run is made from" in refused.err
+
+
 def test_a_run_that_has_ended_is_not_touched(asked: Any) -> None:
     place, first = asked
     run = place.path / "runs" / "asks-1"

@@ -371,3 +371,21 @@ def test_a_turn_of_the_record_is_fed_with_what_the_sequencer_made_of_it() -> Non
     assert reason.startswith("record 0 (SUBSCRIBE")
     assert past.effect(0, 0) == Turn(0, 5, Outcome.PROTOCOL, reason, encode(Kind.SUBSCRIBE))
     assert Again(script).run()[-1] == "finished: "
+
+
+def test_an_event_behind_a_cut_is_met_though_nobody_runs_and_no_step_is_left() -> None:
+    feed = '[sources.feed]\nkind = "stdin"\nto = ["a"]'
+    script = Script("a", rest=feed)
+    script.start()
+    script.ends("a")
+    script.ends("a")
+    assert script.sequencer.waits_for() == []
+    script.comes(What.EVENT, 0, b"line")
+    past = Past(script.history(), script.kept())
+    step = place_of(past.entries[-1])[0]
+    assert step > 0
+    again = script.another(past.kept)
+    fleet = replace(again.sequencer.world.fleet, turns_max=1000)
+    replay = Replay(again.sequencer, past, changes=[(step, fleet)])
+    assert bodies(list(replay.run())) == past.entries
+    assert replay.running == [0]

@@ -12,14 +12,15 @@ import pytest
 import simulator
 from fleetmaker import PROMPT, make_fleet
 
+from lockstep.engine.again import rows_of
 from lockstep.engine.errors import JournalCorrupt
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.history import TICKET_PAYLOAD
-from lockstep.engine.past import Past
+from lockstep.engine.past import Earlier, Past
 from lockstep.engine.plan import FINISH_STATUS, Chunk, Ended, ModelPlan, Request, StepPlan
 from lockstep.engine.planner import ModelLimits, Planner
 from lockstep.engine.record import Kind, Outcome, decode, decode_at, encode
-from lockstep.engine.restore import restore
+from lockstep.engine.restore import Known, restore
 from lockstep.engine.restored import Again, Asked, Restored
 from lockstep.engine.stepper import Stepper
 from lockstep.engine.wire import RESULT_SLOT, FromEngine
@@ -388,3 +389,82 @@ def going_on(
                 assert planner.plan(step) == arguments[0]
         elif what == "commit" and step > last_step:
             planner.commit(arguments[0])
+
+
+# -- from the newest part of a record --------------------------------------------------------------
+
+
+def known_of(entries: list[bytes]) -> Known:
+    """What a supervisor knows: who waits for an answer, which slots were ever used."""
+    used: dict[tuple[int, int], None] = {}
+    ended: dict[int, None] = {}
+    for entry in entries:
+        if next(decode(entry)).kind == Kind.STEP:
+            for op, model, slot, ticket, _, _ in rows_of(entry):
+                if op == FromEngine.ADMIT:
+                    used[model, slot] = None
+                elif op == FromEngine.END:
+                    ended[ticket] = None
+    unanswered = tuple(t for t in told(entries, Kind.TICKET) if t not in ended)
+    return Known(unanswered, tuple(used))
+
+
+def from_parts(entries: list[bytes], fleet: Fleet) -> list[int]:
+    """Restore from the newest parts of a record, all lengths: those that were enough."""
+    whole = restore(Past(entries), fleet, slab_lost=False)
+    known, lengths = known_of(entries), []
+    for skipped in range(len(entries)):
+        part = Past(entries[skipped:], (), skipped)
+        try:
+            restored = restore(part, fleet, slab_lost=False, known=known)
+        except Earlier:
+            continue
+        assert restored == whole
+        lengths.append(len(part.entries))
+    return lengths
+
+
+def test_a_part_of_the_record_that_is_enough_gives_the_same_state() -> None:
+    shorter = 0
+    for seed in range(12):
+        stream = Stream(seed).run(60)
+        for cut in range(10, len(stream.entries), 23):
+            lengths = from_parts(stream.entries[:cut], stream.fleet)
+            if lengths:  # One that is enough stays so however much longer it is.
+                assert lengths == [*range(cut, lengths[-1] - 1, -1)]
+                shorter += lengths[-1] < cut - 5
+    assert shorter > 10
+
+
+@pytest.mark.parametrize("fleet_seed", range(0, 40, 2))
+def test_a_part_of_a_simulated_run_gives_the_same_state_or_is_too_short(fleet_seed: int) -> None:
+    run = simulator.simulate(fleet_seed, 1)
+    fleet, _ = make_fleet(fleet_seed)
+    for cut in range(1, len(run.entries), max(1, len(run.entries) // 5)):
+        entries = list(run.entries[:cut])
+        if fleet.schedule.order == "strict":
+            from_parts(entries, fleet)
+        else:
+            with pytest.raises(Earlier, match="the whole record is needed"):
+                restore(Past(entries, (), 1), fleet, slab_lost=False, known=known_of(entries))
+
+
+def test_what_must_be_computed_again_needs_the_whole_record() -> None:
+    stream = Stream(1).run(40)
+    part = Past(stream.entries, (), 0)
+    with pytest.raises(Earlier, match="the whole record is needed"):
+        restore(part, stream.fleet, known=known_of(stream.entries))
+    with pytest.raises(Earlier, match="the whole record is needed"):
+        restore(part, stream.fleet, slab_lost=False)
+
+
+def test_a_slot_or_a_ticket_that_a_part_does_not_show_makes_it_too_short() -> None:
+    stream = Stream(1).run(60)
+    part, known = Past(stream.entries, (), 0), known_of(stream.entries)
+    assert restore(part, stream.fleet, slab_lost=False, known=known)
+    for more in (
+        known._replace(used=(*known.used, (0, 99))),
+        known._replace(unanswered=(*known.unanswered, 1 << 20)),
+    ):
+        with pytest.raises(Earlier, match="1 slots and requests, or cancels, lie before"):
+            restore(part, stream.fleet, slab_lost=False, known=more)

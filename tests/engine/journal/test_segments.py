@@ -77,7 +77,7 @@ def test_a_journal_goes_on_where_it_ends(segments: Any) -> None:
             self.data += data
 
     sink = Memory()
-    writer = JournalWriter.resumed(sink, before.header, before.end)
+    writer = JournalWriter.resumed(sink, before)
     assert writer.frames == 4
     writer.append(*SECOND[1])
     assert whole[1].data[before.end.offset :] == sink.data

@@ -35,7 +35,7 @@ class Switchboard:
         fleet: That runs.
         board: Where states are shown.
         stalls: Hears what turns burn.
-        read_back: Everything that was recorded so far.
+        read_back: What was recorded so far, as much of it as is enough (`Ledger.read_back`).
         note: Tells the parent.
 
     Attributes:
@@ -53,7 +53,7 @@ class Switchboard:
         fleet: Fleet,
         board: View,
         stalls: Stalls,
-        read_back: Callable[[], Past],
+        read_back: Callable[..., Past],
         note: Callable[[str], None],
     ) -> None:
         self._crew, self._sequencer, self._loop = crew, sequencer, loop

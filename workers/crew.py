@@ -83,7 +83,7 @@ class Crew:
         self.rung = Rung(self._bell, self._arena.words(1, pair // 2 + RINGS_OFFSET))
         self.engine: spawn.Child | None = None
         self._kv_files = [slab_file.create(model.name) for model in fleet.models]
-        self._rehearsed = b""
+        self._rehearsed: list[bytes] = []
         self._specs: list[AgentSpec] = []
         self._guests: dict[int, Guest] = {}  # By group: what each process of it goes on with.
         self._snapshots = Snapshots(fleet)
@@ -108,7 +108,9 @@ class Crew:
                 )
             result.append(codes[key])
         if len(self._fleet.agents) >= REHEARSED_FROM:
-            self._rehearsed = compile_in_child(rehearsal.WASM, "the rehearsal", True, stop)
+            self._rehearsed = [
+                compile_in_child(part, "the rehearsal", True, stop) for part in rehearsal.PARTS
+            ]
         return result
 
     def start_inference(
@@ -190,8 +192,8 @@ class Crew:
             specs: By index.
         """
         self._specs = specs
-        if self._rehearsed:
-            rehearsal.rehearse(specs[0], self._rehearsed)
+        for part in self._rehearsed:
+            rehearsal.rehearse(specs[0], part)
         for spec in specs:
             group = self._fleet.agents[spec.index].group
             if group not in self._guests:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import wasmtime
 
 from lockstep.workers import rehearsal
@@ -39,8 +40,9 @@ def held() -> list[list[str]]:
     return [sorted(path.name for path in folder.iterdir()) for folder in folders]
 
 
-def test_the_guest_lives_through_all_turns_and_leaves() -> None:
-    code = compile_module(rehearsal.WASM)
+@pytest.mark.parametrize("part", rehearsal.PARTS, ids=["logs", "sends"])
+def test_the_guest_lives_through_all_turns_and_leaves(part: bytes) -> None:
+    code = compile_module(part)
     rehearsal.rehearse(spec(), code)  # What is loaded for the first time may stay open.
     before = held()
     assert rehearsal.rehearse(spec(), code) == (EXIT_LEFT, rehearsal.TURNS + 1)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from lockstep.engine import actions
 from lockstep.engine.outside import What
 from lockstep.workers import spawn
-from lockstep.workers.loop import Loop
+from lockstep.workers.loop import Loop, Timer
 from lockstep.workers.outside.commands import Command
 from lockstep.workers.outside.frames import Frames
 from lockstep.workers.outside.gate import Gate
@@ -39,6 +39,11 @@ class Tools:
             died: Called when the tools process ended before its time; reaping is up to it.
         """
         self._loop, self._gate = loop, gate
+        self._open: dict[int, None] = {}  # Calls that are not answered.
+        self._timer: Timer | None = None
+        self._cause = ""
+        # One of those that run must have its answer by then, its own time-out being one.
+        self._silence_s = max((each.timeout_s for each in commands), default=0.0) + END_S_MAX
         self._child: spawn.Child | None = None
         if not commands:
             return
@@ -58,10 +63,14 @@ class Tools:
     def call(self, action: actions.CallTool) -> None:
         """Start a command, or let it wait for its turn."""
         body = action.tool.to_bytes(4, "little") + action.payload
+        self._open[action.call] = None
+        if self._timer is None:
+            self._watch()
         self._frames.send(Say.CALL, action.call, body)
 
     def stop(self, action: actions.StopTool) -> None:
         """Kill a command. An answer that is on its way is the sequencer's to ignore."""
+        self._heard(action.call)
         self._frames.send(Say.STOP, action.call)
 
     def end(self) -> None:
@@ -70,6 +79,7 @@ class Tools:
         if child is None:
             return
         self._loop.forget(child.pidfd)
+        self._unwatch()
         self._frames.close()
         poll = select.poll()
         poll.register(child.pidfd, select.POLLIN)
@@ -84,6 +94,7 @@ class Tools:
 
     def _taken(self, what: int, call: int, body: bytes) -> None:
         if what == Say.ANSWER:
+            self._heard(call)
             flags = int.from_bytes(body[:4], "little")
             self._gate.bring(What.TOOL, call, body[4:], flags)
 
@@ -92,4 +103,27 @@ class Tools:
         child, self._child = self._child, None
         self._loop.forget(child.pidfd)
         self._frames.close()
-        self._died("the tools process", child)
+        self._unwatch()
+        self._died(f"the tools process{self._cause}", child)
+
+    def _heard(self, call: int) -> None:
+        """A call is over: what is left has all its time again."""
+        self._open.pop(call, None)
+        self._unwatch()
+        if self._open:
+            self._watch()
+
+    def _watch(self) -> None:
+        self._timer = self._loop.after(self._silence_s, self._silent)
+
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _silent(self) -> None:
+        """It keeps its commands to their time, and nobody keeps it: it is stopped, or hangs."""
+        self._timer = None
+        if self._child is not None:
+            self._cause = f", which had said nothing for {self._silence_s:g} s,"
+            self._child.kill()

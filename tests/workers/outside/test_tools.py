@@ -503,3 +503,40 @@ print(tools.pid)
 tools.end()
 """
     assert driven(code) == "0\n"
+
+
+SILENT = """
+import os, signal, sys
+from lockstep.engine.actions import CallTool
+from lockstep.workers.loop import Loop
+from lockstep.workers.outside import tools
+from lockstep.workers.outside.commands import Command
+from lockstep.workers.outside.gate import Gate
+tools.END_S_MAX = 0.3
+command = Command("cat", "/bin/cat", ("cat",), "/", {}, 0.2, 1000, 1000, 1)
+loop, came, gone = Loop(), [], []
+class Taker:
+    def outside(self, what, source, payload=b"", flags=0):
+        came.append(source)
+def died(name, child):
+    gone.append((name, child.reap()))
+made = tools.Tools(loop, Gate(Taker()), [command], died)
+made.call(CallTool(1, 0, 0, b"one"))
+while not came:
+    loop.turn()
+os.kill(made.pid, signal.SIGSTOP)
+made.call(CallTool(2, 0, 0, b"two"))
+while not gone:
+    loop.turn()
+print(came, *gone[0], sep="|")
+"""
+
+
+def test_a_tools_process_that_hangs_is_killed_and_named() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SILENT], capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, **ENVIRONMENT},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    name = "the tools process, which had said nothing for 0.5 s,"
+    assert done.stdout.strip() == f"[1]|{name}|-9"

@@ -144,12 +144,14 @@ catch_up.encode_wake = encode_wake
 
 NO_WAKES = """
 from lockstep.workers.catch_up import CatchUp
-wakes, ended = CatchUp.wakes, CatchUp.ended
-CatchUp.wakes = lambda self: b"" if os.path.exists(MARK) else wakes(self)
-def note_it(self, turn):
-    open(MARK + ".ended", "w").close()
-    return ended(self, turn)
-CatchUp.ended = note_it
+wakes = CatchUp.wakes
+def no_wakes(self):
+    if not os.path.exists(MARK):
+        return wakes(self)
+    if self.repeated:
+        open(MARK + ".ended", "w").close()  # Not before it was decided that it gets none.
+    return b""
+CatchUp.wakes = no_wakes
 """
 STARTS_LATER = """
 from lockstep.workers import crew

@@ -12,10 +12,13 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GAP_S = 0.1
 
 _next_s = 0.0  # No KeyboardInterrupt before this time of the monotonic clock.
+_over = False  # None at all any more.
 
 
 def listen() -> None:
     """Take the signals. One that is ignored (nohup, a shell's background job) stays ignored."""
+    global _over
+    _over = False
     signal.signal(signal.SIGALRM, _arrived)
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -28,12 +31,16 @@ def block() -> None:
     Ignored, not masked: a mask holds for one thread, and numpy may have started others; and an
     ending interpreter gives back the default of every handler but this one.
     """
+    global _over
+    _over = True  # First: an interrupt in the middle of this would leave half of them as they are.
     for number in (*STOPPING, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def _arrived(_number: int, _frame: object) -> None:
     global _next_s
+    if _over:
+        return
     early_s = _next_s - time.monotonic()
     if early_s > 0:
         signal.setitimer(signal.ITIMER_REAL, early_s)

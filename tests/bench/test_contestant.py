@@ -57,7 +57,7 @@ def test_nothing_is_left_when_a_contestant_is_closed(
         line.ask(turns=3)
         processes = [line.pid, *(c.pid for c in psutil.Process(line.pid).children())]
         names = {e.name for e in Path("/dev/shm").iterdir() if f"-{line.pid}-" in e.name}
-    assert len(processes) == 3 and names
+    assert len(processes) == 4 and names  # Supervisor, sync process, agents.
     assert [pid for pid in processes if psutil.pid_exists(pid)] == []
     assert [name for name in names if Path("/dev/shm", name).exists()] == []
     assert list(tmp_path.iterdir()) == []

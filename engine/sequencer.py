@@ -157,13 +157,9 @@ class Sequencer:
             As `go_live`.
         """
         self._fleet, self._schedule = fleet, fleet.schedule
-        self._floor = floor
         self._order.change(fleet, floor)
         self.world.change(fleet)
-        self._highest = max(self._highest, floor[0] + self._order.lookahead)
-        self._flush_steps(floor[0])
-        done, self.world.actions = self.world.actions, []
-        return done
+        return self._leave_behind(floor)
 
     def not_before(self, agent: int, tag: Tag) -> None:
         """The record shows that the agent's running turn takes effect at this tag or later."""
@@ -188,7 +184,12 @@ class Sequencer:
         """
         if live:
             self._order.go_live()
-        self._target, self._floor = orders.NEVER, floor
+        self._target = orders.NEVER
+        return self._leave_behind(floor)
+
+    def _leave_behind(self, floor: Tag) -> list[actions.Action]:
+        """What comes from now on comes at ``floor`` or later: the steps before it are closed."""
+        self._floor = floor
         # Outside events come behind these steps, too, although no grant covered them here.
         self._highest = max(self._highest, floor[0] + self._order.lookahead)
         self._flush_steps(floor[0])

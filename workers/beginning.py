@@ -15,8 +15,9 @@ from lockstep.engine.past import Past
 from lockstep.engine.sequencer import Sequencer
 from lockstep.workers import folder as folders
 from lockstep.workers import prepare
+from lockstep.workers.expectation import SINCE
 from lockstep.workers.folder import RunFolder
-from lockstep.workers.identity import check_identity, kept_records, read_journal
+from lockstep.workers.identity import check_identity, kept_records, read_journal, read_manifest
 from lockstep.workers.job import Job
 from lockstep.workers.ledger import Ledger
 from lockstep.workers.prepare import Prepared
@@ -100,7 +101,9 @@ class New:
         recorded = None
         if self._job.verify_of:
             run = Path(self._job.verify_of)
-            recorded = kept_records(read_journal(run), run)
+            journal = read_journal(run)
+            self._manifest = read_manifest(journal, run)
+            recorded = kept_records(journal, run)
         self._sequencer = Sequencer(prepared.fleet, prepared.items, recorded)
         return self._sequencer
 
@@ -117,21 +120,11 @@ class New:
             UsageError: it cannot be made or filled; nothing is left of it.
             Diverged, ModelRejected: it is not what is to be repeated.
         """
-        job = self._job
-        if job.verify_of:
-            for line in check_identity(Path(job.verify_of), identity, environment):
-                note(f"since the run: {line}")
-        wanted = Path(job.run_dir) if job.run_dir else None
-        folder = RunFolder.create(wanted, Path(job.base), prepared.fleet.name)
-        try:
-            ledger = fill(folder, prepared, identity, environment, job.durability)
-            folder.write_json(folders.BOARD, {"name": board})
-        except (OSError, JournalError) as error:
-            folder.remove()
-            raise UsageError(
-                f"{folder.path}: cannot fill the run folder: {error}; it was removed"
-            ) from None
-        return folder, ledger
+        run = self._job.verify_of
+        if run:
+            for line in check_identity(Path(run), self._manifest, identity, environment):
+                note(SINCE + line)
+        return make(self._job, prepared, identity, environment, board)
 
     def first(self) -> Iterable[actions.Action]:
         """As `Beginning`: everybody starts."""
@@ -139,14 +132,44 @@ class New:
         return self._sequencer.pump()
 
 
-def fill(
-    folder: RunFolder, prepared: Prepared, identity: Object, environment: Object, durability: str
-) -> Ledger:
-    """Write what a run is made from into its folder, and begin its ledger.
+def make(
+    job: Job,
+    prepared: Prepared,
+    identity: Object,
+    environment: Object,
+    board: str,
+    tell: Callable[[Ledger], None] = lambda _: None,
+) -> tuple[RunFolder, Ledger]:
+    """Make the folder of a run, with what it is made from, and begin its ledger.
+
+    Args:
+        job: Where, and how durable.
+        prepared: What it is made from.
+        identity: What it is.
+        environment: What it runs on.
+        board: Name of the board.
+        tell: Tells the ledger what was recorded before.
 
     Raises:
-        OSError, JournalError: the folder cannot be written.
+        UsageError: it cannot be made or filled; nothing is left of it.
     """
+    wanted = Path(job.run_dir) if job.run_dir else None
+    folder = RunFolder.create(wanted, Path(job.base), prepared.fleet.name)
+    try:
+        ledger = _fill(folder, prepared, identity, environment, job.durability)
+        tell(ledger)
+        folder.write_json(folders.BOARD, {"name": board})
+    except (OSError, JournalError) as error:
+        folder.remove()
+        raise UsageError(
+            f"{folder.path}: cannot fill the run folder: {error}; it was removed"
+        ) from None
+    return folder, ledger
+
+
+def _fill(
+    folder: RunFolder, prepared: Prepared, identity: Object, environment: Object, durability: str
+) -> Ledger:
     environment = {**environment, "durability": durability}
     folder.write(folders.FLEET, prepared.fleet_bytes)
     folder.write(folders.INPUT, prepared.input_bytes or b"")

@@ -17,8 +17,10 @@ from lockstep.engine.strict_json import loads
 from lockstep.workers.journal_reading import kept_records as kept_records
 from lockstep.workers.journal_reading import read_journal as read_journal
 
+Manifest = tuple[dict[str, Any], dict[str, Any]]  # Identity, environment.
 
-def read_manifest(journal: JournalReader, run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+
+def read_manifest(journal: JournalReader, run: Path) -> Manifest:
     """(identity, environment) as the journal holds them: checksummed, unlike manifest.json.
 
     Raises:
@@ -59,8 +61,16 @@ def _object(frame: Frame, kind: Kind, run: Path) -> dict[str, Any]:
     return value
 
 
-def check_identity(run: Path, identity: dict[str, Any], environment: dict[str, Any]) -> list[str]:
-    """Refuse to execute something else than the run that is to be verified.
+def check_identity(
+    run: Path, recorded: Manifest, identity: dict[str, Any], environment: dict[str, Any]
+) -> list[str]:
+    """Refuse to execute something else than what is recorded.
+
+    Args:
+        run: The folder, for messages.
+        recorded: As `read_manifest` gives it.
+        identity: Of what is to be executed.
+        environment: On what.
 
     Returns:
         What differs of the machine and the versions since: equal bits are not to be expected then.
@@ -69,7 +79,7 @@ def check_identity(run: Path, identity: dict[str, Any], environment: dict[str, A
         ModelRejected: a model's files changed since; both hashes are shown.
         Diverged: anything else of the identity differs; the first keys are named.
     """
-    expected, then = read_manifest(read_journal(run), run)
+    expected, then = recorded
     found = differences(expected, identity)
     if not found:
         return environment_differences(then, environment)

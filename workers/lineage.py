@@ -12,7 +12,7 @@ from typing import Any
 from lockstep.engine.errors import Diverged, JournalCorrupt, UsageError
 from lockstep.engine.journal import format as journal_format
 from lockstep.engine.past import Past
-from lockstep.workers.identity import kept_records, read_journal, read_manifest
+from lockstep.workers.identity import Manifest, kept_records, read_journal, read_manifest
 
 DEPTH_MAX = 100  # Forks of forks.
 FORK, PARENT = "fork", "parent"  # Keys of identity and environment.
@@ -24,12 +24,10 @@ class Cut:
 
     Attributes:
         step: The first with the changes.
-        entries: How many of the past were shared.
         changes: ``key=value`` of the fleet file (engine/changes.py).
     """
 
     step: int
-    entries: int
     changes: tuple[str, ...]
 
 
@@ -55,7 +53,12 @@ class Lineage:
     shared: Past
     cuts: tuple[Cut, ...]
 
-    def fork(self, at: int, changes: tuple[str, ...]) -> tuple["Past", dict[str, Any]]:
+    @property
+    def manifest(self) -> Manifest:
+        """Identity and environment."""
+        return self.identity, self.environment
+
+    def fork(self, at: int, changes: tuple[str, ...]) -> tuple[Past, dict[str, Any]]:
         """What a fork of this run shares, and what its identity says of it."""
         shared = self.past.before((at, 0))
         return shared, {
@@ -84,7 +87,7 @@ def read(run: Path, depth: int = 0) -> Lineage:
         return Lineage(run_id, identity, environment, environment, own, Past([]), ())
     if depth == DEPTH_MAX:
         raise UsageError(f"{run}: more than {DEPTH_MAX} forks of forks")
-    where = _parent(run, fork, environment)
+    where = parent_of(run, fork, environment)
     parent = read(where, depth + 1)
     if parent.run_id != fork["run_id"]:
         raise Diverged(
@@ -97,8 +100,8 @@ def read(run: Path, depth: int = 0) -> Lineage:
             f"{fork['entries']} that {run} was forked from"
         )
     past = Past([*shared.entries, *own.entries], [*shared.kept, *own.kept])
-    cut = Cut(fork["at"], fork["entries"], tuple(fork["changes"]))
-    cuts = (*(cut for cut in parent.cuts if cut.entries <= len(shared.entries)), cut)
+    before = [cut for cut in parent.cuts if cut.step <= fork["at"]]
+    cuts = (*before, Cut(fork["at"], tuple(fork["changes"])))
     return Lineage(run_id, identity, environment, parent.first, past, shared, cuts)
 
 
@@ -111,8 +114,13 @@ def hash_of(past: Past) -> str:
     return total.hexdigest()
 
 
-def _parent(run: Path, fork: Any, environment: dict[str, Any]) -> Path:
+def parent_of(run: Path, fork: Any, environment: dict[str, Any]) -> Path:
     """Where the parent's run folder lies.
+
+    Args:
+        run: Folder of the fork.
+        fork: What its identity says of it.
+        environment: Its own.
 
     Raises:
         JournalCorrupt: what the record says of the fork cannot be read.
@@ -120,9 +128,8 @@ def _parent(run: Path, fork: Any, environment: dict[str, Any]) -> Path:
     """
     kinds = {"run_id": str, "at": int, "entries": int, "past": str, "changes": list}
     where = environment.get(PARENT)
-    good = isinstance(fork, dict)
     if (
-        not good
+        not isinstance(fork, dict)
         or not isinstance(where, str)
         or not all(isinstance(fork.get(key), kind) for key, kind in kinds.items())
     ):

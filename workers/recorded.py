@@ -106,9 +106,7 @@ class Recorded:
         fork = self.identity.get(lineage.FORK)
         if fork is None:
             return {}
-        # `lineage.read` has found it in one of two places.
-        named = Path(str(self.environment[lineage.PARENT]))
-        past = named if named.is_dir() else self.path.parent / named.name
+        past = lineage.parent_of(self.path, fork, self.environment)
         changes = tuple(fork["changes"])
         return {"mode": "fork", "past": str(past), "at": fork["at"], "changes": changes}
 

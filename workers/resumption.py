@@ -7,11 +7,12 @@ there on the run is live; of one that is only played again, it is the end.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from lockstep.engine import actions
 from lockstep.engine.changes import change
-from lockstep.engine.errors import JournalError, UsageError
+from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.history import Entry
 from lockstep.engine.outside import Outside
@@ -22,7 +23,8 @@ from lockstep.engine.tag import Tag
 from lockstep.engine.trace import Trace
 from lockstep.workers import folder as folders
 from lockstep.workers import lineage, prepare
-from lockstep.workers.beginning import Beginning, New, Note, Object, fill, write_manifest
+from lockstep.workers.beginning import Beginning, New, Note, Object, make, write_manifest
+from lockstep.workers.expectation import SINCE
 from lockstep.workers.folder import RunFolder
 from lockstep.workers.identity import check_identity
 from lockstep.workers.job import Job
@@ -159,7 +161,7 @@ class Resumed(_WithPast):
             Diverged, ModelRejected: what is on disk is not what was run.
         """
         identity = self._as_recorded(identity)
-        for line in check_identity(self._run, identity, environment):
+        for line in check_identity(self._run, self._lineage.manifest, identity, environment):
             note(f"since the run began: {line}")
         most = prepared.fleet.recovery.segment_bytes_max
         ledger = Ledger.resume(self._folder, self._job.durability, most)
@@ -207,10 +209,12 @@ class Forked(_WithPast):
         prepared = super().prepare()
         shared, self._fork = self._lineage.fork(job.at, job.changes)
         if job.verify_of:  # What was kept for later is known, too.
-            shared = Past(shared.entries, lineage.read(Path(job.verify_of)).past.kept)
+            self._repeated = lineage.read(Path(job.verify_of))
+            shared = Past(shared.entries, self._repeated.past.kept)
         self.past = shared
-        fleet, _ = change(prepared.fleet, job.changes)
-        self._changes = [(step, each) for step, each in self._changes if step < job.at]
+        # What forks of the past changed behind this cut is no part of it.
+        self._changes = [(step, each) for step, each in self._changes if step <= job.at]
+        fleet, _ = change(self._changes[-1][1] if self._changes else self._born, job.changes)
         self._changes.append((job.at, fleet))
         return replace(prepared, fleet=fleet)
 
@@ -222,31 +226,25 @@ class Forked(_WithPast):
         Raises:
             UsageError: it cannot be made or filled; nothing is left of it.
         """
-        job = self._job
-        wanted = Path(job.run_dir) if job.run_dir else None
+        run = self._job.verify_of
         identity = {**identity, lineage.FORK: self._fork}
-        if job.verify_of:
-            for line in check_identity(Path(job.verify_of), identity, environment):
-                note(f"since the run: {line}")
+        if run:
+            manifest = self._repeated.manifest
+            for line in check_identity(Path(run), manifest, identity, environment):
+                note(SINCE + line)
         environment = {
             **environment,
             "seed": self._born.seed,
             "folder": self._lineage.first.get("folder", ""),
             lineage.PARENT: str(self._run.resolve()),
         }
-        folder = RunFolder.create(wanted, Path(job.base), prepared.fleet.name)
-        try:
-            ledger = fill(folder, prepared, identity, environment, job.durability)
+
+        def tell(ledger: Ledger) -> None:
             assert self.past is not None
             ledger.shared = self.past
             self._tell(ledger, prepared.fleet)
-            folder.write_json(folders.BOARD, {"name": board})
-        except (OSError, JournalError) as error:
-            folder.remove()
-            raise UsageError(
-                f"{folder.path}: cannot fill the run folder: {error}; it was removed"
-            ) from None
-        return folder, ledger
+
+        return make(self._job, prepared, identity, environment, board, tell)
 
 
 class Played(_WithPast):
@@ -303,9 +301,6 @@ class Played(_WithPast):
             Diverged: what is on disk is not what was run.
         """
         identity = self._as_recorded(identity)
-        check_identity(self._run, identity, environment)
-        folder = RunFolder.create(Path(self._job.run_dir), Path(self._job.base), "")
-        ledger = fill(folder, prepared, identity, environment, "memory")
-        self._tell(ledger, prepared.fleet)
-        folder.write_json(folders.BOARD, {"name": board})
-        return folder, ledger
+        check_identity(self._run, self._lineage.manifest, identity, environment)
+        tell = partial(self._tell, fleet=prepared.fleet)
+        return make(self._job, prepared, identity, environment, board, tell)

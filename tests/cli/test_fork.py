@@ -49,6 +49,16 @@ def test_a_fork_is_verified_replayed_and_forked_as_any_run(forked: Any) -> None:
     assert place.lockstep("verify", "fork2").code == 0
 
 
+def test_a_fork_before_the_cut_of_its_parent_knows_nothing_of_it(asked: Any, forked: Any) -> None:
+    place, _ = forked
+    earlier = place.lockstep("fork", "fork", "--at", "2", "--run-dir", "earlier", "--json")
+    assert earlier.code == 0, earlier.err
+    assert earlier.json["digest_text"] == asked[1].json["digest_text"]
+    for verb in ("replay", "verify"):
+        again = place.lockstep(verb, "earlier", "--json")
+        assert (again.code, again.json.get("digest")) == (0, earlier.json["digest"]), again.err
+
+
 def test_a_fork_of_a_run_in_arrival_order_is_verified_with_what_it_kept(asked: Any) -> None:
     place, _ = asked
     first = place.lockstep(

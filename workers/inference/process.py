@@ -1,62 +1,33 @@
 """Body of the inference process: drain tickets, run the step that may run, report it.
 
 It decides nothing: the stepper and planner of engine/ say which step runs and what is in it, the
-decoder executes, the sampler draws by name. Sessions are created here, after the fork.
+decoder executes, the desk draws tokens by name. Sessions are created here, after the fork.
 """
 
 import json
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from io import FileIO
 from typing import Any
 
 import numpy as np
 
-from lockstep.engine import keyed
-from lockstep.engine.errors import EXIT_OK, LockstepError, RequestRejected
-from lockstep.engine.plan import FINISH_STATUS, GOOD_FINISHES, Ended, Request, StepPlan
+from lockstep.engine.errors import EXIT_OK, LockstepError
+from lockstep.engine.plan import Ended, Request, StepPlan
 from lockstep.engine.planner import ModelLimits, Planner
-from lockstep.engine.record import (
-    FLAG_ERROR,
-    FLAG_RAW,
-    HEADER_BYTES,
-    Kind,
-    Record,
-    aligned,
-    decode,
-    decode_at,
-    encode,
-)
+from lockstep.engine.record import Record, decode, decode_at
 from lockstep.engine.restored import ACTIVE, Asked, Restored
-from lockstep.engine.settings import nearest
 from lockstep.engine.stepper import Stepper
 from lockstep.engine.wire import RESULT_SLOT, FromEngine, ToEngine
 from lockstep.shm import BoardSlot
+from lockstep.workers.inference.desk import Desk
 from lockstep.workers.inference.loaded import LoadedModel, load_all
 from lockstep.workers.inference.relive import relive
-from lockstep.workers.inference.request import InferRequest, parse_infer, tokens_out
-from lockstep.workers.inference.result import encode_failure, encode_result
-from lockstep.workers.inference.sampler import choose, finite
 from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.links import EngineEnd
 
 _Row = tuple[int, int, int, int, int, int]  # Fields of RESULT_SLOT.
-
-
-@dataclass(slots=True)
-class _Open:
-    """A ticket that is not answered yet."""
-
-    agent: int
-    ordinal: int
-    record: Record
-    request: InferRequest
-    model: int
-    prompt_tokens: int
-    cached: int = 0
-    tokens: list[int] = field(default_factory=list)
 
 
 def inference_main(
@@ -105,11 +76,6 @@ def _say(pipe: FileIO, value: dict[str, Any]) -> None:
     pipe.write(json.dumps(value).encode() + b"\n")
 
 
-def sampling_key(seed: int, agent: str) -> bytes:
-    """Key of an agent's draws: its name, never a ticket or a row (rule 14)."""
-    return keyed.key(seed, "sampling", agent)
-
-
 class Server:
     """Tickets in, step reports out."""
 
@@ -121,7 +87,6 @@ class Server:
         board: BoardSlot | None,
     ) -> None:
         limits = [ModelLimits(m.rows_max, m.prefill_tokens_per_step, m.period) for m in spec.models]
-        self._spec = spec
         self._models = models
         self._end = end
         self._board = board
@@ -129,11 +94,8 @@ class Server:
         self._arrival = spec.order == "arrival"
         lookahead = 0 if self._arrival else spec.lookahead
         self._stepper = Stepper(self._planner, lookahead, self._arrival and not spec.repeats)
-        self._names = [model.name for model in spec.models]
-        self._keys: dict[tuple[int, int], bytes] = {}  # By seed and agent.
-        self._open: dict[int, _Open] = {}
+        self._desk = Desk(spec, models)
         self._records: deque[Record] = deque()  # INFERs whose slots have not been read yet.
-        self._tokens = spec.tokens
         self._stopped = False
 
     def serve(self) -> None:
@@ -180,62 +142,19 @@ class Server:
             Diverged: what is computed again is not what was recorded.
         """
         requests = {asked.ticket: self._again(asked) for asked in past.asked}
-        relive(past.again, requests, [m.decoder for m in self._models], self._choose_past, note)
+        decoders = [model.decoder for model in self._models]
+        relive(past.again, requests, decoders, self._desk.draw_again, note)
         self._stepper.restore(past, requests)
-        served = dict.fromkeys([*past.queued, *past.offered])
-        for kept in past.kept:
-            if kept.ended == ACTIVE:
-                served[kept.ticket] = None
-                open_ = self._open[kept.ticket]
-                open_.tokens, open_.cached = list(kept.tokens), kept.hit
-        self._open = {ticket: self._open[ticket] for ticket in served}
+        active = [kept for kept in past.kept if kept.ended == ACTIVE]
+        self._desk.go_on([*past.queued, *past.offered], active)
 
     def _again(self, asked: Asked) -> Request:
         record, _ = decode_at(asked.record, 0)
-        return self._request(record, asked.ticket, asked.agent, asked.due, asked.ordinal)
+        return self._desk.take(record, asked.ticket, asked.agent, asked.due, asked.ordinal)
 
     def _offer(self, ticket: int, agent: int, due: int, ordinal: int) -> None:
         record = self._records.popleft()
-        self._stepper.offer(self._request(record, ticket, agent, due, ordinal))
-
-    def _request(
-        self, record: Record, ticket: int, agent: int, due: int, ordinal: int
-    ) -> Request:  # fmt: skip
-        """The request in a record, open from now on; what cannot be served says so."""
-        refusal, prompt, model = "", [], record.peer
-        request = InferRequest(raw=bool(record.flags & FLAG_RAW))
-        wanted = 1
-        try:
-            request = parse_infer(record.payload, request.raw)
-            model = self._model(request, record)
-            loaded = self._models[model]
-            prompt = loaded.text.prompt_ids(request)
-            wanted = tokens_out(request, len(prompt), loaded.tokens_max)
-        except RequestRejected as error:
-            refusal = str(error)
-        self._open[ticket] = _Open(agent, ordinal, record, request, model, len(prompt))
-        conversation = request.conversation
-        named = f"item {record.item}" if conversation is None else f"named {conversation}"
-        return Request(
-            ticket=ticket,
-            due=due,
-            model=model,
-            conversation=(agent, named),
-            prompt=tuple(prompt),
-            tokens_out_max=wanted,
-            stop=self._models[model].stop,
-            priority=request.priority,
-            timeout_steps=request.timeout_steps,
-            refusal=refusal,
-        )
-
-    def _model(self, request: InferRequest, record: Record) -> int:
-        if request.model is None:
-            return record.peer
-        if request.model not in self._names:
-            hint = nearest(request.model, self._names)
-            raise RequestRejected(f"model: {request.model!r} is not in the fleet{hint}")
-        return self._names.index(request.model)
+        self._stepper.offer(self._desk.take(record, ticket, agent, due, ordinal))
 
     def _execute(self, plan: StepPlan) -> tuple[list[_Row], dict[int, int | None]]:
         """Run a plan: the step's slots, and ticket -> token (None: not finite)."""
@@ -247,7 +166,7 @@ class Server:
             m = part.model
             rows += [(FromEngine.EVICT, m, slot, 0, 0, 0) for slot in part.evicted]
             for admission in part.admitted:
-                self._open[admission.ticket].cached = admission.hit
+                self._desk.admitted(admission.ticket, admission.hit)
                 rows.append((FromEngine.ADMIT, m, admission.slot, admission.ticket,
                              admission.hit, 0))  # fmt: skip
             where: dict[int, tuple[int, int]] = {}
@@ -260,95 +179,24 @@ class Server:
             if not part.chunks and not part.decodes:
                 continue
             for ticket, logits in self._models[m].decoder.run(part):
-                token = self._sample(ticket, logits)
+                token = self._desk.draw(ticket, logits)
                 sampled[ticket] = token
                 slot, position = where[ticket]
                 if token is not None:
                     rows.append((FromEngine.TOKEN, m, slot, ticket, token, position))
         return rows, sampled
 
-    def _sample(self, ticket: int, logits: Any) -> int | None:
-        tokens = self._open[ticket].tokens
-        token = self._choose(self._spec.seed, ticket, logits, len(tokens))
-        if token is not None:
-            tokens.append(token)
-            self._tokens += 1
-        return token
-
-    def _choose_past(self, step: int, ticket: int, logits: Any, place: int) -> int | None:
-        """As `_choose`, with the seed that the step had."""
-        seeds = [seed for before, seed in self._spec.past_seeds if step < before]
-        return self._choose((*seeds, self._spec.seed)[0], ticket, logits, place)
-
-    def _choose(self, seed: int, ticket: int, logits: Any, place: int) -> int | None:
-        """The ``place``-th token of a request; None: the logits are not finite."""
-        if not finite(logits):
-            return None
-        open_ = self._open[ticket]
-        request = open_.request
-        uniform = 0.0
-        if request.temperature > 0:
-            key = self._key(seed if request.seed is None else request.seed, open_.agent)
-            # Attempt and sample are 0 until retries and n > 1 exist (rule 14).
-            uniform = keyed.uniform(key, open_.ordinal, 0, 0, place)
-        return choose(logits, request.temperature, uniform)
-
-    def _key(self, seed: int, agent: int) -> bytes:
-        key = self._keys.get((seed, agent))
-        if key is None:
-            key = sampling_key(seed, self._spec.agent_names[agent])
-            if seed == self._spec.seed:  # Others come from requests: there may be any number.
-                self._keys[seed, agent] = key
-        return key
-
     def _finish(self, step: int, ended: Sequence[Ended], rows: list[_Row]) -> bytes:
         """END slots and the records of the answers."""
         records = []
         for end in ended:
-            open_ = self._open.pop(end.ticket)
-            reason, record = self._answer(step, end, open_)
-            status = FINISH_STATUS[reason]
-            rows.append((FromEngine.END, 0, 0, end.ticket, status, open_.prompt_tokens))
+            status, prompt_tokens, record = self._desk.answer(step, end)
+            rows.append((FromEngine.END, 0, 0, end.ticket, status, prompt_tokens))
             records.append(record)
         return b"".join(records)
-
-    def _answer(self, step: int, end: Ended, open_: _Open) -> tuple[str, bytes]:
-        """How the request ended, and its answer as the guest reads it."""
-        raw = open_.request.raw
-        kind = Kind.CANCELLED if end.reason == "cancelled" else Kind.RESULT
-        good = end.reason in GOOD_FINISHES
-        if good:
-            spoken = open_.tokens[:-1] if end.reason == "stop" else open_.tokens
-            payload = encode_result(
-                raw,
-                text=self._models[open_.model].text.decode(spoken),
-                token_ids=open_.tokens,
-                finish_reason=end.reason,
-                tokens_in=open_.prompt_tokens,
-                tokens_cached=open_.cached,
-                ticket=end.ticket,
-                step=step,
-            )
-            if aligned(HEADER_BYTES + len(payload)) > self._spec.record_bytes_max:
-                good = False
-                end = Ended(
-                    end.ticket,
-                    "refused",
-                    f"the answer has {len(payload)} bytes, [fleet] record_bytes_max allows "
-                    f"{self._spec.record_bytes_max - HEADER_BYTES}",
-                )
-        if not good:
-            payload = encode_failure(
-                raw, finish_reason=end.reason, error=end.text, ticket=end.ticket, step=step
-            )
-        flags = (FLAG_RAW if raw else 0) | (0 if good else FLAG_ERROR)
-        record = open_.record
-        answer = encode(
-            kind, payload, flags=flags, id=record.id, item=record.item, peer=open_.model
-        )
-        return end.reason, answer
 
     def _show(self, step: int) -> None:
         if self._board is not None:
             rows, waiting = self._planner.load()
-            self._board.update(step=step, rows=rows, tickets_waiting=waiting, tokens=self._tokens)
+            tokens = self._desk.tokens
+            self._board.update(step=step, rows=rows, tickets_waiting=waiting, tokens=tokens)

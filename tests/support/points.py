@@ -21,7 +21,7 @@ from killing import SUPERVISOR, Killer
 from lockstep.engine.record import HEADER, Kind, aligned
 from lockstep.shm import doorbell, slots
 from lockstep.shm.ring import RingWriter
-from lockstep.shm.side import Side
+from lockstep.shm.side import Producer, Side
 from lockstep.shm.walk import PREFIX
 from lockstep.workers import (
     crew,
@@ -66,6 +66,7 @@ INFERENCE_POINTS = (
 SUPERVISOR_POINTS = (
     "supervisor: an agent was forked",
     "supervisor: turns taken",
+    "supervisor: reports copied, ring's tail not moved",
     "supervisor: step reports taken",
     "supervisor: before a journal write",
     "supervisor: half of a journal write done",
@@ -243,12 +244,15 @@ def _in_rings(killer: Killer) -> None:
         return lambda *_: killer.passing(point)
 
     def watch(side: Side, *_: Any) -> None:
-        of_ring: dict[str, Moving] = {
+        written: dict[str, Moving] = {
             "ring to the supervisor": partial(_records_published, killer, side),
-            "ring from the supervisor": passing("agent: events taken, ring's tail not moved"),
             "result ring": passing("inference: slots copied, ring's head not moved"),
         }
-        moving = of_ring.get(side.label)
+        read: dict[str, Moving] = {
+            "ring from the supervisor": passing("agent: events taken, ring's tail not moved"),
+            "result ring": passing("supervisor: reports copied, ring's tail not moved"),
+        }
+        moving = (written if isinstance(side, Producer) else read).get(side.label)
         if moving is not None:
             cursor: Any = side.own
             cursor.word = Word(cursor.word, moving)

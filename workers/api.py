@@ -154,6 +154,7 @@ def resume(
         Interrupted: as in `run`.
     """
     past = _recorded(run)
+    past.check_models(models)
     if output is not None:
         folders.check_output(Path(output), [past.path / folders.FLEET, past.path / folders.INPUT])
     booked = past.booked()

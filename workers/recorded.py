@@ -178,6 +178,14 @@ class Recorded:
                 f"{self.environment['fleet_sha256']}, and it says something else"
             )
 
+    def check_models(self, models: dict[str, str] | None) -> None:
+        """Raise UsageError for a name that none of the run's models has."""
+        known = self.environment["models"]
+        for name in models or {}:
+            if name not in known:
+                names = ", ".join(known) or "none"
+                raise UsageError(f"model {name!r} is not in the fleet, only: {names}")
+
     def job(self, base: Path, models: dict[str, str] | None = None, **more: Any) -> Job:
         """What the run was made from, as a job.
 

@@ -46,6 +46,8 @@ def select(
     stop: Place = tag_of(last, "--to") if last is not None else (2**62, inf)
     if last is not None and "." not in last:
         stop = (stop[0], inf)
+    if stop < start:
+        raise UsageError(f"--from {first} is behind --to {last}: there is nothing between them")
     wanted = [_kind(kind) for kind in kinds]
     return _select(run, start, stop, agent, wanted)
 

@@ -140,6 +140,8 @@ def test_show_selects_by_tag_agent_and_kind(done: Any) -> None:
     assert not [line for line in emits if line[0] == "TURN"]
     wrong = place.lockstep("journal", "show", "runs/small-1", "--agent", "ecoh")
     assert wrong.code == 2 and "no agent 'ecoh'; did you mean 'echo'?" in wrong.err
+    wrong = place.lockstep("journal", "show", "runs/small-1", "--from", "3", "--to", "2")
+    assert wrong.code == 2 and "--from 3 is behind --to 2" in wrong.err
 
 
 def test_what_agents_wrote_cannot_reach_the_terminal(place: Any) -> None:

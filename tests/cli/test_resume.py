@@ -58,6 +58,8 @@ def test_a_run_that_has_ended_is_not_touched(asked: Any) -> None:
     assert "the run has come to its end; nothing was touched" in result.err
     assert result.json["digest"] == first.json["digest"] and result.json["restarts"] == 0
     assert _files(run) == before
+    wrong = place.lockstep("resume", "runs/asks-1", "--model", "defualt=/nowhere")
+    assert wrong.code == 2 and "model 'defualt' is not in the fleet, only: default" in wrong.err
 
 
 def test_a_run_that_ended_with_failures_keeps_its_exit_code(place: Any) -> None:

@@ -140,6 +140,14 @@ def test_a_disk_that_takes_no_more_stops_it_and_it_goes_on(here: Any, server: Se
     assert 0 < int(wanted.removeprefix("bytes=").removesuffix("-")) <= 300_000
 
 
+def test_a_server_that_falls_silent_is_asked_for_the_rest(here: Any, server: Server) -> None:
+    server.faults = [Fault("hang", 1000, WEIGHTS)]
+    patient = replace(here, env={**here.env, "HF_HUB_DOWNLOAD_TIMEOUT": "1"})
+    result = patient.lockstep("model", "pull", "acme/tiny")
+    assert result.code == 0, result.err
+    assert server.gets(WEIGHTS) == ["", "bytes=1000-"]
+
+
 def refused(here: Any, *args: str, **env: str) -> str:
     """The one line of a refusal; nothing was made."""
     before = here.names()

@@ -25,6 +25,11 @@ SUPPORT = (
 TEMPLATES = "additional_chat_templates"  # A folder of *.jinja, beside the tokenizer.
 ONNX = ".onnx"
 DATA = re.compile(r"(?P<graph>.+\.onnx)[._]data(?:[._]?\d+)?")  # As the exporters name weights.
+# Not even if a graph calls them its weights.
+NEVER = (
+    *(".py", ".pyc", ".sh", ".so", ".dll", ".exe", ".js"),
+    *(".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib"),
+)
 SHOWN_MAX = 24  # Variants in one message.
 SIZE_MAX = 1 << 50
 
@@ -95,10 +100,10 @@ def safe(path: str) -> bool:
 
 
 def beside(graph: str, name: str) -> str | None:
-    """The repository's path of a file that an ONNX file names; None: it leads elsewhere."""
+    """The repository's path of weights that an ONNX file names; None: it leads elsewhere."""
     parts = [part for part in name.split("/") if part != "."]
     path = "/".join([*PurePosixPath(graph).parent.parts, *parts])
-    return path if safe(path) else None
+    return path if safe(path) and not path.lower().endswith(NEVER) else None
 
 
 def _genai(folder: str, files: dict[str, RemoteFile]) -> Variant:

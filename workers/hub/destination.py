@@ -139,8 +139,12 @@ class Destination:
             _sync(folder)
         receipt.write(self.root / RECEIPT, self.staging / NEXT)
         _sync(self.root)
-        self.close()
-        shutil.rmtree(self.staging)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove what a pull that is done has left."""
+        if self.staging.exists():
+            shutil.rmtree(self.staging)
 
 
 def _sync(folder: Path) -> None:

@@ -88,7 +88,9 @@ def pull(
         destination.expect(plan)
         work = _Work(hub, listing, destination, listen or _unheard)
         if destination.done:
-            return Pulled(root, work.compare(destination.done), 0)
+            receipt = work.compare(destination.done)
+            destination.sweep()
+            return Pulled(root, receipt, 0)
         return work.bring(plan, variant)
 
 
@@ -252,8 +254,8 @@ class _Work:
             file = self.listing.files.get(inside) if inside else None
             if file is None:
                 raise PullStopped(
-                    f"{graph.path} names its weights {name!r}, which the repository has not: it "
-                    f"cannot be loaded"
+                    f"{graph.path} names its weights {name!r}: the repository has no such file "
+                    f"of weights, so it cannot be loaded"
                 )
             if file not in files and file not in found:
                 found.append(file)

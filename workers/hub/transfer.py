@@ -49,8 +49,7 @@ class Part:
 
     def _reset(self) -> None:
         self.size = 0
-        self._sha256 = hashlib.sha256()
-        self._blob = hashlib.sha1(b"blob %d\0" % self.file.size, usedforsecurity=False)
+        self._digests = _Digests(self.file)
 
     def recall(self, told: Told) -> None:
         """Hash what is there. More than the file can have is thrown away."""
@@ -89,8 +88,7 @@ class Part:
         self._hash(chunk)
 
     def _hash(self, chunk: bytes) -> None:
-        self._sha256.update(chunk)
-        self._blob.update(chunk)
+        self._digests.update(chunk)
         self.size += len(chunk)
 
     def prove(self) -> str:
@@ -102,17 +100,41 @@ class Part:
         Raises:
             PullStopped: it has other bytes; they are thrown away.
         """
-        sha256 = self._sha256.hexdigest()
-        large = self.file.digest.startswith(SHA256)
-        found = f"{SHA256}{sha256}" if large else f"{GIT}{self._blob.hexdigest()}"
-        if found != self.file.digest:
+        digests = self._digests
+        if digests.found != self.file.digest:
             self.clear()
             raise PullStopped(
-                f"{self.file.path}: its {self.file.size} bytes have {found}, expected "
+                f"{self.file.path}: its {self.file.size} bytes have {digests.found}, expected "
                 f"{self.file.digest} as the hub says; they were thrown away"
             )
         os.fsync(self._handle.fileno())
-        return sha256
+        return digests.sha256
+
+
+class _Digests:
+    """Of a file that passes by: its sha256, and what the hub calls it."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self._sha256 = hashlib.sha256()
+        self._blob = None
+        if file.digest.startswith(GIT):
+            self._blob = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+
+    def update(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+        self._sha256.update(chunk)
+        if self._blob:
+            self._blob.update(chunk)
+
+    @property
+    def sha256(self) -> str:
+        """Of what passed, in hex."""
+        return self._sha256.hexdigest()
+
+    @property
+    def found(self) -> str:
+        """The digest to compare with the hub's."""
+        return f"{GIT}{self._blob.hexdigest()}" if self._blob else f"{SHA256}{self.sha256}"
 
 
 def fetch(
@@ -153,14 +175,10 @@ def _once(part: Part, read: Reader, told: Told) -> None:
 
 def proven(path: Path, file: RemoteFile, told: Told) -> str | None:
     """The sha256 of a file that has the bytes the hub says, else None. Nothing is changed."""
-    sha256 = hashlib.sha256()
-    blob = hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
-    size = 0
+    digests, size = _Digests(file), 0
     with open(path, "rb") as handle:
         while block := handle.read(BLOCK_BYTES):
-            sha256.update(block)
-            blob.update(block)
+            digests.update(block)
             size += len(block)
             told(size)
-    found = (f"{SHA256}{sha256.hexdigest()}", f"{GIT}{blob.hexdigest()}")
-    return sha256.hexdigest() if file.digest in found else None
+    return digests.sha256 if digests.found == file.digest else None

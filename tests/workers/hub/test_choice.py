@@ -125,6 +125,8 @@ def test_a_safe_path_stays_inside_and_means_one_place(path: str) -> None:
         ("./weights.bin", "onnx/weights.bin"),
         ("a/b", "onnx/a/b"),
         ("../weights.bin", None),
+        ("modeling.PY", None),
+        ("weights.pkl", None),
         ("/etc/passwd", None),
         ("", None),
     ],

@@ -120,11 +120,11 @@ def test_several_models_and_no_choice_make_no_folder(several: Server, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("location", ["missing.data", "../../weights", "/etc/passwd"])
+@pytest.mark.parametrize("location", ["missing.data", "../weights", "/etc/passwd", "modeling.py"])
 def test_weights_that_the_repository_has_not_are_named(tmp_path: Path, location: str) -> None:
     with (
         serving({**SMALL, "model.onnx": graph(location)}) as server,
-        pytest.raises(PullStopped, match=f"names its weights '{location}', which the repository"),
+        pytest.raises(PullStopped, match=f"names its weights '{location}': the repository has no"),
     ):
         bring(server, tmp_path / "m")
     assert set(tree(tmp_path / "m").keys()) == {
@@ -201,8 +201,11 @@ def test_a_pull_killed_while_it_moved_its_files_ends_them(server: Server, tmp_pa
 
 def test_a_pull_killed_before_it_cleaned_up_is_done(server: Server, tmp_path: Path) -> None:
     bring(server, tmp_path / "m")
+    before = tree(tmp_path / "m")
     (tmp_path / "m" / STAGING).mkdir()
+    (tmp_path / "m" / STAGING / "lock").touch()
     assert bring(server, tmp_path / "m").fetched == 0
+    assert tree(tmp_path / "m") == before
 
 
 def test_wrong_bytes_cost_that_file_only(server: Server, tmp_path: Path) -> None:

@@ -166,6 +166,12 @@ def test_no_hub_is_one_line(here: Any) -> None:
     assert said.startswith(f"{address} cannot be reached: ConnectError: ")
 
 
+def test_a_hub_that_says_nothing_is_one_line(here: Any, server: Server) -> None:
+    server.faults = [Fault("hang", path="list")]
+    said = refused(here, "acme/tiny", HF_HUB_ETAG_TIMEOUT="1")
+    assert said.startswith(f"{server.url} cannot be reached: ReadTimeout")
+
+
 def test_an_address_that_is_none_is_one_line(here: Any) -> None:
     assert "nonsense" in refused(here, "acme/tiny", HF_ENDPOINT="nonsense")
     assert "HF_" in refused(here, "acme/tiny", HF_ENDPOINT="http://[::")

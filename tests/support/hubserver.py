@@ -184,6 +184,9 @@ class _Hub(_Base):
         if state.private and not token:
             return self.refuse(401, "RepoNotFound", "Repository not found")
         api, name = f"/api/models/{state.repository}", f"/{state.repository}/resolve/"
+        if path == f"{api}/auth-check":
+            refused = state.gated and not token
+            return self.refuse(401, "GatedRepo", "Restricted") if refused else self.refuse(200)
         if path == api or path.startswith(f"{api}/revision/"):
             return self.list(path.removeprefix(api).removeprefix("/revision/") or "main")
         if path.startswith(name):
@@ -192,8 +195,9 @@ class _Hub(_Base):
 
     def list(self, revision: str) -> None:
         state = self.server.state
-        if fault := state.fault("", ("list",)):
-            return self.refuse(fault.at)
+        if state.fault("list", ("hang",)):
+            state.release.wait()
+            return None
         commit = {**state.revisions, COMMIT: COMMIT, LATER: LATER}.get(revision)
         if commit is None:
             return self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
@@ -201,6 +205,7 @@ class _Hub(_Base):
             {
                 "id": state.repository,
                 "sha": commit,
+                "gated": "auto" if state.gated else False,
                 "siblings": [self.sibling(path, data) for path, data in state.files.items()],
             }
         ).encode()

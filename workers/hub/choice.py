@@ -80,7 +80,7 @@ def choose(listing: Listing, asked: str | None) -> Variant:
 def variants(files: Iterable[RemoteFile]) -> list[Variant]:
     """Every model of a repository, by name."""
     usable = {file.path: file for file in files if safe(file.path) and file.size <= SIZE_MAX}
-    genai = {_parent(path) for path in usable if PurePosixPath(path).name == GENAI}
+    genai = sorted({_parent(path) for path in usable if PurePosixPath(path).name == GENAI})
     graphs = [path for path in usable if path.endswith(ONNX)]
     found = [_genai(folder, usable) for folder in genai]
     found += [_single(path, usable) for path in graphs if _parent(path) not in genai]
@@ -108,7 +108,7 @@ def beside(graph: str, name: str) -> str | None:
 
 def _genai(folder: str, files: dict[str, RemoteFile]) -> Variant:
     """A genai folder may have several graphs; it is taken as a whole."""
-    inside = [path for path in files if _parent(path) == folder]
+    inside = sorted(path for path in files if _parent(path) == folder)
     graphs = [path for path in inside if path.endswith(ONNX)]
     names = [*_support([folder], files), *graphs, *_weights(graphs, files)]
     return Variant(folder, folder, tuple(files[name] for name in names))

@@ -70,10 +70,21 @@ class Hub:
                 files_metadata=True,
                 timeout=constants.HF_HUB_ETAG_TIMEOUT,
             )
+            if info.gated:  # Anybody may see the list, and not everybody the files.
+                self._may_read(name)
             return Listing(name, _commit(info.sha), self.endpoint, _files(info.siblings))
         except Exception as error:  # A foreign library on a foreign answer: all of it is said.
             found = self._explained(error, name)
             raise UsageError(str(found)) from None
+
+    def _may_read(self, name: Name) -> None:
+        # As `HfApi.auth_check`, which would wait for ever for a silent server.
+        answer = get_session().get(
+            f"{self._address}/api/models/{name.repository}/auth-check",
+            headers=_headers(),
+            timeout=constants.HF_HUB_ETAG_TIMEOUT,
+        )
+        hf_raise_for_status(answer)
 
     def read(
         self, listing: Listing, file: RemoteFile, offset: int
@@ -90,7 +101,7 @@ class Hub:
         url = hf_hub_url(
             listing.name.repository, file.path, revision=listing.commit, endpoint=self._address
         )
-        headers = build_hf_headers(library_name="lockstep", library_version=VERSION)
+        headers = _headers()
         headers["Accept-Encoding"] = "identity"  # Places are those of the file itself.
         if offset:
             headers["Range"] = f"bytes={offset}-"
@@ -143,6 +154,12 @@ class Hub:
         if status in (401, 403):
             return PullStopped(f"{answer}; HF_TOKEN has to be a token that may read it")
         return PullStopped(answer)
+
+
+def _headers() -> dict[str, str]:
+    """Who asks: the token is in it."""
+    headers: dict[str, str] = build_hf_headers(library_name="lockstep", library_version=VERSION)
+    return headers
 
 
 def _first(response: Any) -> int:

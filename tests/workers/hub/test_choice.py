@@ -33,6 +33,13 @@ def test_a_genai_folder_comes_as_a_whole_small_files_first_weights_last() -> Non
     ]
 
 
+@given(st.permutations(["b.onnx", "a.onnx", "a.onnx.data", "b.onnx_data", "genai_config.json"]))
+def test_the_order_in_which_a_hub_lists_its_files_changes_nothing(paths: list[str]) -> None:
+    assert chosen(*paths) == [
+        *("genai_config.json", "a.onnx", "b.onnx", "a.onnx.data", "b.onnx_data")
+    ]
+
+
 def test_pickles_code_and_other_formats_never_come() -> None:
     never = (
         *("pytorch_model.bin", "model.safetensors", "modeling_x.py", "training_args.bin"),

@@ -363,10 +363,17 @@ def test_the_hub_is_asked_for_the_list_and_for_files_and_for_nothing_else(
     assert not any("agent" in one.agent or "torch" in one.agent for one in server.asked)
 
 
-def test_a_gated_model_names_the_cure(server: Server, tmp_path: Path) -> None:
+def test_a_gated_model_names_the_cure_and_makes_no_folder(server: Server, tmp_path: Path) -> None:
     server.gated = True
     cure = f"acme/tiny is gated: accept its terms at {server.url}/acme/tiny, then set HF_TOKEN"
-    with pytest.raises(PullStopped, match=cure):
+    with pytest.raises(UsageError, match=cure):
+        bring(server, tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_becomes_gated_keeps_what_came(server: Server, tmp_path: Path) -> None:
+    server.faults = [Fault("status", 403, "model.onnx")]
+    with pytest.raises(PullStopped, match=r"answers 403.*HF_TOKEN.*are kept"):
         bring(server, tmp_path / "m")
 
 

@@ -1,4 +1,4 @@
-"""``lockstep model inspect`` and ``lockstep model check``."""
+"""``lockstep model inspect`` and ``lockstep model check``; ``pull`` has a file of its own."""
 
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,18 @@ from lockstep.cli.verbs import Verbs
 from lockstep.engine.errors import EXIT_DIVERGED, EXIT_OK, EXIT_UNFINISHED
 
 
-@click.group("model", cls=Verbs, short_help="Inspect or check a model folder.")
+@click.group(
+    "model",
+    cls=Verbs,
+    modules={"pull": "lockstep.cli.pull"},
+    short_help="Pull, inspect or check a model folder.",
+)
 def command() -> None:
     """Models are folders: an ONNX file, its tokenizer and its configuration.
 
     \b
     Examples:
+        lockstep model pull onnx-community/Qwen2.5-0.5B-Instruct --file onnx/model_q4.onnx
         lockstep model inspect models/small
         lockstep model check models/small
     """

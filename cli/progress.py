@@ -75,7 +75,7 @@ def render(value: dict[str, Any], rate: float, width: int) -> str:
     parts = [
         count,
         f"{rate:.0f} tok/s",
-        _clock(float(value.get("elapsed_s", 0.0))),
+        clock(float(value.get("elapsed_s", 0.0))),
         f"waits for {screen.escape(value['waits_for'])}" if value.get("waits_for") else "",
         f"{value.get('requests_open', 0)} open",
         f"step {value.get('steps', 0)}",
@@ -88,7 +88,7 @@ def render(value: dict[str, Any], rate: float, width: int) -> str:
             continue
         line = longer
     if items and width >= len(line) + bar_min:
-        line = f"{_bar(done / items, min(width - len(line) - 3, BAR_MAX))} {line}"
+        line = f"{bar(done / items, min(width - len(line) - 3, BAR_MAX))} {line}"
     return (line or count)[: max(width, 0)]
 
 
@@ -100,12 +100,14 @@ def columns(stream: TextIO) -> int:
         return COLUMNS_DEFAULT
 
 
-def _bar(share: float, width: int) -> str:
+def bar(share: float, width: int) -> str:
+    """A bar with ``width`` characters between its brackets."""
     full = int(min(max(share, 0.0), 1.0) * width)
     return f"[{'#' * full}{'-' * (width - full)}]"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Minutes and seconds, and hours where there are any."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

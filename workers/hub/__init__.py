@@ -1,0 +1,1 @@
+"""Models from a hub: which files of a repository a model needs, and how they get here whole."""

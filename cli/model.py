@@ -121,6 +121,7 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("heads", f"{found['kv_heads']} of keys and values, {found['head_dim']} wide"),
         ("vocabulary", f"{found['vocab']}, begins {found['bos']}, {ends}"),
         ("context", f"{found['context']} tokens"),
+        *_list("because", [found["context_why"]] if found["context_why"] else []),
         ("keys, values", f"{found['dtype']}, {found['kv_bytes_per_token']} bytes per token"),
         ("weights", "int4 blocks" if found["int4"] else "as in the graph"),
         ("path", found["path_of_execution"]),

@@ -1,8 +1,8 @@
 """hf_export.py ARCHITECTURE TOOL TOKENIZER OUT: a random model, exported, with what it answers.
 
 Run by an interpreter that has torch, transformers and the exporter: optimum-onnx ("optimum"), or
-onnxruntime-genai ("genai"). Makes OUT/hf, exports it to OUT/model and writes OUT/model/expected.json
-from transformers itself in float32: greedy tokens of prompts whose best logit is ahead of the
+onnxruntime-genai ("genai"). Makes OUT/hf, exports it to OUT/model and writes expected.json beside
+it from transformers itself in float32: greedy tokens of prompts whose best logit is ahead of the
 second by enough that no correct float32 program takes another one.
 """
 

@@ -17,6 +17,7 @@ HEADS_MAX = 1024
 HEAD_DIM_MAX = 4096
 VOCAB_MAX = 1 << 22
 CONTEXT_MAX = 1 << 24
+POSITIONS = "position_ids"  # What this input is called where nobody says otherwise.
 GENAI, HUGGING_FACE = "onnxruntime-genai", "hugging face"  # Layouts of a folder.
 SLAB, GROWING = "fixed slab", "growing"  # Paths that a graph is executed on.
 
@@ -46,6 +47,9 @@ class ModelFacts:
         path: How it is executed, `SLAB` or `GROWING`; empty until the graph was read.
         path_why: Why not on the slab; empty on the slab.
         eos_from: Which file says ``eos``.
+        window: Tokens that a layer looks back at, by the configuration; 0: all.
+        tokens_min: Least tokens of a slot: what the attention wants its buffers to have room for.
+        context_why: Why ``context`` is less than the model was made for; empty: it is not.
     """
 
     kind: str
@@ -73,6 +77,9 @@ class ModelFacts:
     path: str = ""
     path_why: str = ""
     eos_from: str = CONFIG
+    window: int = 0
+    tokens_min: int = 2
+    context_why: str = ""
 
 
 def read_json(data: bytes, name: str) -> dict[str, Any]:
@@ -142,6 +149,7 @@ def read_config(data: bytes) -> ModelFacts:
     inputs, outputs = decoder.part("inputs"), decoder.part("outputs")
     vocab = model.number("vocab_size", 2, VOCAB_MAX)
     bos = model.token_ids("bos_token_id", vocab)
+    window = decoder.part("sliding_window") if decoder.value.get("sliding_window") else None
     kind = model.value.get("type")
     return ModelFacts(
         kind=kind if isinstance(kind, str) else "unknown",
@@ -161,7 +169,6 @@ def read_config(data: bytes) -> ModelFacts:
         past_value=inputs.name("past_value_names", per_layer=True),
         present_key=outputs.name("present_key_names", per_layer=True),
         present_value=outputs.name("present_value_names", per_layer=True),
-        position_ids="position_ids"
-        if "position_ids" not in inputs.value
-        else (inputs.name("position_ids")),
+        position_ids=inputs.name("position_ids") if "position_ids" in inputs.value else POSITIONS,
+        window=window.number("window_size", 1, CONTEXT_MAX) if window else 0,
     )

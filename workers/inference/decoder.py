@@ -98,7 +98,7 @@ class Decoder:
         """
         facts = folder.facts
         _in_range("rows_max", rows_max, 1, ROWS_LIMIT)
-        _in_range("tokens_max", tokens_max, 2, facts.context)
+        _in_range("tokens_max", tokens_max, facts.tokens_min, facts.context)
         _in_range("intra_op_threads", intra_op_threads, 1, THREADS_LIMIT)
         self.facts, self.rows_max, self.tokens_max = facts, rows_max, tokens_max
         self.session, self.report = open_session(

@@ -14,8 +14,7 @@ from lockstep.workers.inference.wiring import attention_nodes
 
 COST = {
     True: "rows share one run per step; keys and values are written in place",
-    False: "each row runs alone and its keys and values are copied in every step; decoding rows "
-    "take three times the memory of their slots",
+    False: "each row runs alone, and all its keys and values are copied in every step",
 }
 
 
@@ -39,6 +38,7 @@ def describe(folder: ModelFolder) -> dict[str, Any]:
         "kv_bytes_per_token": _kv_bytes(folder),
         "vocab": facts.vocab,
         "context": facts.context,
+        "context_why": facts.context_why,
         "eos": list(facts.eos),
         "eos_from": facts.eos_from,
         "bos": facts.bos,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lockstep.engine.errors import ModelRejected
+from lockstep.workers.inference.blob import Mapped
 
 DEPTH_MAX = 64  # Messages inside messages; a subgraph costs three of them.
 VARINT_BYTES_MAX = 10
@@ -88,7 +89,7 @@ Field = tuple[int, int, int, int]  # number, wire type, start and stop (or value
 
 
 class _Walker:
-    def __init__(self, data: bytes, name: str) -> None:
+    def __init__(self, data: Mapped, name: str) -> None:
         self.data = data
         self.name = name
         self.ports: dict[str, list[Port]] = {"input": [], "output": []}
@@ -254,7 +255,7 @@ class _Walker:
         return result
 
 
-def read_graph(data: bytes, name: str) -> Graph:
+def read_graph(data: Mapped, name: str) -> Graph:
     """The graph of an ONNX file.
 
     Args:

@@ -80,6 +80,7 @@ def read_hf_config(
         position_ids="position_ids",
         layout=HUGGING_FACE,
         eos_from=eos_from,
+        window=_window(text),
     )
 
 
@@ -132,6 +133,16 @@ def _layers(part: Part, layers: int, filename: str) -> None:
         raise ModelRejected(
             f"{filename}: keys of {layers} layers, {part.file} says that there are {said}"
         )
+
+
+def _window(part: Part) -> int:
+    """Tokens that some layers look back at; 0: all look back at everything."""
+    types = part.value.get("layer_types")
+    off = part.value.get("use_sliding_window") is False
+    off |= isinstance(types, list) and "sliding_attention" not in types
+    if off or part.value.get("sliding_window") is None:
+        return 0
+    return part.number("sliding_window", 1, CONTEXT_MAX)
 
 
 def _special(

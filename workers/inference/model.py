@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lockstep.engine.errors import ModelRejected
-from lockstep.workers.inference.blob import Blob
+from lockstep.workers.inference.blob import Blob, Mapped
 from lockstep.workers.inference.config import (
     CONFIG,
     GENAI,
@@ -114,7 +114,7 @@ class ModelFolder:
         )
 
     def _read_graph(self, filename: str) -> Graph:
-        graph = read_graph(self._bytes(filename, GRAPH_BYTES_MAX), filename)
+        graph = read_graph(self._sized(filename, GRAPH_BYTES_MAX), filename)
         if len(graph.files) > FILES_MAX:
             raise ModelRejected(f"{filename}: names {len(graph.files)} files, at most {FILES_MAX}")
         return graph
@@ -133,11 +133,15 @@ class ModelFolder:
             self._blobs[name] = Blob(self.path, name)
         return self._blobs[name]
 
-    def _bytes(self, name: str, size_max: int = TEXT_BYTES_MAX) -> bytes:
+    def _sized(self, name: str, size_max: int) -> Mapped:
+        """A file as it is mapped, not copied: a graph may have two gigabytes of weights in it."""
         data = self._add(name).data
         if len(data) > size_max:
             raise ModelRejected(f"{self.path / name}: {len(data)} bytes, at most {size_max}")
-        return bytes(data)
+        return data
+
+    def _bytes(self, name: str, size_max: int = TEXT_BYTES_MAX) -> bytes:
+        return bytes(self._sized(name, size_max))
 
     def _find_template(self) -> str | None:
         """chat_template.jinja, else chat_template.json, else that of tokenizer_config.json."""
@@ -176,7 +180,8 @@ class ModelFolder:
         """The ONNX file and what it names: names, mapped contents, sizes. Valid until `close`."""
         names = list(self.graph.files)
         mapped = [self._blobs[self._beside(name)].data for name in names]
-        return self._bytes(self.facts.filename), names, mapped, [len(data) for data in mapped]
+        graph = self._bytes(self.facts.filename, GRAPH_BYTES_MAX)
+        return graph, names, mapped, [len(data) for data in mapped]
 
     def templates_unused(self) -> list[str]:
         """Names of further chat templates; only the one without a name is used."""

@@ -2,7 +2,8 @@
 
 A graph can lie: its ports are what somebody wrote down, and ONNX Runtime believes them. Two tokens
 without a past, in memory of their own, show it before any request is taken and before anything is
-written into keys and values that are kept.
+written into keys and values that are kept. On the fixed slab they run as the decoder will run
+them: in buffers that are wider than what is in them, the sum of the mask in its first column.
 """
 
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.engine.errors import ModelRejected
-from lockstep.workers.inference.config import ModelFacts
+from lockstep.workers.inference.config import SLAB, ModelFacts
 from lockstep.workers.inference.signature import at
 
 TOKENS = 2
@@ -30,7 +31,7 @@ def probe(session: Any, facts: ModelFacts) -> None:
     layers = range(facts.layers)
     present = [at(form, n) for n in layers for form in (facts.present_key, facts.present_value)]
     kept = 1 if facts.last_logits else TOKENS
-    kv = (1, facts.kv_heads, TOKENS, facts.head_dim)
+    kv = (1, facts.kv_heads, max(TOKENS, _room(facts)), facts.head_dim)
     promised = {facts.logits: (1, kept, facts.vocab), **dict.fromkeys(present, kv)}
     try:
         made = session.run(list(promised), _feeds(facts))
@@ -48,14 +49,22 @@ def probe(session: Any, facts: ModelFacts) -> None:
 
 
 def _feeds(facts: ModelFacts) -> dict[str, Any]:
+    room = _room(facts)
     feeds: dict[str, Any] = {facts.input_ids: np.zeros((1, TOKENS), np.int64)}
     if facts.attention_mask:
-        feeds[facts.attention_mask] = np.ones((1, TOKENS), np.int64)
+        feeds[facts.attention_mask] = mask = np.ones((1, max(TOKENS, room)), np.int64)
+        if room:
+            mask[0] = [TOKENS] + [0] * (room - 1)
     if facts.position_ids:
         feeds[facts.position_ids] = np.arange(TOKENS, dtype=np.int64).reshape(1, TOKENS)
     if facts.logits_to_keep:
         feeds[facts.logits_to_keep] = np.ones([1] * facts.keep_rank, np.int64)
-    empty = np.zeros((1, facts.kv_heads, 0, facts.head_dim), facts.dtype)
+    empty = np.zeros((1, facts.kv_heads, room, facts.head_dim), facts.dtype)
     for layer in range(facts.layers):
         feeds[at(facts.past_key, layer)] = feeds[at(facts.past_value, layer)] = empty
     return feeds
+
+
+def _room(facts: ModelFacts) -> int:
+    """Tokens that the past has room for; without a slab it has none beyond what is in it."""
+    return max(2 * TOKENS, facts.tokens_min) if facts.path == SLAB else 0

@@ -11,11 +11,13 @@ from dataclasses import replace
 from lockstep.engine.errors import ModelRejected
 from lockstep.workers.inference.config import GROWING, SLAB, ModelFacts
 from lockstep.workers.inference.graph import Graph, Port
-from lockstep.workers.inference.wiring import why_not_slab
+from lockstep.workers.inference.wiring import attention_nodes, why_not_slab
 
 KV_DTYPES = ("float32", "float16")
 LOGITS_TO_KEEP = ("num_logits_to_keep", "logits_to_keep")
 ANY = -1
+WINDOW = "local_window_size"  # Attributes of GroupQueryAttention.
+WINDOW_BUFFER = "sliding_window_cache"  # Its buffers may be as small as the window, not smaller.
 # Inputs of graphs that are something else, by how their names begin, and what to do about it.
 FOREIGN = {
     "use_cache_branch": "a merged decoder with two graphs in one is not executed; export it with "
@@ -69,7 +71,7 @@ def check_signature(graph: Graph, facts: ModelFacts) -> ModelFacts:
     _check_feeds(have, facts)
     facts = replace(facts, last_logits=_check_logits(graph, facts))
     why = why_not_slab(graph, facts) or _narrow(have[facts.input_ids])
-    return replace(facts, path=GROWING if why else SLAB, path_why=why)
+    return _windowed(graph, replace(facts, path=GROWING if why else SLAB, path_why=why))
 
 
 def at(form: str, layer: int) -> str:
@@ -123,6 +125,23 @@ def _check_logits(graph: Graph, facts: ModelFacts) -> bool:
 
 def _narrow(ids: Port) -> str:
     return f"{ids}: made for batches of 1" if ids.shape[0] == 1 else ""
+
+
+def _windowed(graph: Graph, facts: ModelFacts) -> ModelFacts:
+    """Sliding windows: applied by the attention operator, or else there is no more context.
+
+    Exporters write graphs without their window, for a runtime that gives up old keys by itself; on
+    such a graph the model is another one as soon as there are more tokens than the window has.
+    """
+    nodes = attention_nodes(graph)
+    applied = max((node.numbers.get(WINDOW, 0) for node in nodes), default=0)
+    if applied > 0:
+        small = any(node.numbers.get(WINDOW_BUFFER) for node in nodes)
+        return replace(facts, tokens_min=max(applied, 2)) if small else facts
+    if not nodes or not 2 <= facts.window < facts.context:
+        return facts
+    why = f"the configuration has a window of {facts.window} tokens, which the graph does not apply"
+    return replace(facts, context=facts.window, context_why=why)
 
 
 def _named(ports: Sequence[Port], expected: list[str], name: str, what: str) -> dict[str, Port]:

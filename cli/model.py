@@ -27,21 +27,33 @@ def command() -> None:
     """
 
 
+FILE = click.option(
+    "--file",
+    metavar="NAME",
+    default="",
+    help="Which ONNX file of the folder, where there are several.",
+)
+
+
 @command.command("inspect", short_help="Say what a model folder is, without running it.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@FILE
 @click.option("--json", "as_json", is_flag=True,
               help="The last line of standard output is one JSON object.")  # fmt: skip
-def inspect(folder: Path, as_json: bool) -> int:
+def inspect(folder: Path, file: str, as_json: bool) -> int:
     """Say what a model folder is, without running it.
 
     \b
     Examples:
         lockstep model inspect models/small
+        lockstep model inspect models/small --file onnx/model_q4.onnx
         lockstep model inspect models/small --json | jq .sha256
 
     Exit codes: 0, or 2 when the folder cannot be used.
     """
-    found = child.call(f"inspecting {folder}", "lockstep.cli.model:inspect_folder", str(folder))
+    found = child.call(
+        f"inspecting {folder}", "lockstep.cli.model:inspect_folder", str(folder), file
+    )
     screen.say(screen.pairs(_rows(found)), err=as_json)
     if as_json:
         screen.say_json(found)
@@ -57,9 +69,10 @@ def inspect(folder: Path, as_json: bool) -> int:
     show_default=True,
     help="The weakest class that is good enough.",
 )
+@FILE
 @click.option("--json", "as_json", is_flag=True,
               help="The last line of standard output is one JSON object.")  # fmt: skip
-def check(folder: Path, require_class: str, as_json: bool) -> int:
+def check(folder: Path, require_class: str, file: str, as_json: bool) -> int:
     """Load a model, generate with it, and prove how far its bits can be relied upon.
 
     \b
@@ -75,7 +88,7 @@ def check(folder: Path, require_class: str, as_json: bool) -> int:
     class than required, 4 two runs of the model differ.
     """
     found = child.call(
-        f"checking {folder}", "lockstep.cli.model:check_folder", str(folder), require_class
+        f"checking {folder}", "lockstep.cli.model:check_folder", str(folder), require_class, file
     )
     for line in found["lines"]:
         screen.say(screen.one_line(line), err=as_json)
@@ -86,33 +99,46 @@ def check(folder: Path, require_class: str, as_json: bool) -> int:
     return EXIT_DIVERGED if found["facts"]["class"] == "none" else EXIT_UNFINISHED
 
 
-def inspect_folder(path: str) -> dict[str, Any]:
+def inspect_folder(path: str, file: str) -> dict[str, Any]:
     """In the child: `workers.inference.check.inspect`."""
     from lockstep.workers.inference import check as checks
 
-    return checks.inspect(path)
+    return checks.inspect(path, file)
 
 
-def check_folder(path: str, require_class: str) -> dict[str, Any]:
+def check_folder(path: str, require_class: str, file: str) -> dict[str, Any]:
     """In the child: `workers.inference.check.check`."""
     from lockstep.workers.inference import check as checks
 
-    report = checks.check(path, require_class)
+    report = checks.check(path, require_class, file=file)
     return {"lines": list(report.lines), "facts": report.facts}
 
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, object]]:
     expected = found["expected_cases"]
+    ends = f"ends {found['eos']}" + (f" ({found['eos_from']})" if found["eos_from"] else "")
+    windows = [f"{tokens} tokens in {n} layers" for tokens, n in found["windows"].items()]
     return [
         ("folder", found["path"]),
+        ("layout", found["layout"]),
+        ("file", found["file"]),
         ("kind", found["kind"]),
         ("layers", found["layers"]),
         ("heads", f"{found['kv_heads']} of keys and values, {found['head_dim']} wide"),
-        ("vocabulary", f"{found['vocab']}, begins {found['bos']}, ends {found['eos']}"),
+        ("vocabulary", f"{found['vocab']}, begins {found['bos']}, {ends}"),
         ("context", f"{found['context']} tokens"),
-        ("keys, values", found["dtype"]),
+        *_list("because", [found["context_why"]] if found["context_why"] else []),
+        ("keys, values", f"{found['dtype']}, {found['kv_bytes_per_token']} bytes per token"),
         ("weights", "int4 blocks" if found["int4"] else "as in the graph"),
+        ("path", found["path_of_execution"]),
+        *_list("because", [found["path_why"]] if found["path_why"] else []),
+        ("cost", found["cost"]),
+        ("logits", found["logits"]),
+        *_list("windows", windows),
+        ("opsets", ", ".join(f"{name or 'onnx'} {n}" for name, n in found["opsets"].items())),
         ("chat template", "yes" if found["chat_template"] else "no"),
+        *_list("tokens", [f"{name} {text!r}" for name, text in found["special_tokens"].items()]),
+        *_list("not taken", found["notes"]),
         ("expected.json", f"{expected} cases" if expected else "none"),
         *_list("inputs", found["inputs"]),
         *_list("outputs", found["outputs"]),

@@ -84,6 +84,7 @@ class Model:
     tokens_max: int
     prefill_tokens_per_step: int
     period: int
+    file: str = ""  # The ONNX file in the folder; empty: the only one.
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,8 @@ class Fleet:
         """Everything logical that the file says or could have said, JSON-able (the identity)."""
         settings = dataclasses.asdict(self)
         del settings["recovery"]
+        for model in settings["models"]:
+            del model["file"]  # Its name is among the hashed files that stand for the path.
         return settings
 
     @property

@@ -155,6 +155,7 @@ def _models(tables: dict[str, Any], where: str) -> tuple[Model, ...]:
                 "prefill_tokens_per_step", 256, CHUNK_TOKENS_MIN, 2**20
             ),
             period=section.integer("period", 1, 1, 2**10),
+            file=section.text("file", ""),
         )
         section.done()
         if not model.providers:

@@ -272,7 +272,7 @@ def _records_published(killer: Killer, side: Side, at: int, head: int) -> None:
 
 def _in_inference(killer: Killer) -> None:
     """In the inference process, which alone loads what it runs on."""
-    from lockstep.workers.inference import decoder, process
+    from lockstep.workers.inference import decoder, growing, process
 
     def at(point: str) -> Callable[..., None]:
         return lambda *_: killer.passing(f"inference: {point}")
@@ -281,8 +281,9 @@ def _in_inference(killer: Killer) -> None:
     _wrap(process.Server, "serve", before=at("models loaded"))
     _wrap(process.Server, "_drain", after=at("tickets taken"))
     _wrap(process.Server, "_execute", before=at("before a step"))
-    _wrap(decoder.Decoder, "_prefill", at(chunk[0]), at(chunk[1]))
-    _wrap(decoder.Decoder, "_decode", after=at("after the run of a decode"))
+    for kind in (decoder.Decoder, growing.GrowingDecoder):
+        _wrap(kind, "_prefill", at(chunk[0]), at(chunk[1]))
+        _wrap(kind, "_decode", after=at("after the run of a decode"))
     _wrap(doorbell.Doorbell, "wait", before=at("idle, before it waits for its bell"))
     _wrap(links.EngineEnd, "report", at("step done, results not pushed"), at("step reported"))
     writer: Any = RingWriter

@@ -15,6 +15,8 @@ from lockstep.engine.errors import ModelRejected
 # A location with this in it makes ONNX Runtime take an address in its own memory for a file.
 MEMORY_TAG = "_ORT_MEM_ADDR_"
 
+Mapped = mmap.mmap | bytes
+
 
 class Blob:
     """A read-only view of a file inside ``root``. Close it after the session is made.
@@ -35,7 +37,7 @@ class Blob:
         if not stat.S_ISREG(os.fstat(self._fd).st_mode):
             self._shut()
             raise ModelRejected(f"{root / name}: not a regular file")
-        self.data: mmap.mmap | bytes = b""  # An empty file cannot be mapped.
+        self.data: Mapped = b""  # An empty file cannot be mapped.
         if self._stamp[2]:
             self.data = mmap.mmap(self._fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
         self._digest = ""

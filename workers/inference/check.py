@@ -13,6 +13,7 @@ from typing import Any
 from lockstep.engine import keyed
 from lockstep.engine.errors import UsageError
 from lockstep.workers.inference.decoder import Decoder
+from lockstep.workers.inference.describe import describe
 from lockstep.workers.inference.expected import (
     CPU_FLAG,
     INT4_OPERATOR,
@@ -21,6 +22,7 @@ from lockstep.workers.inference.expected import (
     read_expected,
 )
 from lockstep.workers.inference.greedy import Row, generate
+from lockstep.workers.inference.growing import decoder_class
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.provider import SHORT
 from lockstep.workers.inference.sampler import finite
@@ -49,35 +51,19 @@ class CheckReport:
     facts: dict[str, Any]
 
 
-def inspect(path: str | Path) -> dict[str, Any]:
+def inspect(path: str | Path, file: str = "") -> dict[str, Any]:
     """What a model folder is, without running it. JSON-able.
+
+    Args:
+        path: Model folder.
+        file: Which of its ONNX files; empty: the only one.
 
     Raises:
         ModelRejected: as `ModelFolder.open`.
     """
-    folder = ModelFolder.open(path)
+    folder = ModelFolder.open(path, file)
     try:
-        facts, graph = folder.facts, folder.graph
-        expected = read_expected(folder.path, facts)
-        return {
-            "path": str(folder.path),
-            "kind": facts.kind,
-            "layers": facts.layers,
-            "kv_heads": facts.kv_heads,
-            "head_dim": facts.head_dim,
-            "vocab": facts.vocab,
-            "context": facts.context,
-            "eos": list(facts.eos),
-            "bos": facts.bos,
-            "dtype": facts.dtype,
-            "int4": INT4_OPERATOR in graph.operators,
-            "chat_template": folder.template is not None,
-            "expected_cases": 0 if expected is None else len(expected.cases),
-            "inputs": [str(port) for port in graph.inputs],
-            "outputs": [str(port) for port in graph.outputs],
-            "operators": list(graph.operators),
-            "sha256": folder.identity(),
-        }
+        return describe(folder)
     finally:
         folder.close()
 
@@ -88,6 +74,7 @@ def check(
     *,
     providers: Sequence[str] = ("cpu",),
     intra_op_threads: int = 1,
+    file: str = "",
 ) -> CheckReport:
     """Load a model, generate with it, and prove how far its bits can be relied upon.
 
@@ -96,6 +83,7 @@ def check(
         require_class: "run" or "batch-invariant": less is not ok.
         providers: In order of preference.
         intra_op_threads: Threads of an operator.
+        file: Which of its ONNX files; empty: the only one.
 
     Raises:
         UsageError: the class or a provider is unknown.
@@ -103,7 +91,7 @@ def check(
     """
     if require_class not in CLASSES[1:]:
         raise UsageError(f"class {require_class!r}, expected one of {', '.join(CLASSES[1:])}")
-    folder = ModelFolder.open(path)
+    folder = ModelFolder.open(path, file)
     try:
         return _Check(folder, providers, intra_op_threads).report(require_class)
     finally:
@@ -135,7 +123,8 @@ class _Check:
             self.bad.append(line)
 
     def decoder(self) -> Decoder:
-        return Decoder(self.folder, ROWS, self.tokens_max, self.threads, self.providers)
+        made = decoder_class(self.folder.facts)
+        return made(self.folder, ROWS, self.tokens_max, self.threads, self.providers)
 
     def report(self, require_class: str) -> CheckReport:
         facts = self.folder.facts
@@ -152,7 +141,7 @@ class _Check:
         second.close()
         self.lines.append(
             f"{facts.kind}: {facts.layers} layers, vocabulary {facts.vocab}, context "
-            f"{facts.context}, keys and values {facts.dtype}, on {provider.running}"
+            f"{facts.context}, keys and values {facts.dtype}, {facts.path}, on {provider.running}"
         )
         self.lines.extend(provider.lines())
         rows = [*alone, *batch, *again]
@@ -164,6 +153,9 @@ class _Check:
         self.lines.append(proven)
         found = {
             "path": str(self.folder.path),
+            "file": facts.filename,
+            "layout": facts.layout,
+            "path_of_execution": facts.path,
             "class": proven,
             "require_class": require_class,
             "expected": compared,

@@ -30,6 +30,7 @@ from lockstep.workers.inference import slab_file
 from lockstep.workers.inference.feed import Feed
 from lockstep.workers.inference.kv import KvSlab
 from lockstep.workers.inference.model import ModelFolder
+from lockstep.workers.inference.probe import probe
 from lockstep.workers.inference.provider import open_session
 from lockstep.workers.inference.signature import at
 
@@ -97,7 +98,7 @@ class Decoder:
         """
         facts = folder.facts
         _in_range("rows_max", rows_max, 1, ROWS_LIMIT)
-        _in_range("tokens_max", tokens_max, 2, facts.context)
+        _in_range("tokens_max", tokens_max, facts.tokens_min, facts.context)
         _in_range("intra_op_threads", intra_op_threads, 1, THREADS_LIMIT)
         self.facts, self.rows_max, self.tokens_max = facts, rows_max, tokens_max
         self.session, self.report = open_session(
@@ -105,14 +106,20 @@ class Decoder:
         )
         _assert_denormals()
         devices = self._devices()
-        device = devices[at(facts.past_key, 0)]
+        probe(self.session, facts)
+        device = self._slab_device(devices)
         self.outlives = kv_file != slab_file.NONE and device == "cpu"
         if self.outlives:
             needed = KvSlab.bytes_needed(facts, rows_max, tokens_max)
             kv_buffer = slab_file.mapped(kv_file, needed)
         self.slab = KvSlab(facts, rows_max, tokens_max, device, kv_buffer)
         self._ids = Feed(max(rows_max, tokens_max), 1, devices[facts.input_ids])
-        self._mask = Feed(rows_max, tokens_max, devices[facts.attention_mask])
+        self._mask = Feed(rows_max, tokens_max, devices.get(facts.attention_mask, "cpu"))
+        device = devices.get(facts.position_ids, "cpu")
+        self._positions = Feed(max(rows_max, tokens_max), 1, device)
+        self._keep = Feed(1, 1, devices.get(facts.logits_to_keep, "cpu"))
+        self._keep.array[:] = 1
+        self._keep.publish()
         self._logits_dtype = np.dtype(
             {port.name: port.dtype for port in folder.graph.outputs}[facts.logits]
         )
@@ -153,10 +160,15 @@ class Decoder:
     def _prefill(self, chunk: Chunk) -> Any:
         count = len(chunk.tokens)
         self._ids.array[:count, 0] = chunk.tokens
+        self._positions.array[:count, 0] = range(chunk.start, chunk.start + count)
         self._mask.array[0, 0] = chunk.start + count
         self._run(chunk.slot, 1, count)
-        vocab = self.facts.vocab
-        return self._logits[(count - 1) * vocab : count * vocab]
+        return self._last_logits(count)
+
+    def _last_logits(self, count: int) -> Any:
+        """Those of the last of ``count`` positions of a run of one row; a view."""
+        vocab, at = self.facts.vocab, 0 if self.facts.last_logits else count - 1
+        return self._logits[at * vocab : (at + 1) * vocab]
 
     def _decode(self, plan: ModelPlan) -> dict[int, Logits]:
         """Logits of each active slot, views into the output buffer where its type is float32."""
@@ -169,6 +181,7 @@ class Decoder:
             self._ids.array[:count, 0] = [active[s].token if s in active else 0 for s in slots]
             lengths = np.asarray(plan.lengths[first : first + count], np.int64)
             np.add(lengths, 1, out=self._mask.array[:count, 0])
+            self._positions.array[:count, 0] = lengths
             self._run(first, count, 1)
             logits = self._logits[: count * self.facts.vocab].reshape(count, -1)
             logits = logits.astype(np.float32, copy=False)
@@ -190,6 +203,8 @@ class Decoder:
         io = self._binding(first, count, length)
         self._ids.publish()
         self._mask.publish()
+        if self.facts.position_ids:
+            self._positions.publish()
         self.session.run_with_iobinding(io)
 
     def _binding(self, first: int, count: int, length: int) -> Any:
@@ -200,6 +215,8 @@ class Decoder:
             binding = _Binding(self.session.io_binding())
             self.slab.bind(binding.io, first, count)
             self._mask.bind(binding.io, self.facts.attention_mask, count, self.tokens_max)
+            if self.facts.logits_to_keep:
+                self._keep.bind_number(binding.io, self.facts.logits_to_keep, self.facts.keep_rank)
             self._bindings[key] = binding
             if len(self._bindings) > BINDINGS_MAX:
                 self._bindings.popitem(last=False)
@@ -210,18 +227,25 @@ class Decoder:
         return binding.io
 
     def _bind_length(self, binding: _Binding, count: int, length: int) -> None:
-        size = count * length * self.facts.vocab
+        made = 1 if self.facts.last_logits else length  # Positions that logits are made of.
+        size = count * made * self.facts.vocab
         if size > self._logits.size:  # A longer chunk than any before.
             self._logits = np.zeros(size, self._logits_dtype)
             for other in self._bindings.values():
                 other.length = 0  # Bound to the old buffer, which is gone.
         self._ids.bind(binding.io, self.facts.input_ids, count, length)
-        shape = [count, length, self.facts.vocab]
+        if self.facts.position_ids:
+            self._positions.bind(binding.io, self.facts.position_ids, count, length)
+        shape = [count, made, self.facts.vocab]
         address = self._logits.ctypes.data
         # On the CPU whatever the device: ONNX Runtime copies the result out by itself.
         kind = self._logits_dtype.type
         binding.io.bind_output(self.facts.logits, "cpu", 0, kind, shape, address)
         binding.length = length
+
+    def _slab_device(self, devices: dict[str, str]) -> str:
+        """Where keys and values lie: where the session wants them."""
+        return devices[at(self.facts.past_key, 0)]
 
     def _devices(self) -> dict[str, str]:
         """Input name to the device on which the session wants it."""

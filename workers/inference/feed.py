@@ -23,6 +23,10 @@ class Feed:
         """Bind the first ``rows * width`` numbers as (rows, width)."""
         io.bind_input(name, self._device, 0, np.int64, [rows, width], self._address)
 
+    def bind_number(self, io: Any, name: str, rank: int) -> None:
+        """Bind a single number, as a scalar (``rank`` 0) or as a list of one."""
+        io.bind_input(name, self._device, 0, np.int64, [1] * rank, self._address)
+
     def publish(self) -> None:
         """Copy to the device, where there is one."""
         if self._copy is not None:

@@ -7,9 +7,10 @@ nothing is allocated by a number from the file.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lockstep.engine.errors import ModelRejected
+from lockstep.workers.inference.blob import Mapped
 
 DEPTH_MAX = 64  # Messages inside messages; a subgraph costs three of them.
 VARINT_BYTES_MAX = 10
@@ -18,7 +19,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 # Which field of which message holds a message that can lead to a tensor (onnx.proto). "main" is
 # the top graph and "weight" an initialiser of it: only their names and ports matter to us.
 CHILDREN: dict[str, dict[int, str]] = {
-    "model": {7: "main", 20: "training", 25: "function"},
+    "model": {7: "main", 8: "opset", 20: "training", 25: "function"},
     "main": {1: "node", 5: "weight", 11: "input", 12: "output", 15: "sparse"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "training": {1: "graph", 2: "graph"},
@@ -30,6 +31,9 @@ CHILDREN: dict[str, dict[int, str]] = {
     "tensor": {13: "entry"},
 }
 ELEMENT_TYPES = {1: "float32", 6: "int32", 7: "int64", 10: "float16", 16: "bfloat16"}
+
+ONNX_DOMAIN = "ai.onnx"  # The same as "".
+ATTRIBUTE_INT = 2  # AttributeProto.INT
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +49,55 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
+class Node:
+    """An operator with the names of its tensors, "" for one that is left out.
+
+    Attributes:
+        numbers: Its attributes that are single whole numbers, by name.
+    """
+
+    operator: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    numbers: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Graph:
-    """Ports of the top graph, files named anywhere in it, operators used anywhere in it."""
+    """What an ONNX file says about itself.
+
+    Attributes:
+        inputs, outputs: Of the top graph; initialisers are no inputs.
+        files: Named anywhere in it, as they are written there.
+        operators: Used anywhere in it.
+        nodes: Of the top graph, of graphs inside of it and of functions, in file order.
+        opsets: Domain to version; the ONNX domain is "".
+        functions: There are functions in it: their names are not those of the graph.
+    """
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     files: tuple[str, ...]
     operators: tuple[str, ...]
+    nodes: tuple[Node, ...] = ()
+    opsets: dict[str, int] = field(default_factory=dict)
+    functions: bool = False
 
 
 Field = tuple[int, int, int, int]  # number, wire type, start and stop (or value and 0) of it
 
 
 class _Walker:
-    def __init__(self, data: bytes, name: str) -> None:
+    def __init__(self, data: Mapped, name: str) -> None:
         self.data = data
         self.name = name
         self.ports: dict[str, list[Port]] = {"input": [], "output": []}
         self.weights: set[str] = set()
         self.files: set[str] = set()
-        self.operators: set[str] = set()
+        self.nodes: list[Node] = []
+        self.opsets: dict[str, int] = {}
+        self.functions = False
 
     def refuse(self, at: int, why: str) -> ModelRejected:
         return ModelRejected(f"{self.name}: byte {at} of {len(self.data)}: {why}")
@@ -115,6 +148,8 @@ class _Walker:
                 raise self.refuse(start, f"nested more than {DEPTH_MAX} deep")
             if kind == "entry":
                 self.entry(start, stop)
+            elif kind == "opset":
+                self.opset(start, stop)
             elif kind in self.ports:
                 self.ports[kind].append(self.port(start, stop))
             else:
@@ -124,14 +159,15 @@ class _Walker:
         self, kind: str, start: int, stop: int, depth: int, stack: list[tuple[str, int, int, int]]
     ) -> None:
         children = CHILDREN[kind]
+        self.functions |= kind == "function"
+        if kind == "node":
+            self.nodes.append(self.node(start, stop))
         below = []
         for number, wire, at, end in self.fields(start, stop):
             if wire != BYTES:
                 continue  # Protobuf takes a known field of another wire type for an unknown one.
             if number in children:
                 below.append((children[number], at, end, depth + 1))
-            elif kind == "node" and number == 4:
-                self.operators.add(self.text(at, end))
             elif kind == "weight" and number == 8:
                 self.weights.add(self.text(at, end))
         stack.extend(reversed(below))  # So that ports come out in file order.
@@ -146,6 +182,48 @@ class _Walker:
                 value = self.text(at, end)
         if key == "location":
             self.files.add(value)
+
+    def opset(self, start: int, stop: int) -> None:
+        domain, version = "", 0
+        for number, wire, at, end in self.fields(start, stop):
+            if number == 1 and wire == BYTES:
+                domain = self.text(at, end)
+            elif number == 2 and wire == VARINT:
+                version = at
+        self.opsets["" if domain == ONNX_DOMAIN else domain] = version
+
+    def node(self, start: int, stop: int) -> Node:
+        operator = domain = ""
+        inputs, outputs = [], []
+        numbers: dict[str, int] = {}
+        for number, wire, at, end in self.fields(start, stop):
+            if wire != BYTES:
+                continue
+            if number == 1:
+                inputs.append(self.text(at, end))
+            elif number == 2:
+                outputs.append(self.text(at, end))
+            elif number == 4:
+                operator = self.text(at, end)
+            elif number == 7:
+                domain = self.text(at, end)
+            elif number == 5:
+                self.number(at, end, numbers)
+        domain = "" if domain == ONNX_DOMAIN else domain
+        return Node(operator, domain, tuple(inputs), tuple(outputs), numbers)
+
+    def number(self, start: int, stop: int, numbers: dict[str, int]) -> None:
+        """An attribute, where it is a single whole number."""
+        name, kind, value = "", 0, 0
+        for number, wire, at, end in self.fields(start, stop):
+            if number == 1 and wire == BYTES:
+                name = self.text(at, end)
+            elif number == 3 and wire == VARINT:
+                value = at - (1 << 64) if at >> 63 else at
+            elif number == 20 and wire == VARINT:
+                kind = at
+        if kind == ATTRIBUTE_INT:
+            numbers[name] = value
 
     def inner(self, start: int, stop: int, number: int) -> Iterator[tuple[int, int]]:
         for found, wire, at, end in self.fields(start, stop):
@@ -177,7 +255,7 @@ class _Walker:
         return result
 
 
-def read_graph(data: bytes, name: str) -> Graph:
+def read_graph(data: Mapped, name: str) -> Graph:
     """The graph of an ONNX file.
 
     Args:
@@ -190,5 +268,12 @@ def read_graph(data: bytes, name: str) -> Graph:
     walker = _Walker(data, name)
     walker.walk()
     inputs = tuple(port for port in walker.ports["input"] if port.name not in walker.weights)
-    files = tuple(sorted(walker.files))
-    return Graph(inputs, tuple(walker.ports["output"]), files, tuple(sorted(walker.operators)))
+    return Graph(
+        inputs,
+        tuple(walker.ports["output"]),
+        files=tuple(sorted(walker.files)),
+        operators=tuple(sorted({node.operator for node in walker.nodes})),
+        nodes=tuple(walker.nodes),
+        opsets=walker.opsets,
+        functions=walker.functions,
+    )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lockstep.engine.errors import LockstepError, ModelRejected
 from lockstep.engine.fleet import Model
 from lockstep.workers.inference import slab_file
-from lockstep.workers.inference.decoder import Decoder
+from lockstep.workers.inference.growing import decoder_class
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.inference.text import Text
@@ -32,12 +32,12 @@ class LoadedModel:
         Raises:
             ModelRejected: it cannot be loaded, or is another one than it was.
         """
-        folder = ModelFolder.open(model.path)
+        folder = ModelFolder.open(model.path, model.file)
         self.identity = folder.identity()
         if files is not None:
             _check_files(files, self.identity)
         self.text = Text(folder, frozen_date)
-        self.decoder = Decoder(
+        self.decoder = decoder_class(folder.facts)(
             folder,
             model.rows_max,
             model.tokens_max,

@@ -1,25 +1,36 @@
 """A model folder, read and checked as a whole before anything of it runs.
 
-Layout of onnxruntime-genai's model builder: genai_config.json, an ONNX file with the files it
-names, tokenizer.json, tokenizer_config.json and a chat template. Importing this loads no
-onnxruntime, so the supervisor may hash and check models.
+Two layouts (`layout`): genai_config.json or config.json, an ONNX file with the files it names,
+tokenizer.json, tokenizer_config.json and a chat template. Importing this loads no onnxruntime, so
+the supervisor may hash and check models.
 """
 
-from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lockstep.engine.errors import ModelRejected
-from lockstep.workers.inference.blob import Blob
-from lockstep.workers.inference.config import CONFIG, ModelFacts, read_config, read_json
+from lockstep.workers.inference.blob import Blob, Mapped
+from lockstep.workers.inference.config import (
+    CONFIG,
+    GENAI,
+    ModelFacts,
+    read_config,
+    read_json,
+)
 from lockstep.workers.inference.graph import Graph, read_graph
+from lockstep.workers.inference.hf_config import GENERATION_CONFIG, read_hf_config
+from lockstep.workers.inference.layout import HF_CONFIG, find_layout
 from lockstep.workers.inference.signature import check_signature
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
-GENERATION_CONFIG = "generation_config.json"  # Optional; named in the identity where it is.
-OPTIONAL = (TEMPLATE, GENERATION_CONFIG)
+TEMPLATE_JSON = "chat_template.json"  # As processors keep it.
+TEMPLATES_MORE = "additional_chat_templates"  # Folder of named ones; none of them is used.
+SPECIAL_TOKENS_MAP = "special_tokens_map.json"
+# Named in the identity where they are.
+OPTIONAL = (TEMPLATE, TEMPLATE_JSON, SPECIAL_TOKENS_MAP, GENERATION_CONFIG)
+SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 FILES_MAX = 256  # External data files that one graph may name.
 TEXT_BYTES_MAX = 256 << 20
 GRAPH_BYTES_MAX = 1 << 31  # Of protobuf itself.
@@ -35,8 +46,9 @@ class ModelFolder:
         tokenizer_config: tokenizer_config.json as parsed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: str = "") -> None:
         self.path = path
+        self._file = file
         self._blobs: dict[str, Blob] = {}
         try:
             self._read()
@@ -45,70 +57,107 @@ class ModelFolder:
             raise
 
     @classmethod
-    def open(cls, path: str | Path) -> "ModelFolder":
+    def open(cls, path: str | Path, file: str = "") -> "ModelFolder":
         """Read and check a folder.
+
+        Args:
+            path: The folder.
+            file: Which of its ONNX files, relative to it; empty: the one that is there.
 
         Raises:
             ModelRejected: a file is missing, malformed, outside the folder, or the graph's names,
-                types or shapes are not what genai_config.json says. The file is named.
+                types or shapes are not what the configuration says. The file is named. Or there
+                are several models in it and ``file`` does not say which.
         """
         root = Path(path)
         if not root.is_dir():
             raise ModelRejected(f"{root}: no such folder")
-        return cls(root.resolve())
+        return cls(root.resolve(), file)
 
     def _read(self) -> None:
-        if not (self.path / CONFIG).exists():
-            raise ModelRejected(
-                f"{self.path / CONFIG}: missing; expected a folder made by onnxruntime-genai's "
-                f"model builder"
-            )
-        facts = read_config(self._bytes(CONFIG))
+        facts = self._genai_facts()
+        layout = find_layout(self.path, self._file, facts.filename if facts else "")
+        if facts is not None and layout.kind != GENAI:
+            self._blobs.pop(CONFIG).close()  # It is about another file.
+            facts = None
         for name in (TOKENIZER, TOKENIZER_CONFIG):
             self._add(name)
         for name in OPTIONAL:
-            if (self.path / name).is_symlink() or (self.path / name).exists():
+            if self._has(name):
                 self._add(name)
-        data = self._bytes(facts.filename, GRAPH_BYTES_MAX)
-        self.graph: Graph = read_graph(data, facts.filename)
-        if len(self.graph.files) > FILES_MAX:
-            raise ModelRejected(
-                f"{facts.filename}: names {len(self.graph.files)} files, at most {FILES_MAX}"
-            )
-        self.facts: ModelFacts = replace(facts, dtype=check_signature(self.graph, facts))
+        self.graph: Graph = self._read_graph(facts.filename if facts else layout.filename)
+        if facts is None:
+            facts = self._hf_facts(layout.filename)
+        self.facts: ModelFacts = check_signature(self.graph, facts)
         for name in self.graph.files:
-            self._add(name)
-        self.tokenizer_config: dict[str, Any] = read_json(
-            self._bytes(TOKENIZER_CONFIG), TOKENIZER_CONFIG
-        )
+            self._add(self._beside(name))
+        self.tokenizer_config: dict[str, Any] = self._object(TOKENIZER_CONFIG)
+        if SPECIAL_TOKENS_MAP in self._blobs:  # For what the other file does not say.
+            self.tokenizer_config = self._object(SPECIAL_TOKENS_MAP) | self.tokenizer_config
         self._tokenizer = self._bytes(TOKENIZER)
         self._template = self._find_template()
+
+    def _has(self, name: str) -> bool:
+        """Whether there is something of that name: a dangling link is refused later, not missed."""
+        return (self.path / name).is_symlink() or (self.path / name).exists()
+
+    def _genai_facts(self) -> ModelFacts | None:
+        return read_config(self._bytes(CONFIG)) if self._has(CONFIG) else None
+
+    def _hf_facts(self, filename: str) -> ModelFacts:
+        generation = GENERATION_CONFIG in self._blobs
+        return read_hf_config(
+            self._bytes(HF_CONFIG),
+            self._bytes(GENERATION_CONFIG) if generation else None,
+            self.graph,
+            filename,
+        )
+
+    def _read_graph(self, filename: str) -> Graph:
+        graph = read_graph(self._sized(filename, GRAPH_BYTES_MAX), filename)
+        if len(graph.files) > FILES_MAX:
+            raise ModelRejected(f"{filename}: names {len(graph.files)} files, at most {FILES_MAX}")
+        return graph
+
+    def _beside(self, name: str) -> str:
+        """A file that the graph names, relative to the folder: the graph means beside itself."""
+        if not name:
+            return name  # Refused, like all names that are not inside.
+        return str(PurePosixPath(self.facts.filename).parent / name)
+
+    def _object(self, name: str) -> dict[str, Any]:
+        return read_json(self._bytes(name), name)
 
     def _add(self, name: str) -> Blob:
         if name not in self._blobs:
             self._blobs[name] = Blob(self.path, name)
         return self._blobs[name]
 
-    def _bytes(self, name: str, size_max: int = TEXT_BYTES_MAX) -> bytes:
+    def _sized(self, name: str, size_max: int) -> Mapped:
+        """A file as it is mapped, not copied: a graph may have two gigabytes of weights in it."""
         data = self._add(name).data
         if len(data) > size_max:
             raise ModelRejected(f"{self.path / name}: {len(data)} bytes, at most {size_max}")
-        return bytes(data)
+        return data
+
+    def _bytes(self, name: str, size_max: int = TEXT_BYTES_MAX) -> bytes:
+        return bytes(self._sized(name, size_max))
 
     def _find_template(self) -> str | None:
-        """chat_template.jinja, else ``chat_template`` of tokenizer_config.json."""
+        """chat_template.jinja, else chat_template.json, else that of tokenizer_config.json."""
         if TEMPLATE in self._blobs:
             try:
                 return self._bytes(TEMPLATE).decode()
             except UnicodeDecodeError as error:
                 raise ModelRejected(f"{TEMPLATE}: not UTF-8 at byte {error.start}") from None
-        found = self.tokenizer_config.get("chat_template")
+        source = TEMPLATE_JSON if TEMPLATE_JSON in self._blobs else TOKENIZER_CONFIG
+        found = self._object(source).get("chat_template")
         if isinstance(found, list):  # Several, by name; "default" is the one for chat.
             named = [item for item in found if isinstance(item, dict)]
             found = next((i.get("template") for i in named if i.get("name") == "default"), None)
         if found is None or isinstance(found, str):
             return found
-        raise ModelRejected(f"{TOKENIZER_CONFIG}: chat_template is {found!r:.80}, expected text")
+        raise ModelRejected(f"{source}: chat_template is {found!r:.80}, expected text")
 
     @property
     def tokenizer(self) -> str:
@@ -130,8 +179,26 @@ class ModelFolder:
     def weights(self) -> tuple[bytes, list[str], list[Any], list[int]]:
         """The ONNX file and what it names: names, mapped contents, sizes. Valid until `close`."""
         names = list(self.graph.files)
-        mapped = [self._blobs[name].data for name in names]
-        return self._bytes(self.facts.filename), names, mapped, [len(data) for data in mapped]
+        mapped = [self._blobs[self._beside(name)].data for name in names]
+        graph = self._bytes(self.facts.filename, GRAPH_BYTES_MAX)
+        return graph, names, mapped, [len(data) for data in mapped]
+
+    def templates_unused(self) -> list[str]:
+        """Names of further chat templates; only the one without a name is used."""
+        found = self.tokenizer_config.get("chat_template")
+        named = [item.get("name") for item in found] if isinstance(found, list) else []
+        files = (self.path / TEMPLATES_MORE).glob("*.jinja")
+        names = {str(name) for name in named if name != "default"} | {path.stem for path in files}
+        return sorted(names)
+
+    def generation_notes(self) -> list[str]:
+        """What generation_config.json would set for a request: named, never taken."""
+        if GENERATION_CONFIG not in self._blobs:
+            return []
+        found = self._object(GENERATION_CONFIG)
+        said = [f"{key} = {found[key]}" for key in SAMPLING if found.get(key) is not None]
+        line = f"{GENERATION_CONFIG} has {', '.join(said)}: requests say their own"
+        return [line] if said else []
 
     def unchanged(self) -> None:
         """Raise ModelRejected when a file was written to since it was opened."""

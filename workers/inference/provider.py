@@ -51,11 +51,17 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class ProviderReport:
-    """What was asked for and what runs, by short names, in order."""
+    """What was asked for and what runs, by short names, in order.
+
+    Attributes:
+        asked, got, missing: Providers.
+        notes: What else people should know of how the model runs; one line each.
+    """
 
     asked: tuple[str, ...]
     got: tuple[str, ...]
     missing: tuple[Missing, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def running(self) -> str:
@@ -68,11 +74,12 @@ class ProviderReport:
         return {"asked": list(self.asked), "got": list(self.got), "missing": missing}
 
     def lines(self) -> list[str]:
-        """For a person: one line for each provider that is missing."""
-        return [
+        """For a person: one line for each provider that is missing, and the notes."""
+        missing = [
             f"{item.provider}: {item.cause}; running on {self.running}. To get it, {item.cure}"
             for item in self.missing
         ]
+        return [*missing, *self.notes]
 
 
 def full_names(asked: Sequence[str]) -> list[str]:

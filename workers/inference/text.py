@@ -6,7 +6,7 @@ sees no clock: dates come from the fleet's frozen date.
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -73,11 +73,30 @@ class Text:
             raise RequestRejected(
                 "messages: the model has no chat template, it takes only a prompt"
             )
-        variables = {name: text for name, text in self._special.items() if text is not None}
         turns = [{"role": message.role, "content": message.content} for message in messages]
         return self._template.render(
-            {"messages": turns, "add_generation_prompt": True, "tools": None, **variables}
+            {
+                "messages": turns,
+                "add_generation_prompt": True,
+                "tools": None,
+                **self.special_tokens(),
+            }
         )
+
+    def special_tokens(self) -> dict[str, str]:
+        """The special tokens that templates see, by what they are called there."""
+        return {name: text for name, text in self._special.items() if text is not None}
+
+    def begins(self) -> str:
+        """What the tokenizer by itself would put around a prompt; Lockstep does not."""
+        return " ".join(self._tokenizer.encode("", add_special_tokens=True).tokens)
+
+    def missing_tokens(self, config: Mapping[str, Any]) -> list[str]:
+        """Tokens that tokenizer_config.json adds and tokenizer.json does not know, in order."""
+        added = config.get("added_tokens_decoder")
+        texts = [_token_text(each) for each in added.values()] if isinstance(added, dict) else []
+        known = self._tokenizer.token_to_id
+        return [text for text in texts if text is not None and known(text) is None]
 
     def prompt_ids(self, request: InferRequest) -> list[int]:
         """Token ids of a request, at least one.

@@ -9,6 +9,7 @@ import pytest
 
 from lockstep.workers.inference.decoder import Decoder
 from lockstep.workers.inference.expected import CPU_FLAG, cpu_flags
+from lockstep.workers.inference.growing import decoder_class
 from lockstep.workers.inference.model import ModelFolder
 
 DATA = Path(__file__).parents[2] / "data"
@@ -48,11 +49,17 @@ def decoder() -> Iterator[MakeDecoder]:
     made = []
 
     def make(
-        path: Path, rows: int = 4, tokens: int = 96, threads: int = 1, **more: object
+        path: Path,
+        rows: int = 4,
+        tokens: int = 96,
+        threads: int = 1,
+        file: str = "",
+        **more: object,
     ) -> Decoder:
-        folder = ModelFolder.open(path)
+        folder = ModelFolder.open(path, file)
         try:
-            made.append(Decoder(folder, rows, tokens, threads, **more))  # type: ignore[arg-type]
+            kind = decoder_class(folder.facts)
+            made.append(kind(folder, rows, tokens, threads, **more))  # type: ignore[arg-type]
         finally:
             folder.close()
         return made[-1]

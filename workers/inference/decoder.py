@@ -61,6 +61,7 @@ class Decoder:
         slab: The KV slots.
         outlives: Whether they outlive this process.
         session: ONNX Runtime's session.
+        last_only: It gives logits of the last position alone, not of every one.
     """
 
     def __init__(
@@ -113,6 +114,9 @@ class Decoder:
         self.slab = KvSlab(facts, rows_max, tokens_max, device, kv_buffer)
         self._ids = Feed(max(rows_max, tokens_max), 1, devices[facts.input_ids])
         self._mask = Feed(rows_max, tokens_max, devices[facts.attention_mask])
+        # Logits of the last position alone: surgery.py, or the exporter, put a Gather before them.
+        shapes = {port.name: port.shape for port in self.session.get_outputs()}
+        self.last_only = shapes[facts.logits][1] == 1
         self._logits_dtype = np.dtype(
             {port.name: port.dtype for port in folder.graph.outputs}[facts.logits]
         )
@@ -155,8 +159,8 @@ class Decoder:
         self._ids.array[:count, 0] = chunk.tokens
         self._mask.array[0, 0] = chunk.start + count
         self._run(chunk.slot, 1, count)
-        vocab = self.facts.vocab
-        return self._logits[(count - 1) * vocab : count * vocab]
+        vocab, last = self.facts.vocab, 0 if self.last_only else count - 1
+        return self._logits[last * vocab : (last + 1) * vocab]
 
     def _decode(self, plan: ModelPlan) -> dict[int, Logits]:
         """Logits of each active slot, views into the output buffer where its type is float32."""
@@ -210,13 +214,14 @@ class Decoder:
         return binding.io
 
     def _bind_length(self, binding: _Binding, count: int, length: int) -> None:
-        size = count * length * self.facts.vocab
+        positions = 1 if self.last_only else length
+        size = count * positions * self.facts.vocab
         if size > self._logits.size:  # A longer chunk than any before.
             self._logits = np.zeros(size, self._logits_dtype)
             for other in self._bindings.values():
                 other.length = 0  # Bound to the old buffer, which is gone.
         self._ids.bind(binding.io, self.facts.input_ids, count, length)
-        shape = [count, length, self.facts.vocab]
+        shape = [count, positions, self.facts.vocab]
         address = self._logits.ctypes.data
         # On the CPU whatever the device: ONNX Runtime copies the result out by itself.
         kind = self._logits_dtype.type

@@ -16,6 +16,7 @@ from lockstep.engine.errors import ModelRejected, ProviderMissing, UsageError
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.ort import ort
 from lockstep.workers.inference.stderr import CapturedStderr
+from lockstep.workers.inference.surgery import last_position_only
 
 SUFFIX = "ExecutionProvider"
 NAMES = {
@@ -150,6 +151,7 @@ def _create(
     causes = {name: NOT_BUILT for name in names if name not in built}
     usable = [name for name in names if name in built]
     graph, files, mapped, sizes = folder.weights()
+    graph = last_position_only(graph, folder.facts.logits) or graph
     if files:
         options.add_external_initializers_from_files_in_memory(files, mapped, sizes)
     while True:

@@ -61,6 +61,7 @@ class Decoder:
         slab: The KV slots.
         outlives: Whether they outlive this process.
         session: ONNX Runtime's session.
+        options: Of every run of the session; None: the usual ones.
         last_only: It gives logits of the last position alone, not of every one.
     """
 
@@ -102,8 +103,9 @@ class Decoder:
         _in_range("intra_op_threads", intra_op_threads, 1, THREADS_LIMIT)
         self.facts, self.rows_max, self.tokens_max = facts, rows_max, tokens_max
         self.session, self.report = open_session(
-            folder, providers, require, intra_op_threads, cache
+            folder, providers, require, intra_op_threads, cache, facts.logits
         )
+        self.options: Any = None
         _assert_denormals()
         devices = self._devices()
         device = devices[at(facts.past_key, 0)]
@@ -194,7 +196,7 @@ class Decoder:
         io = self._binding(first, count, length)
         self._ids.publish()
         self._mask.publish()
-        self.session.run_with_iobinding(io)
+        self.session.run_with_iobinding(io, self.options)
 
     def _binding(self, first: int, count: int, length: int) -> Any:
         """The binding of a slot range for ids of shape (count, length)."""

@@ -133,6 +133,10 @@ class ModelFolder:
         mapped = [self._blobs[name].data for name in names]
         return self._bytes(self.facts.filename), names, mapped, [len(data) for data in mapped]
 
+    def size_bytes(self) -> int:
+        """Of all its files, while it is open."""
+        return sum(len(blob.data) for blob in self._blobs.values())
+
     def unchanged(self) -> None:
         """Raise ModelRejected when a file was written to since it was opened."""
         for blob in self._blobs.values():

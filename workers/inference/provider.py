@@ -99,6 +99,7 @@ def open_session(
     require: str | None,
     intra_op_threads: int,
     cache: Path | None = None,
+    logits: str = "",
 ) -> tuple[Any, ProviderReport]:
     """A session on the first providers that work, made of the bytes that the folder hashed.
 
@@ -109,6 +110,8 @@ def open_session(
         intra_op_threads: Threads of an operator; part of the run's identity.
         cache: Folder for the kernel choices that GPU builds make by timing, so that they are made
             once and then kept.
+        logits: Output that is needed of the last position only (surgery.py); empty: the graph
+            stays as it is.
 
     Raises:
         UsageError: a provider's name is unknown, or ``require`` is not among those asked for.
@@ -119,7 +122,7 @@ def open_session(
     needed = NAMES.get(require, require) if require else None
     if needed is not None and needed not in names:
         raise UsageError(f"require = {require!r}, but providers = {list(asked)} do not ask for it")
-    session, found = _create(folder, names, _options(intra_op_threads, cache), cache)
+    session, found = _create(folder, names, _options(intra_op_threads, cache), cache, logits)
     got = session.get_providers()
     missing = []
     for name in names:
@@ -144,14 +147,15 @@ def _missing(name: str, cause: str) -> Missing:
 
 
 def _create(
-    folder: ModelFolder, names: list[str], options: Any, cache: Path | None
+    folder: ModelFolder, names: list[str], options: Any, cache: Path | None, logits: str
 ) -> tuple[Any, dict[str, str]]:
     """The session, and the cause for each provider that is known to fail."""
     built = ort.get_available_providers()
     causes = {name: NOT_BUILT for name in names if name not in built}
     usable = [name for name in names if name in built]
     graph, files, mapped, sizes = folder.weights()
-    graph = last_position_only(graph, folder.facts.logits) or graph
+    if logits:
+        graph = last_position_only(graph, logits) or graph
     if files:
         options.add_external_initializers_from_files_in_memory(files, mapped, sizes)
     while True:

@@ -30,7 +30,7 @@ from lockstep.workers.inference import slab_file
 from lockstep.workers.inference.feed import Feed
 from lockstep.workers.inference.kv import KvSlab
 from lockstep.workers.inference.model import ModelFolder
-from lockstep.workers.inference.provider import open_session
+from lockstep.workers.inference.provider import device_of, open_session
 from lockstep.workers.inference.signature import at
 
 # One binding holds two OrtValues for each key and value tensor, and making one costs about 0.5 ms
@@ -233,10 +233,7 @@ class Decoder:
     def _devices(self) -> dict[str, str]:
         """Input name to the device on which the session wants it."""
         inputs, infos = self.session.get_inputs(), self.session.get_input_memory_infos()
-        return {
-            port.name: "cpu" if info.name.lower().startswith("cpu") else "cuda"
-            for port, info in zip(inputs, infos, strict=True)
-        }
+        return {port.name: device_of(info.name) for port, info in zip(inputs, infos, strict=True)}
 
     def _check(self, plan: ModelPlan) -> None:
         """Refuse what would write outside a slot or read a token that is not there."""

@@ -1,5 +1,7 @@
 """Loaded models: folder, tokenizer, session and slots of each, and that they are what they were."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,7 +52,8 @@ class LoadedModel:
             _check_files(files, self.identity)
         self.text = Text(folder, frozen_date)
         proofs = Proofs(cache / "proofs" if cache else None)
-        proof = proof_of(folder, model, proofs, selftest_s)
+        kernels = _kernels(cache, self.identity) if set(model.providers) != {"cpu"} else None
+        proof = proof_of(folder, model, proofs, selftest_s, kernels)
         self.decoder = Decoder(
             folder,
             model.rows_max,
@@ -59,9 +62,10 @@ class LoadedModel:
             model.providers,
             model.require or None,
             kv_file=kv_file,
+            cache=kernels,
         )
         if self.decoder.report.got != proof.got:  # Its libraries came or went since.
-            proof = proof_of(folder, model, Proofs(None), selftest_s)
+            proof = proof_of(folder, model, Proofs(None), selftest_s, kernels)
         self.proven = proof.proven
         self.stop = frozenset(folder.facts.eos)
         self.tokens_max = model.tokens_max
@@ -99,6 +103,22 @@ def load_all(spec: InferenceSpec, kv_files: Sequence[int] = ()) -> list[LoadedMo
             error.args = (f"[models.{model.name}]: {error}",)
             raise
     return models
+
+
+def _kernels(cache: Path | None, files: dict[str, str]) -> Path | None:
+    """Folder for what a provider chooses by timing: chosen once for a model, then kept.
+
+    Which choice it was decides bits, so it lies where this user's processes find it again.
+    """
+    if cache is None:
+        return None
+    name = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    folder = cache / "kernels" / name
+    try:
+        folder.mkdir(0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder
 
 
 def _check_files(expected: dict[str, str], found: dict[str, str]) -> None:

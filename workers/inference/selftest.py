@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from lockstep.engine import keyed
 from lockstep.engine.errors import LockstepError, ModelRejected
@@ -97,7 +98,13 @@ def trial(
     return Trial(alone, batch, again, first.report)
 
 
-def proof_of(folder: ModelFolder, model: Model, proofs: Proofs, limit_s: float) -> Proof:
+def proof_of(
+    folder: ModelFolder,
+    model: Model,
+    proofs: Proofs,
+    limit_s: float,
+    kernels: Path | None = None,
+) -> Proof:
     """The class of a model in the sizes of a fleet: as it was proven before, or proven now.
 
     Args:
@@ -105,6 +112,7 @@ def proof_of(folder: ModelFolder, model: Model, proofs: Proofs, limit_s: float) 
         model: Its sizes and providers.
         proofs: What was proven before.
         limit_s: Seconds that the self-test may take; 0: any number.
+        kernels: As ``cache`` of `Decoder`.
 
     Raises:
         ModelRejected: it cannot run, or takes longer.
@@ -113,12 +121,12 @@ def proof_of(folder: ModelFolder, model: Model, proofs: Proofs, limit_s: float) 
     key = subject(folder.identity(), model)
     found = proofs.find(key)
     if found is None or found.proven not in CLASSES:
-        found = _prove(folder, model, limit_s)
+        found = _prove(folder, model, limit_s, kernels)
         proofs.keep(key, found)
     return found
 
 
-def _prove(folder: ModelFolder, model: Model, limit_s: float) -> Proof:
+def _prove(folder: ModelFolder, model: Model, limit_s: float, kernels: Path | None) -> Proof:
     lengths: tuple[int, ...] = LENGTHS
     count = TOKENS_NEW
     if folder.size_bytes() >= LARGE_BYTES:
@@ -136,6 +144,7 @@ def _prove(folder: ModelFolder, model: Model, limit_s: float) -> Proof:
                 model.intra_op_threads,
                 model.providers,
                 model.require or None,
+                cache=kernels,
             )
             decoder.options = options
             return decoder

@@ -38,7 +38,7 @@ def rows(summary: dict[str, Any], output: str = "") -> list[tuple[str, object]]:
         *_requests(summary),
         *_refused(summary),
         *_stalls(summary),
-        ("provider", summary["provider"]),
+        ("provider", _provider(summary)),
         ("digest", summary["digest"]),
         ("digest_text", summary["digest_text"]),
         *_repeats(summary),
@@ -51,6 +51,12 @@ def rows(summary: dict[str, Any], output: str = "") -> list[tuple[str, object]]:
 def _state(summary: dict[str, Any]) -> str:
     reason = summary.get("reason")
     return f"{summary['state']}: {reason}" if reason else str(summary["state"])
+
+
+def _provider(summary: dict[str, Any]) -> str:
+    """Where the models ran, and what was proven of them there (docs/verify.md)."""
+    classes = ", ".join(dict.fromkeys(name for name in summary.get("classes", {}).values() if name))
+    return f"{summary['provider']}, {classes}" if classes else str(summary["provider"])
 
 
 def _requests(summary: dict[str, Any]) -> list[tuple[str, object]]:

@@ -69,6 +69,7 @@ class Recovery:
     overdue_s: int = 30  # Wall time of silence after which a process is killed; 0: never.
     snapshot_turns: int = 1000  # Turns between two snapshots of a reactor agent; 0: none.
     segment_bytes_max: int = 67_108_864  # A journal segment that has so many is followed by a new.
+    step_s: int = 600  # CPU time of a step, on each of its threads, that ends it; 0: any.
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,6 +212,7 @@ def _recovery(table: dict[str, Any], where: str) -> Recovery:
         restarts_max=section.integer("restarts_max", default.restarts_max, 0, 10**6),
         window_s=section.integer("window_s", default.window_s, 1, 10**6),
         overdue_s=section.integer("overdue_s", default.overdue_s, 0, 10**6),
+        step_s=section.integer("step_s", default.step_s, 0, 10**6),
         snapshot_turns=section.integer("snapshot_turns", default.snapshot_turns, 0, 2**40),
         segment_bytes_max=section.integer(
             "segment_bytes_max", default.segment_bytes_max, 1024, 2**40

@@ -1,5 +1,11 @@
-"""For all tests: hypothesis without a clock, so that a slow machine never fails a run."""
+"""For all tests: a cache of their own; hypothesis without a clock.
 
+Without a clock a slow machine never fails a run.
+"""
+
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Derandomised: one commit gives one answer. No database: a test run leaves nothing behind.
@@ -13,3 +19,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("lockstep")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What runs keep for later ones is kept for this session, not for the person."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

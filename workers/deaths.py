@@ -4,13 +4,19 @@ import signal
 import traceback
 from pathlib import Path
 
+CAUSES = {
+    "SIGKILL": "by the kernel, probably for memory, or by a person",
+    # The inference process alone has such a timer (workers/inference/process.py).
+    "SIGPROF": "by itself: a step took more CPU time than [recovery] step_s",
+}
+
 
 def how(status: int) -> str:
     """How a process ended that should have lived; ``status`` as `Child.reap` gives it."""
     if status >= 0:
         return f"left with exit status {status} in the middle of the run"
     name = signal.Signals(-status).name
-    cause = " (by the kernel, probably for memory, or by a person)" if name == "SIGKILL" else ""
+    cause = f" ({CAUSES[name]})" if name in CAUSES else ""
     return f"was killed by {name}{cause}"
 
 

@@ -90,6 +90,8 @@ class EngineRecovery:
         self._cause = ""  # Of its death, if we know better than its exit status.
         self._death = ""
         self._said = 0  # How often something came from it.
+        self._died_at = -2  # The step behind which it died last; none is like that.
+        self._futile = 0  # Processes that were started again since, and brought no step.
 
     @property
     def restarts(self) -> int:
@@ -176,13 +178,18 @@ class EngineRecovery:
 
     def _died(self, death: str) -> None:
         self._death, self._cause = death, ""
-        wait_s = self._limiter.next(time.monotonic())
+        step = self._sequencer.step
+        self._futile = self._futile + 1 if step == self._died_at else 0
+        self._died_at = step
+        # A step that never ends is found out so slowly that no window would ever be full of it.
+        futile = self._futile >= self._fleet.recovery.restarts_max
+        wait_s = None if futile else self._limiter.next(time.monotonic())
         if wait_s is None:
             self._life.on("exhausted")
-            raise RunStopped(
-                f"the inference process {death}; it was not started again: "
-                f"{self._limiter.exhausted()}"
-            )
+            limit = self._limiter.exhausted()
+            if self._futile:
+                limit += f" or behind one step, here step {step}"
+            raise RunStopped(f"the inference process {death}; it was not started again: {limit}")
         self._timer = self._loop.after(wait_s, self._start_again)
 
     # -- back again -----------------------------------------------------------------------------

@@ -31,6 +31,7 @@ RULES = (
     Rule("cpu", TEXTS, "libraries choose their kernels by the features of the CPU"),
     Rule("platform", TEXTS, "libraries have other kernels for it"),
     Rule("providers", TEXTS, "another provider computes other bits"),
+    Rule("class of", NONE, "two sessions of the model gave different bits"),
 )
 _ORDER = (BITS, TEXTS, NONE)  # From the strongest.
 _SAYS = {
@@ -75,6 +76,8 @@ def expect(differences: Sequence[str]) -> Expectation:
 
 def _subject(key: str) -> str:
     table, _, rest = key.partition(".")
+    if key.startswith("class of"):
+        return key
     return f"another {rest}" if table == "versions" else f"another {table.partition('[')[0]}"
 
 

@@ -17,6 +17,7 @@ from lockstep.engine.strict_json import loads
 from lockstep.workers.journal_reading import kept_records as kept_records
 from lockstep.workers.journal_reading import read_journal as read_journal
 
+UNPROVEN = "none"  # As workers/inference/selftest.py has it, which the supervisor cannot import.
 Manifest = tuple[dict[str, Any], dict[str, Any]]  # Identity, environment.
 
 
@@ -96,9 +97,20 @@ def check_identity(
 
 
 def environment_differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What of platform, CPU, versions and providers differs."""
+    """What of platform, CPU, versions and providers differs, and what never was reproducible."""
     keys = ("platform", "cpu", "versions", "providers")
-    return [line for key in keys for line in differences(then.get(key), now.get(key), key)]
+    found = [line for key in keys for line in differences(then.get(key), now.get(key), key)]
+    return found + _unproven(then.get("classes"), now.get("classes"))
+
+
+def _unproven(then: Any, now: Any) -> list[str]:
+    """Models whose self-test failed, then or now; a record from before there was one has none."""
+    classes = [value if isinstance(value, dict) else {} for value in (then, now)]
+    return [
+        f"class of {name}: {classes[0].get(name)} -> {classes[1].get(name)}"
+        for name in sorted({**classes[0], **classes[1]})
+        if UNPROVEN in (classes[0].get(name), classes[1].get(name))
+    ]
 
 
 def differences(left: Any, right: Any, path: str = "") -> list[str]:

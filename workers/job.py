@@ -33,6 +33,7 @@ class Job:
         trace: "replay": report each turn.
         at: "fork": the past is everything before this step.
         changes: "fork": ``key=value`` of the fleet file, from that step on.
+        cache: Folder of what is kept between runs, as proofs of models are; empty: nothing is.
         perturb: Seed of physical disorder (agents start in another order, each after a delay);
             0: none. No digest may depend on it; tests show that none does.
     """
@@ -57,6 +58,7 @@ class Job:
     trace: bool = False
     at: int = 0
     changes: tuple[str, ...] = ()
+    cache: str = ""
     perturb: int = 0
 
     def to_json(self) -> str:

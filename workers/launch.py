@@ -76,6 +76,16 @@ def launch(job: Job, listen: Listener | None = None, stdin: int | None = None) -
     return _Conversation(job, listen, stdin).until_the_end()
 
 
+def cache_folder() -> str:
+    """Where this user's programs keep what they can make again; empty: nowhere.
+
+    It is looked up here, where the caller's environment ends. No bit of a run depends on it.
+    """
+    home = os.environ.get("HOME", "")
+    base = os.environ.get("XDG_CACHE_HOME", "") or (f"{home}/.cache" if home else "")
+    return f"{base}/lockstep" if base.startswith("/") else ""
+
+
 class _Conversation:
     """One supervisor process and what it says."""
 
@@ -88,7 +98,8 @@ class _Conversation:
         self._heard = b""
         # Its own standard input is the job's: ours goes down under another number.
         handed = _duplicate(stdin)
-        self._line = replace(job, stdin=handed).to_json().encode() + b"\n"
+        cache = job.cache or cache_folder()
+        self._line = replace(job, stdin=handed, cache=cache).to_json().encode() + b"\n"
         self._process = subprocess.Popen(
             # -P: what lies in the working folder must not shadow a module.
             [sys.executable, "-P", "-m", "lockstep.workers.supervisor"],

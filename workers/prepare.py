@@ -175,8 +175,15 @@ def identity(prepared: Prepared, model_files: list[dict[str, str]]) -> dict[str,
     return as_read
 
 
-def environment(prepared: Prepared, providers: list[dict[str, Any]]) -> dict[str, Any]:
+def environment(
+    prepared: Prepared, providers: list[dict[str, Any]], classes: dict[str, str] | None = None
+) -> dict[str, Any]:
     """What the run ran on: compared by `verify` beforehand, never hashed into the digest.
+
+    Args:
+        prepared: The fleet and its bytes.
+        providers: Report of each model.
+        classes: Model -> what its self-test has proven; empty: it was not made.
 
     With it go the paths that a second execution needs: the seed given, last known model folders,
     the folder that commands are relative to.
@@ -192,6 +199,7 @@ def environment(prepared: Prepared, providers: list[dict[str, Any]]) -> dict[str
         "cpu": _cpu(),
         "versions": versions,
         "providers": providers,
+        "classes": classes or {},
         "seed": prepared.fleet.seed,
         "folder": prepared.folder,
         "fleet_sha256": sha256(prepared.fleet_bytes),

@@ -286,9 +286,13 @@ class Played(_WithPast):
         """As `Beginning`: as they are recorded."""
         recorded = self._lineage.identity["fleet"]["models"]
         providers = self._lineage.environment.get("providers", [])
+        classes = self._lineage.environment.get("classes", {})
         pairs = zip(recorded, providers, strict=True)
         return {
-            "models": [{"files": model["path"], "provider": p} for model, p in pairs],
+            "models": [
+                {"files": m["path"], "provider": p, "class": classes.get(m["name"], "")}
+                for m, p in pairs
+            ],
             "notes": [],
         }
 

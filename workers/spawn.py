@@ -33,7 +33,10 @@ _KILL = int(signal.SIGKILL)
 # Interrupts go to whole groups; what they mean is the supervisor's to decide, and children die
 # with it.
 _DISPOSITIONS = (
-    *((int(each), _DEFAULT) for each in (signal.SIGPIPE, signal.SIGCHLD, signal.SIGUSR1)),
+    *(
+        (int(each), _DEFAULT)
+        for each in (signal.SIGPIPE, signal.SIGCHLD, signal.SIGUSR1, signal.SIGPROF)
+    ),
     *((int(each), _IGNORE) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)),
 )
 # C functions, called with Python's lock held. What Python adds to them costs an agent process

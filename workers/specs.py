@@ -44,12 +44,12 @@ def _agent_spec(fleet: Fleet, index: int, codes: Sequence[bytes]) -> AgentSpec:
     )
 
 
-def inference_spec(fleet: Fleet, *, repeats: bool) -> InferenceSpec:
+def inference_spec(fleet: Fleet, *, repeats: bool, cache: str = "") -> InferenceSpec:
     """For the inference process.
 
     Args:
         fleet: That runs.
-        repeats: As in `InferenceSpec`.
+        repeats, cache: As in `InferenceSpec`.
     """
     return InferenceSpec(
         models=fleet.models,
@@ -61,4 +61,6 @@ def inference_spec(fleet: Fleet, *, repeats: bool) -> InferenceSpec:
         record_bytes_max=fleet.record_bytes_max,
         order=fleet.schedule.order,
         repeats=repeats,
+        cache=cache,
+        step_s=fleet.recovery.step_s,
     )

@@ -89,7 +89,9 @@ class Supervisor:
             identity = prepare.identity(prepared, [m["files"] for m in said["models"]])
             providers = [m["provider"] for m in said["models"]]
             self._provider = ", ".join(dict.fromkeys(p["got"][0] for p in providers)) or "none"
-            environment = prepare.environment(prepared, providers)
+            proven = [m.get("class", "") for m in said["models"]]
+            self._classes = {m.name: c for m, c in zip(fleet.models, proven, strict=True)}
+            environment = prepare.environment(prepared, providers, self._classes)
             self._folder, self._ledger = beginning.open(
                 prepared, identity, environment, crew.board.name, self._note
             )
@@ -109,7 +111,7 @@ class Supervisor:
         fleet = self._fleet
         if not fleet.models:
             return {"models": [], "notes": []}
-        spec = inference_spec(fleet, repeats=bool(self._job.verify_of))
+        spec = inference_spec(fleet, repeats=bool(self._job.verify_of), cache=self._job.cache)
         if self._beginning.past is not None:
             spec = replace(
                 spec,
@@ -332,6 +334,7 @@ class Supervisor:
             "wall_s": round(self._reporter.elapsed_s(), 3),
             **waits(self._stalls, run_s),
             "provider": self._provider,
+            "classes": self._classes,
             "output": str(self._folder.path / folders.OUTPUT),
             "lines_refused": refused,
             "restarts": self._agents.recovery.restarts

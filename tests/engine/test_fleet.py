@@ -351,6 +351,7 @@ INTEGERS = [
     ("recovery", "restarts_max", 0, 10**6),
     ("recovery", "window_s", 1, 10**6),
     ("recovery", "overdue_s", 0, 10**6),
+    ("recovery", "step_s", 0, 10**6),
     ("recovery", "snapshot_turns", 0, 2**40),
     ("recovery", "segment_bytes_max", 1024, 2**40),
     ("models.m", "intra_op_threads", 1, 256),

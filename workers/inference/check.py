@@ -1,8 +1,6 @@
 """`lockstep model inspect` and `check`: what a folder is, and which equality holds for it here.
 
-Two classes are proven by doing it, never assumed: "run" means that two sessions give the same bits
-for the same plans; "batch-invariant" that, besides, a row's bits are the same alone and in a batch
-that others join and leave.
+The class is proven as in selftest.py, with the prompts and at the length of expected.json.
 """
 
 from collections.abc import Sequence
@@ -10,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lockstep.engine import keyed
 from lockstep.engine.errors import UsageError
 from lockstep.workers.inference.decoder import Decoder
 from lockstep.workers.inference.describe import describe
@@ -21,16 +18,15 @@ from lockstep.workers.inference.expected import (
     cpu_flags,
     read_expected,
 )
-from lockstep.workers.inference.greedy import Row, generate
+from lockstep.workers.inference.greedy import JOIN_STEPS, Row
 from lockstep.workers.inference.growing import decoder_class
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.provider import SHORT
 from lockstep.workers.inference.sampler import finite
+from lockstep.workers.inference.selftest import CLASSES, PROMPT_LENGTHS, Trial, prompts_of, trial
 
-CLASSES = ("none", "run", "batch-invariant")  # From weak to strong.
 ROWS = 4
 TOKENS_NEW = 24
-PROMPT_LENGTHS = (1, 5, 17, 40)  # Where a folder brings no prompts.
 LOGIT_TOLERANCE = 1e-4  # Of float32; ten times what another library was seen to differ by.
 
 
@@ -131,23 +127,18 @@ class _Check:
         if not self.cases:
             raise UsageError(f"{self.folder.path}: a context of {facts.context} is too short")
         identity = self.folder.identity()
-        first = self.decoder()
-        alone = [generate(first, [case.prompt], self.new, slot=0)[0] for case in self.cases]
-        batch = generate(first, [case.prompt for case in self.cases], self.new)
-        provider = first.report
-        first.close()
-        second = self.decoder()
-        again = [generate(second, [case.prompt], self.new, slot=0)[0] for case in self.cases]
-        second.close()
+        prompts = [case.prompt for case in self.cases]
+        tried = trial(self.decoder, prompts, self.new, join_steps=JOIN_STEPS)
+        provider = tried.report
         self.lines.append(
             f"{facts.kind}: {facts.layers} layers, vocabulary {facts.vocab}, context "
             f"{facts.context}, keys and values {facts.dtype}, {facts.path}, on {provider.running}"
         )
         self.lines.extend(provider.lines())
-        rows = [*alone, *batch, *again]
+        rows = [*tried.alone, *tried.batch, *tried.again]
         self.say(all(finite(row.logits) for row in rows), "logits are finite")
-        proven = self._prove(alone, again, batch)
-        compared = self._compare(alone, identity, provider.running)
+        proven = self._prove(tried)
+        compared = self._compare(tried.alone, identity, provider.running)
         reached = CLASSES.index(proven) >= CLASSES.index(require_class)
         self.say(reached, f"class {proven}, at least {require_class} is required")
         self.lines.append(proven)
@@ -165,16 +156,14 @@ class _Check:
         }
         return CheckReport(not self.bad, proven, tuple(self.lines), found | {"ok": not self.bad})
 
-    def _prove(self, alone: list[Row], again: list[Row], batch: list[Row]) -> str:
-        """The class, from rows that must be equal bit for bit."""
-        count = f"{len(alone)} prompts of {self.new} tokens"
-        run = all(a.same(b) for a, b in zip(alone, again, strict=True))
-        self.say(run, f"run against run: {count} in two sessions, {_equal(run)}")
-        if not run:
-            return "none"
-        together = all(a.same(b) for a, b in zip(alone, batch, strict=True))
-        self.lines.append(f"alone against batch: rows join and leave, {_equal(together)}")
-        return "batch-invariant" if together else "run"
+    def _prove(self, tried: Trial) -> str:
+        """The class, told."""
+        count = f"{len(tried.alone)} prompts of {self.new} tokens"
+        self.say(tried.run, f"run against run: {count} in two sessions, {_equal(tried.run)}")
+        if tried.run:
+            equal = _equal(tried.together)
+            self.lines.append(f"alone against batch: rows join and leave, {equal}")
+        return tried.proven
 
     def _compare(self, rows: list[Row], identity: dict[str, str], provider: str) -> str:
         """Tokens and first logits against expected.json: "equal", "different" or why not."""
@@ -212,14 +201,8 @@ class _Check:
 
 def _cases(vocab: int) -> tuple[Case, ...]:
     """Prompts for a folder that brings none: the same ids on every machine."""
-    stream = keyed.key(0, "model check", "prompt")
-    return tuple(
-        Case(
-            f"len{length}",
-            tuple(keyed.draw(stream, length, index) % vocab for index in range(length)),
-        )
-        for length in PROMPT_LENGTHS
-    )
+    prompts = prompts_of(vocab, PROMPT_LENGTHS)
+    return tuple(Case(f"len{len(prompt)}", prompt) for prompt in prompts)
 
 
 def _equal(same: bool) -> str:

@@ -31,7 +31,7 @@ from lockstep.workers.inference.feed import Feed
 from lockstep.workers.inference.kv import KvSlab
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.probe import probe
-from lockstep.workers.inference.provider import open_session
+from lockstep.workers.inference.provider import device_of, open_session
 from lockstep.workers.inference.signature import at
 
 # One binding holds two OrtValues for each key and value tensor, and making one costs about 0.5 ms
@@ -62,6 +62,8 @@ class Decoder:
         slab: The KV slots.
         outlives: Whether they outlive this process.
         session: ONNX Runtime's session.
+        options: Of every run of the session; None: the usual ones.
+        last_only: It gives logits of the last position alone, not of every one.
     """
 
     def __init__(
@@ -102,8 +104,9 @@ class Decoder:
         _in_range("intra_op_threads", intra_op_threads, 1, THREADS_LIMIT)
         self.facts, self.rows_max, self.tokens_max = facts, rows_max, tokens_max
         self.session, self.report = open_session(
-            folder, providers, require, intra_op_threads, cache
+            folder, providers, require, intra_op_threads, cache, facts.logits
         )
+        self.options: Any = None
         _assert_denormals()
         devices = self._devices()
         probe(self.session, facts)
@@ -120,6 +123,10 @@ class Decoder:
         self._keep = Feed(1, 1, devices.get(facts.logits_to_keep, "cpu"))
         self._keep.array[:] = 1
         self._keep.publish()
+        # Logits of the last position alone: by the graph's own input for it, by surgery.py, or by
+        # the exporter.
+        shapes = {port.name: port.shape for port in self.session.get_outputs()}
+        self.last_only = facts.last_logits or shapes[facts.logits][1] == 1
         self._logits_dtype = np.dtype(
             {port.name: port.dtype for port in folder.graph.outputs}[facts.logits]
         )
@@ -167,7 +174,7 @@ class Decoder:
 
     def _last_logits(self, count: int) -> Any:
         """Those of the last of ``count`` positions of a run of one row; a view."""
-        vocab, at = self.facts.vocab, 0 if self.facts.last_logits else count - 1
+        vocab, at = self.facts.vocab, 0 if self.last_only else count - 1
         return self._logits[at * vocab : (at + 1) * vocab]
 
     def _decode(self, plan: ModelPlan) -> dict[int, Logits]:
@@ -205,7 +212,7 @@ class Decoder:
         self._mask.publish()
         if self.facts.position_ids:
             self._positions.publish()
-        self.session.run_with_iobinding(io)
+        self.session.run_with_iobinding(io, self.options)
 
     def _binding(self, first: int, count: int, length: int) -> Any:
         """The binding of a slot range for ids of shape (count, length)."""
@@ -227,8 +234,8 @@ class Decoder:
         return binding.io
 
     def _bind_length(self, binding: _Binding, count: int, length: int) -> None:
-        made = 1 if self.facts.last_logits else length  # Positions that logits are made of.
-        size = count * made * self.facts.vocab
+        positions = 1 if self.last_only else length
+        size = count * positions * self.facts.vocab
         if size > self._logits.size:  # A longer chunk than any before.
             self._logits = np.zeros(size, self._logits_dtype)
             for other in self._bindings.values():
@@ -236,7 +243,7 @@ class Decoder:
         self._ids.bind(binding.io, self.facts.input_ids, count, length)
         if self.facts.position_ids:
             self._positions.bind(binding.io, self.facts.position_ids, count, length)
-        shape = [count, made, self.facts.vocab]
+        shape = [count, positions, self.facts.vocab]
         address = self._logits.ctypes.data
         # On the CPU whatever the device: ONNX Runtime copies the result out by itself.
         kind = self._logits_dtype.type
@@ -250,10 +257,7 @@ class Decoder:
     def _devices(self) -> dict[str, str]:
         """Input name to the device on which the session wants it."""
         inputs, infos = self.session.get_inputs(), self.session.get_input_memory_infos()
-        return {
-            port.name: "cpu" if info.name.lower().startswith("cpu") else "cuda"
-            for port, info in zip(inputs, infos, strict=True)
-        }
+        return {port.name: device_of(info.name) for port, info in zip(inputs, infos, strict=True)}
 
     def _check(self, plan: ModelPlan) -> None:
         """Refuse what would write outside a slot or read a token that is not there."""

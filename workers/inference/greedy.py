@@ -27,11 +27,16 @@ class Row:
 
 
 def generate(
-    decoder: Decoder, prompts: Sequence[tuple[int, ...]], count: int, slot: int | None = None
+    decoder: Decoder,
+    prompts: Sequence[tuple[int, ...]],
+    count: int,
+    slot: int | None = None,
+    *,
+    join_steps: int = JOIN_STEPS,
 ) -> list[Row]:
     """``count`` tokens for each prompt; the ends of sequences do not stop it.
 
-    Rows join one after another, every `JOIN_STEPS` steps, in the lowest free slot, so each of
+    Rows join one after another, every ``join_steps`` steps, in the lowest free slot, so each of
     them decodes in batches of changing size and place.
 
     Args:
@@ -39,6 +44,7 @@ def generate(
         prompts: Token ids.
         count: Tokens to generate for each.
         slot: Use this one only; there must be one prompt.
+        join_steps: From 1.
     """
     waiting = list(range(len(prompts)))
     held: dict[int, int] = {}  # Slot to prompt.
@@ -53,7 +59,7 @@ def generate(
             decodes.append(Decode(index, at, lengths[at], tokens[index][-1]))
         free = [at for at in range(decoder.rows_max) if at not in held]
         chunks = []
-        if waiting and free and step % JOIN_STEPS == 0:
+        if waiting and free and step % join_steps == 0:
             index = waiting.pop(0)
             at = free[0] if slot is None else slot
             chunks.append(Chunk(index, at, 0, prompts[index], True))

@@ -71,7 +71,7 @@ class GrowingDecoder(Decoder):
         self._tensor(self._past, past)[...] = kept[..., :past, :]
         self._bind_feeds(past, count, tokens)
         self._bind_kv(past, count)
-        self.session.run_with_iobinding(self._io)
+        self.session.run_with_iobinding(self._io, self.options)
         made = self._tensor(self._present, past + count)
         kept[..., past : past + count, :] = made[..., past:, :]
         return self._last_logits(count)
@@ -89,7 +89,7 @@ class GrowingDecoder(Decoder):
             self._positions.bind(io, facts.position_ids, 1, count)
         if facts.logits_to_keep:
             self._keep.bind_number(io, facts.logits_to_keep, facts.keep_rank)
-        made = 1 if facts.last_logits else count
+        made = 1 if self.last_only else count
         if made * facts.vocab > self._logits.size:
             self._logits = np.zeros(made * facts.vocab, self._logits_dtype)
         kind, address = self._logits_dtype.type, self._logits.ctypes.data

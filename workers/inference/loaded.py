@@ -1,18 +1,27 @@
 """Loaded models: folder, tokenizer, session and slots of each, and that they are what they were."""
 
+import hashlib
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from lockstep.engine.errors import LockstepError, ModelRejected
 from lockstep.engine.fleet import Model
 from lockstep.workers.inference import slab_file
 from lockstep.workers.inference.growing import decoder_class
 from lockstep.workers.inference.model import ModelFolder
+from lockstep.workers.inference.proofs import Proofs
+from lockstep.workers.inference.selftest import NONE, proof_of
 from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.inference.text import Text
 
 
 class LoadedModel:
-    """One model, ready to decode."""
+    """One model, ready to decode.
+
+    Attributes:
+        proven: Which class of equality holds for it here (selftest.py).
+    """
 
     def __init__(
         self,
@@ -20,6 +29,8 @@ class LoadedModel:
         frozen_date: str,
         kv_file: int = slab_file.NONE,
         files: dict[str, str] | None = None,
+        cache: Path | None = None,
+        selftest_s: float = 0,
     ) -> None:
         """Read, check, and create the session.
 
@@ -28,15 +39,21 @@ class LoadedModel:
             frozen_date: For its chat template.
             kv_file: As `Decoder`.
             files: As in `InferenceSpec.files`; None: whatever is there.
+            cache: Folder of what is kept between runs; None: nothing is.
+            selftest_s: Seconds that the self-test may take; 0: any number.
 
         Raises:
             ModelRejected: it cannot be loaded, or is another one than it was.
         """
         folder = ModelFolder.open(model.path, model.file)
+        self._path = folder.path
         self.identity = folder.identity()
         if files is not None:
             _check_files(files, self.identity)
         self.text = Text(folder, frozen_date)
+        proofs = Proofs(cache / "proofs" if cache else None)
+        kernels = _kernels(cache, self.identity) if set(model.providers) != {"cpu"} else None
+        proof = proof_of(folder, model, proofs, selftest_s, kernels)
         self.decoder = decoder_class(folder.facts)(
             folder,
             model.rows_max,
@@ -45,10 +62,25 @@ class LoadedModel:
             model.providers,
             model.require or None,
             kv_file=kv_file,
+            cache=kernels,
         )
+        if self.decoder.report.got != proof.got:  # Its libraries came or went since.
+            proof = proof_of(folder, model, Proofs(None), selftest_s, kernels)
+        self.proven = proof.proven
         self.stop = frozenset(folder.facts.eos)
         self.tokens_max = model.tokens_max
         folder.close()
+
+    def notes(self) -> list[str]:
+        """For people: which provider is missing, and if no equality holds."""
+        notes = self.decoder.report.lines()
+        if self.proven == NONE:
+            notes.append(
+                f"{self._path}: two sessions gave different bits for the same plan: THIS "
+                f"RUN CANNOT BE REPEATED on {self.decoder.report.running} (class none); `lockstep "
+                f"model check` says more"
+            )
+        return notes
 
 
 def load_all(spec: InferenceSpec, kv_files: Sequence[int] = ()) -> list[LoadedModel]:
@@ -65,11 +97,28 @@ def load_all(spec: InferenceSpec, kv_files: Sequence[int] = ()) -> list[LoadedMo
         spec.models, kv_files, spec.files or (None,) * count, strict=True
     ):
         try:
-            models.append(LoadedModel(model, spec.frozen_date, kv_file, files))
+            cache = Path(spec.cache) if spec.cache else None
+            models.append(LoadedModel(model, spec.frozen_date, kv_file, files, cache, spec.step_s))
         except LockstepError as error:
             error.args = (f"[models.{model.name}]: {error}",)
             raise
     return models
+
+
+def _kernels(cache: Path | None, files: dict[str, str]) -> Path | None:
+    """Folder for what a provider chooses by timing: chosen once for a model, then kept.
+
+    Which choice it was decides bits, so it lies where this user's processes find it again.
+    """
+    if cache is None:
+        return None
+    name = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    folder = cache / "kernels" / name
+    try:
+        folder.mkdir(0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder
 
 
 def _check_files(expected: dict[str, str], found: dict[str, str]) -> None:

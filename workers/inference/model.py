@@ -200,6 +200,10 @@ class ModelFolder:
         line = f"{GENERATION_CONFIG} has {', '.join(said)}: requests say their own"
         return [line] if said else []
 
+    def size_bytes(self) -> int:
+        """Of all its files, while it is open."""
+        return sum(len(blob.data) for blob in self._blobs.values())
+
     def unchanged(self) -> None:
         """Raise ModelRejected when a file was written to since it was opened."""
         for blob in self._blobs.values():

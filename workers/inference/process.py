@@ -6,6 +6,7 @@ decoder executes, the desk draws tokens by name. Sessions are created here, afte
 
 import json
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 from io import FileIO
@@ -62,10 +63,11 @@ def inference_main(
             "files": m.identity,
             "provider": m.decoder.report.to_json(),
             "outlives": m.decoder.outlives,
+            "class": m.proven,
         }
         for m in models
     ]
-    notes = [line for m in models for line in m.decoder.report.lines()]
+    notes = [line for m in models for line in m.notes()]
     _say(pipe, {"models": said, "notes": notes})
     pipe.close()
     server.serve()
@@ -97,6 +99,9 @@ class Server:
         self._desk = Desk(spec, models)
         self._records: deque[Record] = deque()  # INFERs whose slots have not been read yet.
         self._stopped = False
+        # CPU time of all threads, so that neither a slow nor a stopped machine ends a good step.
+        threads = max((model.intra_op_threads for model in spec.models), default=1)
+        self._step_s = spec.step_s * threads
 
     def serve(self) -> None:
         """Until STOP."""
@@ -109,7 +114,10 @@ class Server:
                 self._end.wait()
                 continue
             plan = self._stepper.plan(step)
+            # Its default action ends the process in whatever it does, in native code as well.
+            signal.setitimer(signal.ITIMER_PROF, self._step_s)
             rows, sampled = self._execute(plan)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             answers = self._finish(plan.step, self._stepper.commit(sampled), rows)
             rows.append((FromEngine.STEP, 0, 0, 0, plan.step, 0))
             self._end.report(np.array(rows, dtype=RESULT_SLOT), answers)

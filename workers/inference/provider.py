@@ -16,6 +16,7 @@ from lockstep.engine.errors import ModelRejected, ProviderMissing, UsageError
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.ort import ort
 from lockstep.workers.inference.stderr import CapturedStderr
+from lockstep.workers.inference.surgery import last_position_only
 
 SUFFIX = "ExecutionProvider"
 NAMES = {
@@ -33,7 +34,15 @@ CURES = {
     "pip install -e '.[cuda]' in the checkout",
     "rocm": "put AMD's build of onnxruntime in place of this one; newer ROCm has migraphx instead",
     "migraphx": "put AMD's build of onnxruntime with MIGraphX in place of this one",
+    "OpenVINOExecutionProvider": "put onnxruntime-openvino in place of onnxruntime",
+    "QNNExecutionProvider": "put onnxruntime-qnn in place of onnxruntime",
+    "DmlExecutionProvider": "it is in onnxruntime-directml, which is for Windows",
+    "CoreMLExecutionProvider": "it is in the builds for macOS",
 }
+# Where a session wants its tensors (names of ONNX Runtime's allocators) -> how its Python half
+# calls the device. Only devices whose memory has addresses: slots of the slab are bound by address.
+DEVICES = {"cuda": "cuda", "hip": "cuda", "cann": "cann"}
+HOST = ("cpu", "cudapinned", "hippinned", "cannpinned", "openvino_cpu")
 NOT_BUILT = "not in this build of onnxruntime"
 MISSING_LIBRARY = re.compile(r"with error: (\S+): cannot open shared object")
 DETAIL_CHARS_MAX = 300
@@ -90,13 +99,44 @@ def full_names(asked: Sequence[str]) -> list[str]:
     """
     names = [NAMES.get(name, name) for name in asked]
     for short, name in zip(asked, names, strict=True):
-        if not name.endswith(SUFFIX):
-            near = difflib.get_close_matches(short, NAMES, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UsageError(f"provider {short!r} is unknown, expected {', '.join(NAMES)}{hint}")
+        if not name.endswith(SUFFIX) or name == SUFFIX:
+            raise UsageError(
+                f"provider {short!r} is unknown, expected {', '.join(NAMES)} or a name of "
+                f"onnxruntime's, like OpenVINO{SUFFIX}{_near(short)}"
+            )
     if not names or len(set(names)) != len(names):
         raise UsageError(f"providers = {list(asked)}: expected at least one, each once")
     return names
+
+
+def _near(wrong: str) -> str:
+    """What was meant, probably."""
+    known = {name.lower(): name for name in NAMES}
+    for name in sorted(ort.get_all_providers()):
+        known.setdefault(name.removesuffix(SUFFIX).lower(), SHORT.get(name, name))
+    near = difflib.get_close_matches(wrong.removesuffix(SUFFIX).lower(), known, 1)
+    return f"; did you mean {known[near[0]]!r}?" if near else ""
+
+
+def device_of(memory: str) -> str:
+    """The device of a tensor, as ONNX Runtime's Python half calls it.
+
+    Args:
+        memory: Name of the memory where the session wants the tensor.
+
+    Raises:
+        ProviderMissing: it has no addresses, or nobody knows it.
+    """
+    name = memory.lower()
+    if name in HOST:
+        return "cpu"
+    if name not in DEVICES:
+        raise ProviderMissing(
+            f"the provider wants its tensors in memory called {memory!r}; expected one of "
+            f"{', '.join((*HOST, *DEVICES))}: only memory with addresses can hold the slots of "
+            "keys and values. Take that provider out of `providers`"
+        )
+    return DEVICES[name]
 
 
 def open_session(
@@ -105,6 +145,8 @@ def open_session(
     require: str | None,
     intra_op_threads: int,
     cache: Path | None = None,
+    logits: str = "",
+    graphs: bool = False,
 ) -> tuple[Any, ProviderReport]:
     """A session on the first providers that work, made of the bytes that the folder hashed.
 
@@ -115,6 +157,9 @@ def open_session(
         intra_op_threads: Threads of an operator; part of the run's identity.
         cache: Folder for the kernel choices that GPU builds make by timing, so that they are made
             once and then kept.
+        logits: Output that is needed of the last position only (surgery.py); empty: the graph
+            stays as it is.
+        graphs: As `provider_options`.
 
     Raises:
         UsageError: a provider's name is unknown, or ``require`` is not among those asked for.
@@ -125,7 +170,9 @@ def open_session(
     needed = NAMES.get(require, require) if require else None
     if needed is not None and needed not in names:
         raise UsageError(f"require = {require!r}, but providers = {list(asked)} do not ask for it")
-    session, found = _create(folder, names, _options(intra_op_threads, cache), cache)
+    options = _options(intra_op_threads, cache)
+    given = [(name, provider_options(name, cache, graphs)) for name in names]
+    session, found = _create(folder, given, options, logits)
     got = session.get_providers()
     missing = []
     for name in names:
@@ -150,17 +197,20 @@ def _missing(name: str, cause: str) -> Missing:
 
 
 def _create(
-    folder: ModelFolder, names: list[str], options: Any, cache: Path | None
+    folder: ModelFolder, given: list[tuple[str, dict[str, str]]], options: Any, logits: str
 ) -> tuple[Any, dict[str, str]]:
     """The session, and the cause for each provider that is known to fail."""
     built = ort.get_available_providers()
-    causes = {name: NOT_BUILT for name in names if name not in built}
+    names = [name for name, _ in given]
+    causes = {name: f"{NOT_BUILT}{_unknown(name)}" for name in names if name not in built}
     usable = [name for name in names if name in built]
     graph, files, mapped, sizes = folder.weights()
+    if logits:
+        graph = last_position_only(graph, logits) or graph
     if files:
         options.add_external_initializers_from_files_in_memory(files, mapped, sizes)
     while True:
-        providers = [(name, provider_options(name, cache)) for name in usable]
+        providers = [(name, its) for name, its in given if name in usable]
         with CapturedStderr() as log:
             if any(SHORT.get(name) in ("cuda", "tensorrt") for name in usable):
                 ort.preload_dlls()  # Libraries that came as wheels; prints what it lacks.
@@ -177,6 +227,13 @@ def _create(
             raise ModelRejected(f"{folder.path}: onnxruntime refuses the model: {error}")
         # TensorRT raises where CUDA only logs. Go on without the most preferred one.
         usable.remove(dropped)
+
+
+def _unknown(name: str) -> str:
+    """More about a provider that is not in the build: whether ONNX Runtime has ever heard of it."""
+    if name in SHORT or name in ort.get_all_providers():
+        return ""
+    return f", which knows no {name}{_near(name)}"
 
 
 def _try(graph: bytes, options: Any, providers: list[Any]) -> tuple[Any, str]:
@@ -218,8 +275,12 @@ def _options(intra_op_threads: int, cache: Path | None) -> Any:
     return options
 
 
-def provider_options(name: str, cache: Path | None) -> dict[str, str]:
-    """Options of a provider: choices by timing off, or kept in ``cache``."""
+def provider_options(name: str, cache: Path | None, graphs: bool = False) -> dict[str, str]:
+    """Options of a provider: choices by timing off, or kept in ``cache``.
+
+    ``graphs``: steps are captured once and then repeated by the device (workers/inference/
+    decoder.py).
+    """
     if SHORT.get(name) == "cuda":
         return {
             "use_tf32": "0",
@@ -227,6 +288,7 @@ def provider_options(name: str, cache: Path | None) -> dict[str, str]:
             "tunable_op_enable": "0",
             "tunable_op_tuning_enable": "0",
             "arena_extend_strategy": "kSameAsRequested",
+            "enable_cuda_graph": "1" if graphs else "0",
         }
     if SHORT.get(name) == "rocm":
         return {"tunable_op_enable": "0", "tunable_op_tuning_enable": "0"}

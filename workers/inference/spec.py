@@ -25,6 +25,8 @@ class InferenceSpec:
         past_seeds: (step, seed): other seeds, that the steps below that step were sampled with,
             rising: the run was forked there, and its seed changed.
         tokens: That were made before, for display.
+        cache: Folder of what is kept between runs (workers/inference/proofs.py); empty: nothing is.
+        step_s: As in `Recovery`.
     """
 
     models: tuple[Model, ...]
@@ -40,3 +42,5 @@ class InferenceSpec:
     files: tuple[dict[str, str], ...] = ()
     past_seeds: tuple[tuple[int, int], ...] = ()
     tokens: int = 0
+    cache: str = ""
+    step_s: int = 0

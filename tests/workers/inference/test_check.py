@@ -10,6 +10,7 @@ import pytest
 
 from lockstep.engine.errors import ModelRejected, UsageError
 from lockstep.workers.inference import check as module
+from lockstep.workers.inference import selftest
 from lockstep.workers.inference.check import check, inspect
 from lockstep.workers.inference.expected import cpu_flags
 from lockstep.workers.inference.greedy import Row
@@ -78,17 +79,17 @@ def test_rows_that_differ_lower_the_class(
     fp32: Path, monkeypatch: pytest.MonkeyPatch, differs: int, proven: str
 ) -> None:
     """Calls of `generate`: one prompt each for alone, all of them for the batch, then again."""
-    real = module.generate
+    real = selftest.generate
 
-    def generate(decoder: Any, prompts: Any, count: int, slot: int | None = None) -> list[Row]:
-        rows = real(decoder, prompts, count, slot)
+    def generate(decoder: Any, prompts: Any, *args: Any, **more: Any) -> list[Row]:
+        rows = real(decoder, prompts, *args, **more)
         calls.append(len(prompts))
         if (differs and len(prompts) > 1) or (not differs and len(calls) > 5):
             rows[0].logits[3, 3] += np.float32(1e-6)
         return rows
 
     calls: list[int] = []
-    monkeypatch.setattr(module, "generate", generate)
+    monkeypatch.setattr(selftest, "generate", generate)
     report = check(fp32, "batch-invariant")
     assert (report.ok, report.proven, report.lines[-1]) == (False, proven, proven)
     calls.clear()

@@ -10,7 +10,12 @@ import pytest
 from lockstep.engine.errors import ModelRejected, ProviderMissing, UsageError
 from lockstep.workers.inference import provider
 from lockstep.workers.inference.model import ModelFolder
-from lockstep.workers.inference.provider import full_names, open_session, provider_options
+from lockstep.workers.inference.provider import (
+    device_of,
+    full_names,
+    open_session,
+    provider_options,
+)
 
 
 @pytest.fixture
@@ -66,11 +71,37 @@ def test_names_are_checked_before_anything_is_loaded(folder: ModelFolder) -> Non
     assert full_names(["cuda", "WebGpuExecutionProvider"])[1] == "WebGpuExecutionProvider"
     with pytest.raises(UsageError, match="did you mean 'cuda'"):
         full_names(["cudda"])
+    with pytest.raises(UsageError, match="did you mean 'cuda'"):
+        full_names(["CUDA"])
+    with pytest.raises(UsageError, match="did you mean 'OpenVINOExecutionProvider'"):
+        full_names(["openvino"])
+    with pytest.raises(UsageError, match="'ExecutionProvider' is unknown"):
+        full_names(["ExecutionProvider"])
     for wrong in ([], ["cpu", "cpu"]):
         with pytest.raises(UsageError, match="each once"):
             full_names(wrong)
     with pytest.raises(UsageError, match="do not ask for it"):
         open_session(folder, ["cpu"], "cuda", 1)
+
+
+def test_a_provider_by_its_own_name_is_tried_and_reported_with_its_cure(
+    folder: ModelFolder,
+) -> None:
+    asked = ["OpenVINOExecutionProvider", "CUDDAExecutionProvider", "cpu"]
+    _, report = open_session(folder, asked, None, 1)
+    built, unknown = report.missing
+    assert (built.cause, built.cure.split()[1]) == (provider.NOT_BUILT, "onnxruntime-openvino")
+    assert "knows no CUDDAExecutionProvider; did you mean 'cuda'?" in unknown.cause
+    with pytest.raises(ProviderMissing, match="onnxruntime-openvino in place of"):
+        open_session(folder, asked, "OpenVINOExecutionProvider", 1)
+
+
+def test_memory_is_known_by_name_and_has_addresses() -> None:
+    assert [device_of(name) for name in ("Cpu", "CudaPinned", "HipPinned")] == ["cpu"] * 3
+    assert [device_of(name) for name in ("Cuda", "Hip", "Cann")] == ["cuda", "cuda", "cann"]
+    for name in ("DML", "WebGPU_Buf", "something"):
+        with pytest.raises(ProviderMissing, match=f"memory called '{name}'"):
+            device_of(name)
 
 
 LOG = (
@@ -119,6 +150,9 @@ def test_causes_are_read_from_the_log_provider_by_provider(
 def test_choices_by_timing_are_off_or_kept(tmp_path: Path) -> None:
     cuda = provider_options("CUDAExecutionProvider", None)
     assert (cuda["use_tf32"], cuda["tunable_op_enable"]) == ("0", "0")
+    assert cuda["enable_cuda_graph"] == "0"
+    captured = provider_options("CUDAExecutionProvider", None, graphs=True)
+    assert captured == cuda | {"enable_cuda_graph": "1"}
     assert provider_options("TensorrtExecutionProvider", None) == {}
     cached = provider_options("TensorrtExecutionProvider", tmp_path)
     assert cached["trt_engine_cache_path"] == str(tmp_path)

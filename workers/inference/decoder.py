@@ -62,7 +62,6 @@ class Decoder:
         slab: The KV slots.
         outlives: Whether they outlive this process.
         session: ONNX Runtime's session.
-        options: Of every run of the session; None: the usual ones.
         last_only: It gives logits of the last position alone, not of every one.
     """
 
@@ -78,6 +77,7 @@ class Decoder:
         kv_buffer: memoryview | None = None,
         kv_file: int = slab_file.NONE,
         cache: Path | None = None,
+        options: Any = None,
     ) -> None:
         """Create the session and the slab.
 
@@ -92,6 +92,7 @@ class Decoder:
             kv_file: Likewise, as a file in memory (workers/inference/slab_file.py); not used
                 where the session wants the slab on a device.
             cache: Folder for kernel choices of GPU providers.
+            options: Of every run of the session; None: the usual ones.
 
         Raises:
             UsageError: a size is out of range, a provider's name is unknown.
@@ -106,10 +107,14 @@ class Decoder:
         self.session, self.report = open_session(
             folder, providers, require, intra_op_threads, cache, facts.logits
         )
-        self.options: Any = None
+        self._options = options
         _assert_denormals()
         devices = self._devices()
-        probe(self.session, facts)
+        # Logits of the last position alone: by the graph's own input for it, by surgery.py, or by
+        # the exporter.
+        shapes = {port.name: port.shape for port in self.session.get_outputs()}
+        self.last_only = facts.last_logits or shapes[facts.logits][1] == 1
+        probe(self.session, folder.path, facts, self.last_only, options)
         device = self._slab_device(devices)
         self.outlives = kv_file != slab_file.NONE and device == "cpu"
         if self.outlives:
@@ -123,10 +128,6 @@ class Decoder:
         self._keep = Feed(1, 1, devices.get(facts.logits_to_keep, "cpu"))
         self._keep.array[:] = 1
         self._keep.publish()
-        # Logits of the last position alone: by the graph's own input for it, by surgery.py, or by
-        # the exporter.
-        shapes = {port.name: port.shape for port in self.session.get_outputs()}
-        self.last_only = facts.last_logits or shapes[facts.logits][1] == 1
         self._logits_dtype = np.dtype(
             {port.name: port.dtype for port in folder.graph.outputs}[facts.logits]
         )
@@ -212,7 +213,7 @@ class Decoder:
         self._mask.publish()
         if self.facts.position_ids:
             self._positions.publish()
-        self.session.run_with_iobinding(io, self.options)
+        self.session.run_with_iobinding(io, self._options)
 
     def _binding(self, first: int, count: int, length: int) -> Any:
         """The binding of a slot range for ids of shape (count, length)."""

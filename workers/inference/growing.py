@@ -71,7 +71,7 @@ class GrowingDecoder(Decoder):
         self._tensor(self._past, past)[...] = kept[..., :past, :]
         self._bind_feeds(past, count, tokens)
         self._bind_kv(past, count)
-        self.session.run_with_iobinding(self._io, self.options)
+        self.session.run_with_iobinding(self._io, self._options)
         made = self._tensor(self._present, past + count)
         kept[..., past : past + count, :] = made[..., past:, :]
         return self._last_logits(count)

@@ -6,6 +6,7 @@ written into keys and values that are kept. On the fixed slab they run as the de
 them: in buffers that are wider than what is in them, the sum of the mask in its first column.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,32 +19,37 @@ TOKENS = 2
 ERROR_CHARS_MAX = 600
 
 
-def probe(session: Any, facts: ModelFacts) -> None:
+def probe(
+    session: Any, folder: Path, facts: ModelFacts, last_only: bool, options: Any = None
+) -> None:
     """Run a session once and compare the shapes and types of everything that it makes.
 
     Args:
         session: Of ONNX Runtime.
+        folder: For messages.
         facts: What the graph's ports promise.
+        last_only: Logits are of the last position alone.
+        options: Of the run.
 
     Raises:
         ModelRejected: it cannot run, or an output has another shape or type; it is named.
     """
     layers = range(facts.layers)
     present = [at(form, n) for n in layers for form in (facts.present_key, facts.present_value)]
-    kept = 1 if facts.last_logits else TOKENS
+    kept = 1 if last_only else TOKENS
     kv = (1, facts.kv_heads, max(TOKENS, _room(facts)), facts.head_dim)
     promised = {facts.logits: (1, kept, facts.vocab), **dict.fromkeys(present, kv)}
     try:
-        made = session.run(list(promised), _feeds(facts))
+        made = session.run(list(promised), _feeds(facts), options)
     except Exception as error:  # Its exceptions have no common base below Exception.
         raise ModelRejected(
-            f"{facts.filename}: the first run fails: {error!s:.{ERROR_CHARS_MAX}}"
+            f"{folder / facts.filename}: onnxruntime cannot run it: {error!s:.{ERROR_CHARS_MAX}}"
         ) from None
     for (name, shape), value in zip(promised.items(), made, strict=True):
         dtype = value.dtype.name if name == facts.logits else facts.dtype
         if value.shape != shape or value.dtype.name != dtype:
             raise ModelRejected(
-                f"{facts.filename}: {name} is {value.dtype.name}{list(value.shape)} for "
+                f"{folder / facts.filename}: {name} is {value.dtype.name}{list(value.shape)} for "
                 f"{TOKENS} tokens, expected {dtype}{list(shape)}"
             )
 

@@ -138,7 +138,7 @@ def _prove(folder: ModelFolder, model: Model, limit_s: float, kernels: Path | No
     with _limited(folder, limit_s) as options:
 
         def make() -> Decoder:
-            decoder = decoder_class(folder.facts)(
+            return decoder_class(folder.facts)(
                 folder,
                 model.rows_max,
                 model.tokens_max,
@@ -146,9 +146,8 @@ def _prove(folder: ModelFolder, model: Model, limit_s: float, kernels: Path | No
                 model.providers,
                 model.require or None,
                 cache=kernels,
+                options=options,
             )
-            decoder.options = options
-            return decoder
 
         tried = trial(make, prompts_of(folder.facts.vocab, sizes), count, join_steps=1)
     return Proof(tried.proven, tried.report.got)
@@ -163,16 +162,19 @@ def _limited(folder: ModelFolder, limit_s: float) -> Iterator[object]:
     options = ort.RunOptions()
     timer = threading.Timer(limit_s, setattr, (options, "terminate", True))
     timer.daemon = True
+    late = f"its self-test did not end within {limit_s:g} s ([recovery] step_s)"
     if limit_s:
         timer.start()
     try:
         yield options
     except LockstepError:
-        raise
+        if not options.terminate:
+            raise
+        raise ModelRejected(f"{folder.path}: {late}") from None
     except Exception as error:  # Its exceptions have no common base below Exception.
         why = f"onnxruntime cannot run it: {str(error).strip()[:2000]}"
         if options.terminate:
-            why = f"its self-test did not end within {limit_s:g} s ([recovery] step_s)"
+            why = late
         raise ModelRejected(f"{folder.path}: {why}") from None
     finally:
         timer.cancel()

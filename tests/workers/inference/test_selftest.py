@@ -39,13 +39,17 @@ def folder(any_model: Path) -> Iterator[ModelFolder]:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Decoders that the self-test made."""
-    real, found = selftest.Decoder, []
+    real: Any = selftest.decoder_class
+    found: list[Any] = []
 
-    def make(*args: Any, **more: Any) -> Any:
-        found.append(real(*args, **more))
-        return found[-1]
+    def class_of(facts: Any) -> Any:
+        def make(*args: Any, **more: Any) -> Any:
+            found.append(real(facts)(*args, **more))
+            return found[-1]
 
-    monkeypatch.setattr(selftest, "Decoder", make)
+        return make
+
+    monkeypatch.setattr(selftest, "decoder_class", class_of)
     return found
 
 

@@ -7,6 +7,7 @@ front of the last matrix. The numbers stay the same, so expected.json of the sou
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -108,3 +109,14 @@ def to_float16(folder: Path, file: str = "model.onnx") -> None:
             port.type.tensor_type.elem_type = TensorProto.FLOAT16
     (folder / "onnx" / f"{file}_data").unlink()
     path.write_bytes(model.SerializeToString())
+
+
+def to_int8(folder: Path, file: str = "model.onnx") -> None:
+    """Weights in 8 bits and numbers quantised on the way, as model_int8.onnx and its like."""
+    importlib.import_module("lockstep.workers.inference.ort")  # Turns telemetry off; first.
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    path = folder / "onnx" / file
+    quantize_dynamic(path, path.with_suffix(".int8"), weight_type=QuantType.QInt8)
+    (folder / "onnx" / f"{file}_data").unlink()
+    path.with_suffix(".int8").rename(path)

@@ -4,8 +4,9 @@
 memory; it needs of the mask only how many tokens count and how wide the buffer is. The decoder
 feeds it a mask that is right in these two ways and in no other (the number of tokens in column 0).
 So a graph goes on the fixed slab only if it is seen here that every use of its mask is one of the
-two, and that each layer's keys and values go through that operator and nothing else. Any other
-graph gets a true mask and keys of its own length (`growing`).
+two, that each layer's keys and values go through that operator and nothing else, and that nothing
+in it is known to mix the rows of a batch. Any other graph gets a true mask and keys of its own
+length (`growing`).
 """
 
 from collections import deque
@@ -43,6 +44,8 @@ POSITIONS = {
     ("RotaryEmbedding", MICROSOFT): 1,
     ("RotaryEmbedding", ""): 3,
 }
+# Operators that scale all rows of a batch by the largest number in it, idle rows included.
+MIXING = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")
 KEPT = (*SAME, "Reshape", "Squeeze", "Unsqueeze")
 
 
@@ -52,6 +55,9 @@ def why_not_slab(graph: Graph, facts: ModelFacts) -> str:
         return "it has functions, and what they do with keys and values is not looked into"
     if not attention_nodes(graph):
         return f"no {ATTENTION} in it, so present is another tensor than past"
+    mixing = next((node.operator for node in graph.nodes if node.operator in MIXING), "")
+    if mixing:
+        return f"{mixing} scales a whole batch by its largest value: rows would change each other"
     readers: Readers = {}
     for node in graph.nodes:
         for name in dict.fromkeys(node.inputs):

@@ -117,6 +117,15 @@ def test_numbers_of_16_bits_are_served_on_both_paths(hub: Path, path: str) -> No
     assert report.ok and report.facts["expected"] == "equal", report.lines
 
 
+def test_numbers_that_are_quantised_by_the_batch_run_row_by_row(hub: Path) -> None:
+    """On the slab this model's rows change each other: the class would be "run"."""
+    hubmodels.to_int8(hub)
+    found = facts_of(hub)
+    assert found.path == GROWING
+    assert "DynamicQuantizeLinear scales a whole batch" in found.path_why
+    assert check(hub, "batch-invariant").proven == "batch-invariant"
+
+
 def _feed_not(model: onnx.ModelProto) -> None:
     """The Not above reads the Cast above."""
     nodes = {node.op_type: node for node in model.graph.node if "more" in node.output[0]}

@@ -21,6 +21,35 @@ def test_inspect_says_what_a_folder_is(place: Any) -> None:
     assert re.search("^kind +llama$", shown.out, re.MULTILINE)
 
 
+def test_inspect_says_how_a_growing_graph_runs_and_what_is_not_taken(place: Any) -> None:
+    folder = place.path / "model"
+    shutil.copytree(DATA / "optimum-micro", folder)
+    (folder / "generation_config.json").write_text('{"eos_token_id": 2, "temperature": 0.6}')
+    shown = place.lockstep("model", "inspect", "model")
+    assert shown.code == 0, shown.err
+    for line in (
+        "^layout +hugging face$", "^file +model.onnx$", "^path +growing$",
+        "^because +no GroupQueryAttention", "^cost +each row runs alone",
+        r"^vocabulary +512, begins 0, ends \[2\] \(generation_config.json\)$",
+        "^not taken +generation_config.json has temperature = 0.6",
+    ):  # fmt: skip
+        assert re.search(line, shown.out, re.MULTILINE), line
+
+
+def test_one_of_several_files_is_named(place: Any) -> None:
+    folder = place.path / "model"
+    shutil.copytree(DATA / "optimum-micro", folder)
+    shutil.copy(folder / "model.onnx", folder / "model_fp32.onnx")
+    refused = place.lockstep("model", "inspect", "model")
+    assert refused.code == 2
+    assert "model.onnx, model_fp32.onnx; say which" in refused.err
+    named = "--file", "model_fp32.onnx", "--json"
+    assert place.lockstep("model", "inspect", "model", *named).json["file"] == "model_fp32.onnx"
+    (folder / "expected.json").unlink()
+    checked = place.lockstep("model", "check", "model", *named)
+    assert (checked.code, checked.json["file"]) == (0, "model_fp32.onnx")
+
+
 def test_check_prints_the_proven_class_last(place: Any) -> None:
     result = place.lockstep("model", "check", MODEL, "--require-class", "batch-invariant")
     assert result.code == 0, result.out

@@ -7,6 +7,7 @@ front of the last matrix. The numbers stay the same, so expected.json of the sou
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -93,3 +94,29 @@ def with_logits_to_keep(model: onnx.ModelProto, rank: int = 0) -> None:
         graph.node.insert(place, each)
     output = next(port for port in graph.output if port.name == "logits")
     output.type.tensor_type.shape.dim[1].dim_param = "num_logits_to_keep"
+
+
+def to_float16(folder: Path, file: str = "model.onnx") -> None:
+    """Weights, keys, values and logits of a folder's graph in 16 bits."""
+    path = folder / "onnx" / file
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            half = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
+    for port in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        if port.type.tensor_type.elem_type == TensorProto.FLOAT:
+            port.type.tensor_type.elem_type = TensorProto.FLOAT16
+    (folder / "onnx" / f"{file}_data").unlink()
+    path.write_bytes(model.SerializeToString())
+
+
+def to_int8(folder: Path, file: str = "model.onnx") -> None:
+    """Weights in 8 bits and numbers quantised on the way, as model_int8.onnx and its like."""
+    importlib.import_module("lockstep.workers.inference.ort")  # Turns telemetry off; first.
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    path = folder / "onnx" / file
+    quantize_dynamic(path, path.with_suffix(".int8"), weight_type=QuantType.QInt8)
+    (folder / "onnx" / f"{file}_data").unlink()
+    path.with_suffix(".int8").rename(path)

@@ -14,6 +14,7 @@ from lockstep.workers.inference.blob import Mapped
 
 DEPTH_MAX = 64  # Messages inside messages; a subgraph costs three of them.
 VARINT_BYTES_MAX = 10
+NODES_MAX = 1 << 20  # A hundred times what a large model has; each costs some memory.
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 # Which field of which message holds a message that can lead to a tensor (onnx.proto). "main" is
@@ -170,6 +171,8 @@ class _Walker:
                 below.append((children[number], at, end, depth + 1))
             elif kind == "weight" and number == 8:
                 self.weights.add(self.text(at, end))
+        if len(self.nodes) + len(stack) + len(below) > NODES_MAX:
+            raise self.refuse(start, f"more than {NODES_MAX} operators and tensors")
         stack.extend(reversed(below))  # So that ports come out in file order.
 
     def entry(self, start: int, stop: int) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from lockstep.engine.plan import Chunk, ModelPlan
 from lockstep.workers.inference.config import GROWING, ModelFacts
 from lockstep.workers.inference.decoder import Decoder, Logits
-from lockstep.workers.inference.signature import at
+from lockstep.workers.inference.kv_names import at
 
 
 class GrowingDecoder(Decoder):

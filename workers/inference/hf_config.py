@@ -21,9 +21,9 @@ from lockstep.workers.inference.config import (
     read_json,
 )
 from lockstep.workers.inference.graph import Graph
-from lockstep.workers.inference.kv_names import find_kv
+from lockstep.workers.inference.kv_names import at, find_kv
 from lockstep.workers.inference.layout import HF_CONFIG
-from lockstep.workers.inference.signature import at, refuse_foreign
+from lockstep.workers.inference.signature import refuse_foreign
 
 GENERATION_CONFIG = "generation_config.json"
 # Where the sizes of the text model lie in the configuration of a larger one.

@@ -38,6 +38,11 @@ def find_kv(graph: Graph, file: str) -> KvNames:
     return KvNames(past_key, past_value, present_key, present_value, first)
 
 
+def at(form: str, layer: int) -> str:
+    """The tensor name of a layer. The form comes with the model: no formatting operator."""
+    return form.replace("%d", str(layer))
+
+
 def _pair(ports: Sequence[Port], what: str, file: str) -> tuple[str, str, int]:
     """Form of the keys, form of the values, number of layers."""
     forms: dict[str, set[int]] = {}

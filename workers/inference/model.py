@@ -186,7 +186,8 @@ class ModelFolder:
     def templates_unused(self) -> list[str]:
         """Names of further chat templates; only the one without a name is used."""
         found = self.tokenizer_config.get("chat_template")
-        named = [item.get("name") for item in found] if isinstance(found, list) else []
+        listed = found if isinstance(found, list) else []
+        named = [item.get("name") for item in listed if isinstance(item, dict)]
         files = (self.path / TEMPLATES_MORE).glob("*.jinja")
         names = {str(name) for name in named if name != "default"} | {path.stem for path in files}
         return sorted(names)

@@ -13,7 +13,7 @@ import numpy as np
 
 from lockstep.engine.errors import ModelRejected
 from lockstep.workers.inference.config import SLAB, ModelFacts
-from lockstep.workers.inference.signature import at
+from lockstep.workers.inference.kv_names import at
 
 TOKENS = 2
 ERROR_CHARS_MAX = 600

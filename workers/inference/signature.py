@@ -11,6 +11,7 @@ from dataclasses import replace
 from lockstep.engine.errors import ModelRejected
 from lockstep.workers.inference.config import GROWING, SLAB, ModelFacts
 from lockstep.workers.inference.graph import Graph, Port
+from lockstep.workers.inference.kv_names import at as at  # Also for who asks for it here.
 from lockstep.workers.inference.wiring import attention_nodes, why_not_slab
 
 KV_DTYPES = ("float32", "float16")
@@ -72,11 +73,6 @@ def check_signature(graph: Graph, facts: ModelFacts) -> ModelFacts:
     facts = replace(facts, last_logits=_check_logits(graph, facts))
     why = why_not_slab(graph, facts) or _narrow(have[facts.input_ids])
     return _windowed(graph, replace(facts, path=GROWING if why else SLAB, path_why=why))
-
-
-def at(form: str, layer: int) -> str:
-    """The tensor name of a layer. The form comes with the model: no formatting operator."""
-    return form.replace("%d", str(layer))
 
 
 def _check_kv(graph: Graph, facts: ModelFacts) -> str:

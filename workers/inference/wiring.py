@@ -4,14 +4,16 @@
 memory; it needs of the mask only how many tokens count and how wide the buffer is. The decoder
 feeds it a mask that is right in these two ways and in no other (the number of tokens in column 0).
 So a graph goes on the fixed slab only if it is seen here that every use of its mask is one of the
-two, and that each layer's keys and values go through that operator and nothing else. Any other
-graph gets a true mask and keys of its own length (`growing`).
+two, that each layer's keys and values go through that operator and nothing else, and that nothing
+in it is known to mix the rows of a batch. Any other graph gets a true mask and keys of its own
+length (`growing`).
 """
 
 from collections import deque
 
 from lockstep.workers.inference.config import ModelFacts
 from lockstep.workers.inference.graph import Graph, Node
+from lockstep.workers.inference.kv_names import at
 
 ATTENTION = "GroupQueryAttention"
 MICROSOFT = "com.microsoft"
@@ -33,6 +35,7 @@ MOVES = {
     **{(ROOM, operator): ROOM for operator in (*SAME, "Gather", "Slice", "Squeeze", "Unsqueeze")},
     (ROOM, "Reshape"): ROOM,
 }
+Readers = dict[str, list[Node]]  # Tensor name to the operators that read it.
 ENDS = {(COUNT, LENGTHS), (ROOM, WIDTH)}
 # Where positions may go: to operators that treat each row by itself. A graph that chooses between
 # rotary tables by the largest position of a batch would make a row depend on its neighbours.
@@ -41,6 +44,8 @@ POSITIONS = {
     ("RotaryEmbedding", MICROSOFT): 1,
     ("RotaryEmbedding", ""): 3,
 }
+# Operators that scale all rows of a batch by the largest number in it, idle rows included.
+MIXING = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")
 KEPT = (*SAME, "Reshape", "Squeeze", "Unsqueeze")
 
 
@@ -48,18 +53,21 @@ def why_not_slab(graph: Graph, facts: ModelFacts) -> str:
     """Why a graph cannot run on the fixed slab, for people; empty: it can."""
     if graph.functions:
         return "it has functions, and what they do with keys and values is not looked into"
-    if not any(node.operator == ATTENTION for node in graph.nodes):
+    if not attention_nodes(graph):
         return f"no {ATTENTION} in it, so present is another tensor than past"
+    mixing = next((node.operator for node in graph.nodes if node.operator in MIXING), "")
+    if mixing:
+        return f"{mixing} scales a whole batch by its largest value: rows would change each other"
+    readers: Readers = {}
+    for node in graph.nodes:
+        for name in dict.fromkeys(node.inputs):
+            readers.setdefault(name, []).append(node)
     for layer in range(facts.layers):
-        why = _layer(graph, facts, layer)
+        why = _layer(readers, facts, layer)
         if why:
             return why
     if not facts.attention_mask:
         return "it has no attention_mask, which says how many tokens of a row count"
-    readers: dict[str, list[Node]] = {}
-    for node in graph.nodes:
-        for name in dict.fromkeys(node.inputs):
-            readers.setdefault(name, []).append(node)
     return _mask(readers, facts.attention_mask) or _positions(readers, facts.position_ids)
 
 
@@ -68,26 +76,25 @@ def attention_nodes(graph: Graph) -> list[Node]:
     return [n for n in graph.nodes if (n.operator, n.domain) == (ATTENTION, MICROSOFT)]
 
 
-def _layer(graph: Graph, facts: ModelFacts, layer: int) -> str:
-    past = [form.replace("%d", str(layer)) for form in (facts.past_key, facts.past_value)]
-    present = [form.replace("%d", str(layer)) for form in (facts.present_key, facts.present_value)]
-    users = [node for node in graph.nodes if set(past) & set(node.inputs)]
-    if len(users) == 1 and (users[0].operator, users[0].domain) == (ATTENTION, MICROSOFT):
-        node = users[0]
-        given = list(node.inputs[PAST_KEY : PAST_VALUE + 1])
-        made = list(node.outputs[PRESENT_KEY : PRESENT_VALUE + 1])
-        if given == past and made == present and not _again(graph, present):
+def _layer(readers: Readers, facts: ModelFacts, layer: int) -> str:
+    """Keys and values of a layer go through one operator, and what it makes goes out."""
+    past = [at(form, layer) for form in (facts.past_key, facts.past_value)]
+    present = [at(form, layer) for form in (facts.present_key, facts.present_value)]
+    users = [node for name in past for node in readers.get(name, ())]
+    # One that reads present would see the whole buffer, not what is filled.
+    others = [node for name in present for node in readers.get(name, ())]
+    first = users[0] if users else None
+    alone = first is not None and all(node is first for node in users) and not others
+    if first is not None and alone and (first.operator, first.domain) == (ATTENTION, MICROSOFT):
+        given = list(first.inputs[PAST_KEY : PAST_VALUE + 1])
+        made = list(first.outputs[PRESENT_KEY : PRESENT_VALUE + 1])
+        if given == past and made == present:
             return ""
-    operators = ", ".join(sorted({node.operator for node in users})) or "nothing"
+    operators = ", ".join(sorted({node.operator for node in (*users, *others)})) or "nothing"
     return f"keys and values of layer {layer} go to {operators}, not only to its {ATTENTION}"
 
 
-def _again(graph: Graph, present: list[str]) -> bool:
-    """Whether a later layer reads these: it would see the whole buffer, not what is filled."""
-    return any(set(present) & set(node.inputs) for node in graph.nodes)
-
-
-def _mask(readers: dict[str, list[Node]], mask: str) -> str:
+def _mask(readers: Readers, mask: str) -> str:
     """Follow the mask through the graph; the first use that is not allowed, for people."""
     seen = {mask}
     queue = deque([(mask, RAW)])
@@ -106,7 +113,7 @@ def _mask(readers: dict[str, list[Node]], mask: str) -> str:
     return ""
 
 
-def _positions(readers: dict[str, list[Node]], positions: str) -> str:
+def _positions(readers: Readers, positions: str) -> str:
     """Follow the positions, if there are any; the first use that is not allowed, for people."""
     queue = deque([positions] if positions else [])
     seen = set(queue)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from lockstep.engine.errors import ModelRejected
-from lockstep.workers.inference.graph import DEPTH_MAX, Graph, read_graph
+from lockstep.workers.inference.graph import DEPTH_MAX, NODES_MAX, Graph, read_graph
 
 MODEL = Path(__file__).parents[2] / "data" / "genai-micro-int4" / "model.onnx"
 BYTES = MODEL.read_bytes()
@@ -147,3 +147,33 @@ def test_random_bytes_raise_nothing_else(data: bytes) -> None:
         read_graph(data, "m")
     except ModelRejected:
         pass
+
+
+def test_nodes_their_whole_numbers_and_opsets_are_read() -> None:
+    inner = helper.make_graph([helper.make_node("Neg", ["c"], ["d"])], "inner", [], [])
+    nodes = [
+        helper.make_node("Cast", ["a"], ["b"], to=7, name="n"),
+        helper.make_node("Attention", ["b", "", "c"], ["d"], domain="com.x", window=-1, scale=0.5),
+        helper.make_node("If", ["d"], ["e"], then_branch=inner, domain="ai.onnx"),
+    ]
+    opsets = [helper.make_opsetid("ai.onnx", 18), helper.make_opsetid("com.x", 1)]
+    model = helper.make_model(helper.make_graph(nodes, "g", [], []), opset_imports=opsets)
+    found = read_graph(model.SerializeToString(), "m.onnx")
+    assert found.opsets == {"": 18, "com.x": 1}
+    assert [(node.operator, node.domain, node.inputs, node.outputs, node.numbers)
+            for node in found.nodes] == [
+        ("Cast", "", ("a",), ("b",), {"to": 7}),
+        ("Attention", "com.x", ("b", "", "c"), ("d",), {"window": -1}),
+        ("If", "", ("d",), ("e",), {}),
+        ("Neg", "", ("c",), ("d",), {}),
+    ]  # fmt: skip
+    assert not found.functions
+
+
+def test_a_file_of_nothing_but_operators_is_refused_in_time() -> None:
+    count = NODES_MAX + 1
+    graph = b"\x0a\x00" * count
+    size = len(graph)
+    length = bytes([size & 127 | 128, size >> 7 & 127 | 128, size >> 14 & 127 | 128, size >> 21])
+    with pytest.raises(ModelRejected, match="more than 1048576 operators and tensors"):
+        read_graph(b"\x3a" + length + graph, "m.onnx")

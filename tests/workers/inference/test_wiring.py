@@ -64,7 +64,7 @@ def set_input(place: int, name: str) -> Change:
          "takes the sum of the mask as another input"),
         (set_input(3, "past_key_values.1.key"), "layer 0 go to GroupQueryAttention, not only"),
         (reader("Identity", "past_key_values.1.value"), "layer 1 go to GroupQueryAttention, Id"),
-        (reader("Identity", "present.1.value"), "layer 1 go to GroupQueryAttention, not only"),
+        (reader("Identity", "present.1.value"), "layer 1 go to GroupQueryAttention, Id"),
     ],
 )  # fmt: skip
 def test_a_use_that_is_not_known_leads_to_the_growing_path(
@@ -104,6 +104,26 @@ def test_a_graph_of_this_attention_grows_as_well_as_it_shares(hub: Path) -> None
     assert found.path == GROWING
     report = check(hub, "batch-invariant")
     assert report.ok and report.facts["expected"] == "equal", report.lines
+
+
+@pytest.mark.parametrize("path", [SLAB, GROWING])
+def test_numbers_of_16_bits_are_served_on_both_paths(hub: Path, path: str) -> None:
+    hubmodels.to_float16(hub)
+    more = [] if path == SLAB else [reader("Size", "attention_mask")]
+    found = facts_of(hub, *more)
+    assert (found.dtype, found.path) == ("float16", path)
+    report = check(hub, "batch-invariant")
+    # Greedy tokens of 32 bits: the best logit is ahead by more than 16 bits lose.
+    assert report.ok and report.facts["expected"] == "equal", report.lines
+
+
+def test_numbers_that_are_quantised_by_the_batch_run_row_by_row(hub: Path) -> None:
+    """On the slab this model's rows change each other: the class would be "run"."""
+    hubmodels.to_int8(hub)
+    found = facts_of(hub)
+    assert found.path == GROWING
+    assert "DynamicQuantizeLinear scales a whole batch" in found.path_why
+    assert check(hub, "batch-invariant").proven == "batch-invariant"
 
 
 def _feed_not(model: onnx.ModelProto) -> None:

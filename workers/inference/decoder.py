@@ -27,6 +27,7 @@ import numpy as np
 from lockstep.engine.errors import LockstepBug, UsageError
 from lockstep.engine.plan import Chunk, Decode, ModelPlan
 from lockstep.workers.inference import slab_file
+from lockstep.workers.inference.captured import Captured
 from lockstep.workers.inference.feed import Feed
 from lockstep.workers.inference.kv import KvSlab
 from lockstep.workers.inference.model import ModelFolder
@@ -43,13 +44,19 @@ Logits = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class _Binding:
-    """A slot range bound to a session, and the length of ids it is bound for."""
+    """A slot range bound to a session, the length of ids it is bound for, its options.
 
-    __slots__ = ("io", "length")
+    Attributes:
+        landed: Logits on the device, as a value that can be fetched; None: they land in memory.
+    """
 
-    def __init__(self, io: Any) -> None:
+    __slots__ = ("io", "landed", "length", "options")
+
+    def __init__(self, io: Any, options: Any) -> None:
         self.io = io
         self.length = 0
+        self.options = options
+        self.landed: Any = None
 
 
 class Decoder:
@@ -77,6 +84,7 @@ class Decoder:
         kv_buffer: memoryview | None = None,
         kv_file: int = slab_file.NONE,
         cache: Path | None = None,
+        graphs: bool = False,
     ) -> None:
         """Create the session and the slab.
 
@@ -91,6 +99,7 @@ class Decoder:
             kv_file: Likewise, as a file in memory (workers/inference/slab_file.py); not used
                 where the session wants the slab on a device.
             cache: Folder for kernel choices of GPU providers.
+            graphs: Decode by CUDA graphs, one for each slot range (captured.py).
 
         Raises:
             UsageError: a size is out of range, a provider's name is unknown.
@@ -103,7 +112,7 @@ class Decoder:
         _in_range("intra_op_threads", intra_op_threads, 1, THREADS_LIMIT)
         self.facts, self.rows_max, self.tokens_max = facts, rows_max, tokens_max
         self.session, self.report = open_session(
-            folder, providers, require, intra_op_threads, cache, facts.logits
+            folder, providers, require, intra_op_threads, cache, facts.logits, graphs
         )
         self.options: Any = None
         _assert_denormals()
@@ -123,6 +132,10 @@ class Decoder:
             {port.name: port.dtype for port in folder.graph.outputs}[facts.logits]
         )
         self._logits = np.zeros(rows_max * facts.vocab, self._logits_dtype)
+        self._captured: Captured | None = None
+        if graphs:
+            size = rows_max * facts.vocab
+            self._captured = Captured(device, size, self._logits_dtype.type, self.last_only)
         self._bindings: OrderedDict[tuple[int, int], _Binding] = OrderedDict()
 
     def run(self, plan: ModelPlan) -> list[tuple[int, Logits]]:
@@ -160,9 +173,9 @@ class Decoder:
         count = len(chunk.tokens)
         self._ids.array[:count, 0] = chunk.tokens
         self._mask.array[0, 0] = chunk.start + count
-        self._run(chunk.slot, 1, count)
+        logits = self._run(chunk.slot, 1, count)
         vocab, last = self.facts.vocab, 0 if self.last_only else count - 1
-        return self._logits[last * vocab : (last + 1) * vocab]
+        return logits[last * vocab : (last + 1) * vocab]
 
     def _decode(self, plan: ModelPlan) -> dict[int, Logits]:
         """Logits of each active slot, views into the output buffer where its type is float32."""
@@ -175,8 +188,8 @@ class Decoder:
             self._ids.array[:count, 0] = [active[s].token if s in active else 0 for s in slots]
             lengths = np.asarray(plan.lengths[first : first + count], np.int64)
             np.add(lengths, 1, out=self._mask.array[:count, 0])
-            self._run(first, count, 1)
-            logits = self._logits[: count * self.facts.vocab].reshape(count, -1)
+            logits = self._run(first, count, 1)
+            logits = logits[: count * self.facts.vocab].reshape(count, -1)
             logits = logits.astype(np.float32, copy=False)
             rows.update((slot, logits[slot - first]) for slot in slots if slot in active)
         return rows
@@ -192,18 +205,23 @@ class Decoder:
             last = slot
         yield first, last - first + 1
 
-    def _run(self, first: int, count: int, length: int) -> None:
-        io = self._binding(first, count, length)
+    def _run(self, first: int, count: int, length: int) -> Any:
+        """Logits as one flat array, a view that is valid until the next run."""
+        binding = self._binding(first, count, length)
         self._ids.publish()
         self._mask.publish()
-        self.session.run_with_iobinding(io, self.options)
+        self.session.run_with_iobinding(binding.io, binding.options or self.options)
+        return self._logits if binding.landed is None else binding.landed.numpy().reshape(-1)
 
-    def _binding(self, first: int, count: int, length: int) -> Any:
+    def _binding(self, first: int, count: int, length: int) -> _Binding:
         """The binding of a slot range for ids of shape (count, length)."""
-        key = first, count
+        captured = self._captured
+        # A captured range is bound for one token and stays so; chunks have bindings of their own.
+        key = first, 0 if captured and length > 1 else count
         binding = self._bindings.get(key)
         if binding is None:
-            binding = _Binding(self.session.io_binding())
+            options = captured.options(length == 1) if captured else None
+            binding = _Binding(self.session.io_binding(), options)
             self.slab.bind(binding.io, first, count)
             self._mask.bind(binding.io, self.facts.attention_mask, count, self.tokens_max)
             self._bindings[key] = binding
@@ -213,17 +231,22 @@ class Decoder:
             self._bindings.move_to_end(key)
         if binding.length != length:
             self._bind_length(binding, count, length)
-        return binding.io
+        return binding
 
     def _bind_length(self, binding: _Binding, count: int, length: int) -> None:
         positions = 1 if self.last_only else length
         size = count * positions * self.facts.vocab
+        shape = [count, positions, self.facts.vocab]
+        if self._captured is not None:
+            self._ids.bind(binding.io, self.facts.input_ids, count, length)
+            binding.landed = self._captured.land(binding.io, self.facts.logits, shape)
+            binding.length = length
+            return
         if size > self._logits.size:  # A longer chunk than any before.
             self._logits = np.zeros(size, self._logits_dtype)
             for other in self._bindings.values():
                 other.length = 0  # Bound to the old buffer, which is gone.
         self._ids.bind(binding.io, self.facts.input_ids, count, length)
-        shape = [count, positions, self.facts.vocab]
         address = self._logits.ctypes.data
         # On the CPU whatever the device: ONNX Runtime copies the result out by itself.
         kind = self._logits_dtype.type

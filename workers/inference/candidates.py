@@ -115,7 +115,7 @@ def _ports(logits: memoryview, count: int) -> list[bytes]:
     [tensor] = inner(kind, TYPE_TENSOR)
     [shape] = inner(tensor, TENSOR_SHAPE)
     [element] = numbers(tensor, TENSOR_ELEMENT)
-    dims = [*inner(shape, SHAPE_DIM)[:-1], number_field(DIM_VALUE, count)]
+    dims: list[bytes | memoryview] = [*inner(shape, SHAPE_DIM)[:-1], number_field(DIM_VALUE, count)]
     new_shape = bytes_field(TENSOR_SHAPE, *(bytes_field(SHAPE_DIM, dim) for dim in dims))
     found = []
     for name, its in ((VALUES, element), (IDS, INT64)):

@@ -103,6 +103,18 @@ def test_a_run_with_rows_of_nan_ends_and_comes_out_again(tmp_path: Path) -> None
     assert verify(tmp_path / "run").equal
 
 
+def test_a_tokenizer_with_more_tokens_than_the_model_fails_its_requests_alone(
+    tmp_path: Path, copy: Path
+) -> None:
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    more = {**tokenizer["added_tokens"][0], "id": 512, "content": "<beyond>"}
+    tokenizer["added_tokens"].append(more)
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    done = launch(job(tmp_path, copy, ["well", "<beyond>", "good"]))
+    assert (done["items_out"], done["requests"], done["requests_failed"]) == (3, 3, 1)
+    assert "token id 512, the model has ids of 0 to 511" in done["request_failure"]
+
+
 def test_a_model_that_never_ends_is_refused_by_its_self_test(tmp_path: Path) -> None:
     path = hostile.folder(tmp_path / "model", hostile.endless)
     folder = ModelFolder.open(path)

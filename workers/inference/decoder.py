@@ -68,7 +68,6 @@ class Decoder:
         slab: The KV slots.
         outlives: Whether they outlive this process.
         session: ONNX Runtime's session.
-        options: Of every run of the session; None: the usual ones.
         last_only: It gives logits of the last position alone, not of every one.
     """
 
@@ -85,6 +84,7 @@ class Decoder:
         kv_file: int = slab_file.NONE,
         cache: Path | None = None,
         graphs: bool = False,
+        options: Any = None,
     ) -> None:
         """Create the session and the slab.
 
@@ -100,6 +100,7 @@ class Decoder:
                 where the session wants the slab on a device.
             cache: Folder for kernel choices of GPU providers.
             graphs: Decode by CUDA graphs, one for each slot range (captured.py).
+            options: Of every run of the session; None: the usual ones.
 
         Raises:
             UsageError: a size is out of range, a provider's name is unknown.
@@ -114,7 +115,7 @@ class Decoder:
         self.session, self.report = open_session(
             folder, providers, require, intra_op_threads, cache, facts.logits, graphs
         )
-        self.options: Any = None
+        self._options = options
         _assert_denormals()
         devices = self._devices()
         device = devices[at(facts.past_key, 0)]
@@ -135,7 +136,9 @@ class Decoder:
         self._captured: Captured | None = None
         if graphs:
             size = rows_max * facts.vocab
-            self._captured = Captured(device, size, self._logits_dtype.type, self.last_only)
+            self._captured = Captured(
+                self.slab.device, size, self._logits_dtype.type, self.last_only
+            )
         self._bindings: OrderedDict[tuple[int, int], _Binding] = OrderedDict()
 
     def run(self, plan: ModelPlan) -> list[tuple[int, Logits]]:
@@ -210,7 +213,7 @@ class Decoder:
         binding = self._binding(first, count, length)
         self._ids.publish()
         self._mask.publish()
-        self.session.run_with_iobinding(binding.io, binding.options or self.options)
+        self.session.run_with_iobinding(binding.io, binding.options or self._options)
         return self._logits if binding.landed is None else binding.landed.numpy().reshape(-1)
 
     def _binding(self, first: int, count: int, length: int) -> _Binding:

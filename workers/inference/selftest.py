@@ -137,7 +137,7 @@ def _prove(folder: ModelFolder, model: Model, limit_s: float, kernels: Path | No
     with _limited(folder, limit_s) as options:
 
         def make() -> Decoder:
-            decoder = Decoder(
+            return Decoder(
                 folder,
                 model.rows_max,
                 model.tokens_max,
@@ -145,9 +145,8 @@ def _prove(folder: ModelFolder, model: Model, limit_s: float, kernels: Path | No
                 model.providers,
                 model.require or None,
                 cache=kernels,
+                options=options,
             )
-            decoder.options = options
-            return decoder
 
         tried = trial(make, prompts_of(folder.facts.vocab, sizes), count, join_steps=1)
     return Proof(tried.proven, tried.report.got)

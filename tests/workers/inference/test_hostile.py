@@ -136,6 +136,18 @@ def test_a_step_that_never_ends_is_an_accident_until_the_run_stops_and_can_go_on
     assert went_on.summary["steps"] == done["steps"]
 
 
+def test_a_step_that_fails_is_an_accident_until_the_run_stops(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = hostile.folder(tmp_path / "model", hostile.fails_when_asked)
+    done = launch(job(tmp_path, path, ["well", "bad!", "good"]))
+    assert (done["state"], done["exit_code"], done["restarts"]) == ("stopped", 3, 2)
+    assert "the inference process (process " in done["reason"]
+    assert "left with exit status" in done["reason"]
+    said = [line for line in capfd.readouterr().err.splitlines() if "lockstep: inf" in line]
+    assert len(said) == 3 and all("out of data bounds" in line for line in said)
+
+
 def test_a_model_that_draws_is_told_loudly_and_recorded(tmp_path: Path) -> None:
     path = hostile.folder(tmp_path / "model", hostile.noise)
     notes: list[str] = []

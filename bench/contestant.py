@@ -14,7 +14,7 @@ from lockstep.bench.line import Line
 from lockstep.engine.errors import UsageError
 from lockstep.workers.folder import SUMMARY
 from lockstep.workers.job import Job
-from lockstep.workers.launch import ENVIRONMENT
+from lockstep.workers.launch import ENVIRONMENT, cache_folder
 
 GUESTS = Path(__file__).parent / "guests"
 
@@ -104,6 +104,7 @@ def _started(
         input=str(items) if lines else "",
         run_dir=str(folder / "run"),
         durability=durability,
+        cache=cache_folder(),
     )
     command = [sys.executable, "-P", "-m", "lockstep.bench.tap", *["bare"] * bare]
     environment = {**os.environ, **ENVIRONMENT}

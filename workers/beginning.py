@@ -48,6 +48,10 @@ class Beginning(Protocol):
         """Hashes of the models' files by name, as recorded; empty: nothing is."""
 
     @property
+    def got(self) -> tuple[tuple[str, ...], ...]:
+        """Providers of each model, as recorded; empty: nothing is."""
+
+    @property
     def past_seeds(self) -> tuple[tuple[int, int], ...]:
         """(step, seed): that the steps below it were sampled with, where it was another one."""
 
@@ -77,6 +81,7 @@ class New:
     seed: int | None = None
     past_seeds: tuple[tuple[int, int], ...] = ()
     files: tuple[dict[str, str], ...] = ()
+    got: tuple[tuple[str, ...], ...] = ()
 
     def __init__(self, job: Job) -> None:
         self._job = job

@@ -76,7 +76,12 @@ class EngineRecovery:
         # Slots that may hold something; they never become fewer.
         first = () if spec.restored is None else spec.restored.kept
         self._used: dict[tuple[int, int], None] = {(kept.model, kept.slot): None for kept in first}
-        self._spec = replace(spec, restored=None, files=tuple(m["files"] for m in models))
+        self._spec = replace(
+            spec,
+            restored=None,
+            files=tuple(m["files"] for m in models),
+            got=tuple(tuple(m["provider"]["got"]) for m in models),
+        )
         outlives = all(m["outlives"] for m in models)
         self._slab_holds = outlives and fleet.schedule.order == "strict"
         self._read_back = read_back

@@ -73,6 +73,12 @@ class _WithPast:
         return tuple(model["path"] for model in self._lineage.identity["fleet"]["models"])
 
     @property
+    def got(self) -> tuple[tuple[str, ...], ...]:
+        """As `Beginning`."""
+        reports = self._lineage.environment.get("providers", [])
+        return tuple(tuple(report["got"]) for report in reports)
+
+    @property
     def seed(self) -> int | None:
         """As `Beginning`: of the run that it all began with."""
         return self._job.seed

@@ -118,6 +118,7 @@ class Supervisor:
                 restored=restore(self._beginning.past, fleet),
                 past_seeds=self._beginning.past_seeds,
                 files=self._beginning.files,
+                got=self._beginning.got,
             )
         self._spec = spec
         said = self._crew.start_inference(spec, self._given_up, self._note)

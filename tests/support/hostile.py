@@ -124,6 +124,18 @@ def fails_when_run(model: onnx.ModelProto) -> None:
     _add(model, "Add", [RAW, "wide"], "logits")
 
 
+def fails_when_asked(model: onnx.ModelProto) -> None:
+    """Fails at a step that has `TRIGGER` among its ids, by a lookup behind a table's end."""
+    _move_logits(model)
+    _add(model, "Equal", ["input_ids", _weight(model, "trigger", np.int64(TRIGGER))], "hit")
+    _add(model, "Cast", ["hit"], "hits", to=TensorProto.INT64)
+    table = _weight(model, "table", np.zeros(1, np.float32))
+    _add(model, "Gather", [table, "hits"], "looked_up")
+    last = _weight(model, "last_axis", np.array([2], np.int64))
+    _add(model, "Unsqueeze", ["looked_up", last], "wide")
+    _add(model, "Add", [RAW, "wide"], "logits")
+
+
 def unknown_op(model: onnx.ModelProto) -> None:
     _move_logits(model)
     _add(model, "NoSuchOperator", [RAW], "logits")

@@ -17,6 +17,7 @@ comes, the range is split around it into two runs. Saving and restoring its last
 would not survive being killed in between: the slab outlives this process.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ import numpy as np
 from lockstep.engine.errors import LockstepBug, UsageError
 from lockstep.engine.plan import Chunk, Decode, ModelPlan
 from lockstep.workers.inference import slab_file
+from lockstep.workers.inference.captured import Captured
 from lockstep.workers.inference.feed import Feed
 from lockstep.workers.inference.kv import KvSlab
 from lockstep.workers.inference.model import ModelFolder
@@ -44,13 +46,19 @@ Logits = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class _Binding:
-    """A slot range bound to a session, and the length of ids it is bound for."""
+    """A slot range bound to a session, the length of ids it is bound for, its options.
 
-    __slots__ = ("io", "length")
+    Attributes:
+        landed: Logits on the device, as a value that can be fetched; None: they land in memory.
+    """
 
-    def __init__(self, io: Any) -> None:
+    __slots__ = ("io", "landed", "length", "options")
+
+    def __init__(self, io: Any, options: Any) -> None:
         self.io = io
         self.length = 0
+        self.options = options
+        self.landed: Any = None
 
 
 class Decoder:
@@ -77,6 +85,7 @@ class Decoder:
         kv_buffer: memoryview | None = None,
         kv_file: int = slab_file.NONE,
         cache: Path | None = None,
+        graphs: bool = False,
         options: Any = None,
     ) -> None:
         """Create the session and the slab.
@@ -92,6 +101,7 @@ class Decoder:
             kv_file: Likewise, as a file in memory (workers/inference/slab_file.py); not used
                 where the session wants the slab on a device.
             cache: Folder for kernel choices of GPU providers.
+            graphs: Decode by CUDA graphs, one for each slot range (captured.py).
             options: Of every run of the session; None: the usual ones.
 
         Raises:
@@ -105,7 +115,7 @@ class Decoder:
         _in_range("intra_op_threads", intra_op_threads, 1, THREADS_LIMIT)
         self.facts, self.rows_max, self.tokens_max = facts, rows_max, tokens_max
         self.session, self.report = open_session(
-            folder, providers, require, intra_op_threads, cache, facts.logits
+            folder, providers, require, intra_op_threads, cache, facts.logits, graphs
         )
         self._options = options
         _assert_denormals()
@@ -132,6 +142,12 @@ class Decoder:
             {port.name: port.dtype for port in folder.graph.outputs}[facts.logits]
         )
         self._logits = np.zeros(rows_max * facts.vocab, self._logits_dtype)
+        self._captured: Captured | None = None
+        if graphs:
+            size = rows_max * facts.vocab
+            self._captured = Captured(
+                self.slab.device, size, self._logits_dtype.type, self.last_only
+            )
         self._bindings: OrderedDict[tuple[int, int], _Binding] = OrderedDict()
 
     def run(self, plan: ModelPlan) -> list[tuple[int, Logits]]:
@@ -170,13 +186,12 @@ class Decoder:
         self._ids.array[:count, 0] = chunk.tokens
         self._positions.array[:count, 0] = range(chunk.start, chunk.start + count)
         self._mask.array[0, 0] = chunk.start + count
-        self._run(chunk.slot, 1, count)
-        return self._last_logits(count)
+        return self._last_logits(self._run(chunk.slot, 1, count), count)
 
-    def _last_logits(self, count: int) -> Any:
+    def _last_logits(self, logits: Any, count: int) -> Any:
         """Those of the last of ``count`` positions of a run of one row; a view."""
-        vocab, at = self.facts.vocab, 0 if self.last_only else count - 1
-        return self._logits[at * vocab : (at + 1) * vocab]
+        vocab, last = self.facts.vocab, 0 if self.last_only else count - 1
+        return logits[last * vocab : (last + 1) * vocab]
 
     def _decode(self, plan: ModelPlan) -> dict[int, Logits]:
         """Logits of each active slot, views into the output buffer where its type is float32."""
@@ -190,8 +205,8 @@ class Decoder:
             lengths = np.asarray(plan.lengths[first : first + count], np.int64)
             np.add(lengths, 1, out=self._mask.array[:count, 0])
             self._positions.array[:count, 0] = lengths
-            self._run(first, count, 1)
-            logits = self._logits[: count * self.facts.vocab].reshape(count, -1)
+            logits = self._run(first, count, 1)
+            logits = logits[: count * self.facts.vocab].reshape(count, -1)
             logits = logits.astype(np.float32, copy=False)
             rows.update((slot, logits[slot - first]) for slot in slots if slot in active)
         return rows
@@ -207,20 +222,25 @@ class Decoder:
             last = slot
         yield first, last - first + 1
 
-    def _run(self, first: int, count: int, length: int) -> None:
-        io = self._binding(first, count, length)
+    def _run(self, first: int, count: int, length: int) -> Any:
+        """Logits as one flat array, a view that is valid until the next run."""
+        binding = self._binding(first, count, length)
         self._ids.publish()
         self._mask.publish()
         if self.facts.position_ids:
             self._positions.publish()
-        self.session.run_with_iobinding(io, self._options)
+        self.session.run_with_iobinding(binding.io, binding.options or self._options)
+        return self._logits if binding.landed is None else binding.landed.numpy().reshape(-1)
 
-    def _binding(self, first: int, count: int, length: int) -> Any:
+    def _binding(self, first: int, count: int, length: int) -> _Binding:
         """The binding of a slot range for ids of shape (count, length)."""
-        key = first, count
+        captured = self._captured
+        # A captured range is bound for one token and stays so; chunks have bindings of their own.
+        key = first, 0 if captured and length > 1 else count
         binding = self._bindings.get(key)
         if binding is None:
-            binding = _Binding(self.session.io_binding())
+            options = captured.options(length == 1) if captured else None
+            binding = _Binding(self.session.io_binding(), options)
             self.slab.bind(binding.io, first, count)
             self._mask.bind(binding.io, self.facts.attention_mask, count, self.tokens_max)
             if self.facts.logits_to_keep:
@@ -232,24 +252,29 @@ class Decoder:
             self._bindings.move_to_end(key)
         if binding.length != length:
             self._bind_length(binding, count, length)
-        return binding.io
+        return binding
 
     def _bind_length(self, binding: _Binding, count: int, length: int) -> None:
-        positions = 1 if self.last_only else length
-        size = count * positions * self.facts.vocab
+        facts = self.facts
+        self._ids.bind(binding.io, facts.input_ids, count, length)
+        if facts.position_ids:
+            self._positions.bind(binding.io, facts.position_ids, count, length)
+        shape = [count, 1 if self.last_only else length, facts.vocab]
+        if self._captured is not None:
+            binding.landed = self._captured.land(binding.io, facts.logits, shape)
+        else:
+            self._bind_logits(binding.io, shape)
+        binding.length = length
+
+    def _bind_logits(self, io: Any, shape: list[int]) -> None:
+        size = math.prod(shape)
         if size > self._logits.size:  # A longer chunk than any before.
             self._logits = np.zeros(size, self._logits_dtype)
             for other in self._bindings.values():
                 other.length = 0  # Bound to the old buffer, which is gone.
-        self._ids.bind(binding.io, self.facts.input_ids, count, length)
-        if self.facts.position_ids:
-            self._positions.bind(binding.io, self.facts.position_ids, count, length)
-        shape = [count, positions, self.facts.vocab]
-        address = self._logits.ctypes.data
+        kind, address = self._logits_dtype.type, self._logits.ctypes.data
         # On the CPU whatever the device: ONNX Runtime copies the result out by itself.
-        kind = self._logits_dtype.type
-        binding.io.bind_output(self.facts.logits, "cpu", 0, kind, shape, address)
-        binding.length = length
+        io.bind_output(self.facts.logits, "cpu", 0, kind, shape, address)
 
     def _slab_device(self, devices: dict[str, str]) -> str:
         """Where keys and values lie: where the session wants them."""

@@ -74,7 +74,7 @@ class GrowingDecoder(Decoder):
         self.session.run_with_iobinding(self._io, self._options)
         made = self._tensor(self._present, past + count)
         kept[..., past : past + count, :] = made[..., past:, :]
-        return self._last_logits(count)
+        return self._last_logits(self._logits, count)
 
     def _bind_feeds(self, past: int, count: int, tokens: tuple[int, ...]) -> None:
         facts, io = self.facts, self._io

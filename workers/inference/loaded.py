@@ -5,12 +5,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from lockstep.engine.errors import LockstepError, ModelRejected
+from lockstep.engine.errors import LockstepError, ModelRejected, ProviderMissing
 from lockstep.engine.fleet import Model
 from lockstep.workers.inference import slab_file
 from lockstep.workers.inference.growing import decoder_class
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.proofs import Proofs
+from lockstep.workers.inference.provider import ProviderReport
 from lockstep.workers.inference.selftest import NONE, proof_of
 from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.inference.text import Text
@@ -29,6 +30,7 @@ class LoadedModel:
         frozen_date: str,
         kv_file: int = slab_file.NONE,
         files: dict[str, str] | None = None,
+        got: tuple[str, ...] | None = None,
         cache: Path | None = None,
         selftest_s: float = 0,
     ) -> None:
@@ -39,11 +41,13 @@ class LoadedModel:
             frozen_date: For its chat template.
             kv_file: As `Decoder`.
             files: As in `InferenceSpec.files`; None: whatever is there.
+            got: As in `InferenceSpec.got`; None: whatever is got.
             cache: Folder of what is kept between runs; None: nothing is.
             selftest_s: Seconds that the self-test may take; 0: any number.
 
         Raises:
             ModelRejected: it cannot be loaded, or is another one than it was.
+            ProviderMissing: it runs on others than it did.
         """
         folder = ModelFolder.open(model.path, model.file)
         self._path = folder.path
@@ -64,6 +68,8 @@ class LoadedModel:
             kv_file=kv_file,
             cache=kernels,
         )
+        if got is not None:
+            _check_providers(got, self.decoder.report)
         if self.decoder.report.got != proof.got:  # Its libraries came or went since.
             proof = proof_of(folder, model, Proofs(None), selftest_s, kernels)
         self.proven = proof.proven
@@ -93,16 +99,32 @@ def load_all(spec: InferenceSpec, kv_files: Sequence[int] = ()) -> list[LoadedMo
     models = []
     count = len(spec.models)
     kv_files = kv_files or [slab_file.NONE] * count
-    for model, kv_file, files in zip(
-        spec.models, kv_files, spec.files or (None,) * count, strict=True
-    ):
+    any_files, any_got = spec.files or (None,) * count, spec.got or (None,) * count
+    for model, kv_file, files, got in zip(spec.models, kv_files, any_files, any_got, strict=True):
         try:
             cache = Path(spec.cache) if spec.cache else None
-            models.append(LoadedModel(model, spec.frozen_date, kv_file, files, cache, spec.step_s))
+            models.append(
+                LoadedModel(model, spec.frozen_date, kv_file, files, got, cache, spec.step_s)
+            )
         except LockstepError as error:
             error.args = (f"[models.{model.name}]: {error}",)
             raise
     return models
+
+
+def _check_providers(then: tuple[str, ...], report: ProviderReport) -> None:
+    """Refuse to go on elsewhere in silence: from here on the bits would be others.
+
+    Raises:
+        ProviderMissing: with both, and the cause of what is missing now.
+    """
+    if report.got != then:
+        why = "; ".join(f"{item.provider}: {item.cause}" for item in report.missing)
+        raise ProviderMissing(
+            f"the run was computed on {', '.join(then)} so far, now there is "
+            f"{', '.join(report.got)}{f' ({why})' if why else ''}; resume it where they are the "
+            "same again"
+        )
 
 
 def _kernels(cache: Path | None, files: dict[str, str]) -> Path | None:

@@ -22,6 +22,7 @@ class InferenceSpec:
         restored: What an earlier process of the run had; None: there was none.
         files: File name -> sha256 of each model as that process had loaded it, to be the same
             again; empty: whatever is there.
+        got: Providers that each model ran on in that process, to be got again; empty: any.
         past_seeds: (step, seed): other seeds, that the steps below that step were sampled with,
             rising: the run was forked there, and its seed changed.
         tokens: That were made before, for display.
@@ -40,6 +41,7 @@ class InferenceSpec:
     repeats: bool = False
     restored: Restored | None = field(default=None, repr=False)
     files: tuple[dict[str, str], ...] = ()
+    got: tuple[tuple[str, ...], ...] = ()
     past_seeds: tuple[tuple[int, int], ...] = ()
     tokens: int = 0
     cache: str = ""

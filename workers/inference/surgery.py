@@ -176,7 +176,7 @@ def last_position_only(data: bytes, logits: str) -> bytes | None:
     model = memoryview(data)
     try:
         graphs = inner(model, MODEL_GRAPH)
-        if len(graphs) != 1 or _opset(model) < GATHER_OPSET_MIN:
+        if len(graphs) != 1 or opset(model) < GATHER_OPSET_MIN:
             return None
         graph = _Graph(graphs[0])
         found = graph.head(logits)
@@ -272,7 +272,7 @@ def _replaced_parts(
             yield each.raw
 
 
-def _opset(model: memoryview) -> int:
+def opset(model: memoryview) -> int:
     """Version of the standard operators; 0 where it is not said."""
     opsets = [each for each in inner(model, MODEL_OPSET) if text(each, OPSET_DOMAIN) in STANDARD]
     return max((max(numbers(each, OPSET_VERSION), default=0) for each in opsets), default=0)

@@ -103,6 +103,18 @@ def test_a_run_with_rows_of_nan_ends_and_comes_out_again(tmp_path: Path) -> None
     assert verify(tmp_path / "run").equal
 
 
+def test_a_tokenizer_with_more_tokens_than_the_model_fails_its_requests_alone(
+    tmp_path: Path, copy: Path
+) -> None:
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    more = {**tokenizer["added_tokens"][0], "id": 512, "content": "<beyond>"}
+    tokenizer["added_tokens"].append(more)
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    done = launch(job(tmp_path, copy, ["well", "<beyond>", "good"]))
+    assert (done["items_out"], done["requests"], done["requests_failed"]) == (3, 3, 1)
+    assert "token id 512, the model has ids of 0 to 511" in done["request_failure"]
+
+
 def test_a_model_that_never_ends_is_refused_by_its_self_test(tmp_path: Path) -> None:
     path = hostile.folder(tmp_path / "model", hostile.endless)
     folder = ModelFolder.open(path)
@@ -122,6 +134,18 @@ def test_a_step_that_never_ends_is_an_accident_until_the_run_stops_and_can_go_on
     went_on = resume(tmp_path / "run")
     assert went_on.summary["state"] == "stopped"  # The same step, the same end.
     assert went_on.summary["steps"] == done["steps"]
+
+
+def test_a_step_that_fails_is_an_accident_until_the_run_stops(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = hostile.folder(tmp_path / "model", hostile.fails_when_asked)
+    done = launch(job(tmp_path, path, ["well", "bad!", "good"]))
+    assert (done["state"], done["exit_code"], done["restarts"]) == ("stopped", 3, 2)
+    assert "the inference process (process " in done["reason"]
+    assert "left with exit status" in done["reason"]
+    said = [line for line in capfd.readouterr().err.splitlines() if "lockstep: inf" in line]
+    assert len(said) == 3 and all("out of data bounds" in line for line in said)
 
 
 def test_a_model_that_draws_is_told_loudly_and_recorded(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import datetime as dt
 from dataclasses import dataclass, field
 from typing import Any
 
+from lockstep.engine.version import KV_REUSE, LOGIC_FLAGS
+
 SEED_MAX = 2**63 - 1
 AGENTS_MAX = 10_000  # Replicas included.
 JOIN_ALL = 0
@@ -84,6 +86,8 @@ class Model:
     tokens_max: int
     prefill_tokens_per_step: int
     period: int
+    rows_kept: int = 0  # KV slots behind those: conversations rest there, nothing computes.
+    prefix_copies: bool = False  # A prompt's prefix that another slot has is copied from there.
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +149,15 @@ class Fleet:
     tools: tuple[Tool, ...]
     sources: tuple[Source, ...]
     recovery: Recovery = field(default_factory=Recovery)
+    logic_flags: int = LOGIC_FLAGS  # Rules that the run was begun under; a part of its own.
 
     def settings(self) -> dict[str, Any]:
         """Everything logical that the file says or could have said, JSON-able (the identity)."""
         settings = dataclasses.asdict(self)
-        del settings["recovery"]
+        del settings["recovery"], settings["logic_flags"]
+        if not self.logic_flags & KV_REUSE:  # These were no settings then.
+            for model in settings["models"]:
+                del model["rows_kept"], model["prefix_copies"]
         return settings
 
     @property

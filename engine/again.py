@@ -118,7 +118,11 @@ class Forward:
             again,
             tuple(sorted(rows, key=lambda row: row.slot)) if held else (),
             lengths,
-            {t: Said(len(self._said.get(t, ())), tokens[t]) for t in said_of if t in tokens},
+            {
+                self._where[t][1]: Said(t, 0, len(self._said.get(t, ())), tokens[t])
+                for t in said_of
+                if t in tokens
+            },
         )
 
     def _holds(self, ticket: int, position: int) -> bool:

@@ -14,7 +14,18 @@ from dataclasses import dataclass, field
 from lockstep.engine.errors import LockstepBug
 from lockstep.engine.plan import CANCEL as CANCEL
 from lockstep.engine.plan import DUE as DUE
-from lockstep.engine.plan import Admission, Chunk, Decode, Ended, ModelPlan, Request, StepPlan
+from lockstep.engine.plan import (
+    Admission,
+    Booked,
+    Chunk,
+    Decode,
+    Ended,
+    ModelPlan,
+    Outcome,
+    Place,
+    Request,
+    StepPlan,
+)
 from lockstep.engine.restored import ACTIVE, UNKNOWN, Kept, Restored
 
 CHUNK_TOKENS_MIN = 3  # Smallest budget with which every prompt gets on (see `_chunk_size`).
@@ -103,7 +114,12 @@ class _ModelQueue:
         for decode in planned:
             self._slots[decode.slot].tokens.append(decode.token)
         return ModelPlan(
-            self.index, tuple(evicted), tuple(admitted), tuple(chunks), tuple(planned), lengths
+            self.index,
+            evicted=tuple(evicted),
+            admitted=tuple(admitted),
+            chunks=tuple(chunks),
+            decodes=tuple(planned),
+            lengths=lengths,
         )
 
     def _admit(self) -> tuple[list[int], list[Admission]]:
@@ -158,9 +174,11 @@ class _ModelQueue:
             budget -= size
         return chunks
 
-    def sampled(self, ticket: int, token: int | None, step: int) -> Ended | None:
-        """Book the token a row got; None is an output that was not finite."""
-        row = self._rows[ticket]
+    def book(self, slot: int, outcome: Outcome, step: int) -> Ended | None:
+        """Book what the row of a slot got; it may end its request."""
+        row = self._slots[slot].row
+        assert row is not None, f"slot {slot} has no row"
+        ticket, token = row.request.ticket, outcome.token
         if token is None:
             self._release(ticket, step)
             # Poisoned KV must never be a later request's prefix.
@@ -168,7 +186,7 @@ class _ModelQueue:
             return Ended(ticket, "invalid_output", "the model's output has a NaN or Inf")
         row.out.append(token)
         reason = ""
-        if token in row.request.stop:
+        if outcome.stop or token in row.request.stop:
             reason = "stop"
         elif len(row.out) == row.request.tokens_out_max:
             reason = "length"
@@ -265,19 +283,19 @@ class Planner:
         self.last_step = step
         return StepPlan(step, tuple(ended), models, tuple(self._taken))
 
-    def commit(self, sampled: Mapping[int, int | None]) -> list[Ended]:
-        """Book what the model answered for the last plan: ticket -> token, None if not finite.
+    def commit(self, outcomes: Mapping[Place, Outcome]) -> Booked:
+        """Book what the models answered for the last plan.
 
         Returns:
-            The requests that ended by it, in the order of ``sampled``.
+            What came of it, in the order of ``outcomes``.
         """
-        ended = []
-        for ticket, token in sampled.items():
-            end = self._owner[ticket].sampled(ticket, token, self.last_step)
+        booked = Booked([], [])
+        for (model, slot), outcome in outcomes.items():
+            end = self._models[model].book(slot, outcome, self.last_step)
             if end is not None:
-                del self._owner[ticket]
-                ended.append(end)
-        return ended
+                del self._owner[end.ticket]
+                booked.ended.append(end)
+        return booked
 
     def _join(self, step: int) -> list[Ended]:
         ended = []

@@ -71,8 +71,10 @@ class PastChunk(NamedTuple):
 
 
 class Said(NamedTuple):
-    """A recorded token of a ticket, its ``place``-th."""
+    """A recorded token of a row, its ``place``-th."""
 
+    ticket: int
+    sample: int
     place: int
     token: int
 
@@ -87,7 +89,7 @@ class Again:
         chunks: Those that wrote something still held.
         decodes: All rows of the run, if one of them did; else none.
         lengths: As in `ModelPlan`.
-        said: The recorded token of each ticket whose row is among what is still held.
+        said: By slot, the recorded token of each row that is among what is still held.
     """
 
     step: int

@@ -30,11 +30,14 @@ TICKET_SLOT = np.dtype(
 #
 #   op      model  slot  ticket  a            b
 #   EVICT   model  slot  0       0            0
-#   ADMIT   model  slot  ticket  prefix hit   0
+#   ADMIT   model  slot  ticket  prefix hit   sample
+#   COPY    model  slot  source  start        tokens        source: a slot
+#   MOVE    model  slot  source  0            tokens        likewise; the row goes there
 #   CHUNK   model  slot  ticket  start        tokens
 #   TOKEN   model  slot  ticket  token id     position
+#   LEAVE   model  slot  ticket  0            0             other samples of it go on
 #   END     0      0     ticket  status       prompt tokens
-#   TAKEN   what   0     ticket  due step     0     arrival order: of a ticket or cancel
+#   TAKEN   what   0     ticket  due step     0             arrival order: of a ticket or cancel
 #   STEP    0      0     0       step         0
 RESULT_SLOT = np.dtype(
     [
@@ -72,6 +75,9 @@ class FromEngine(IntEnum):
     END = 5
     STEP = 6
     TAKEN = 7
+    COPY = 8
+    LEAVE = 9
+    MOVE = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,20 @@ from lockstep.engine.errors import JournalCorrupt
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.history import TICKET_PAYLOAD
 from lockstep.engine.past import Earlier, Past
-from lockstep.engine.plan import FINISH_STATUS, Chunk, Ended, ModelPlan, Request, StepPlan
+from lockstep.engine.plan import (
+    FINISH_STATUS,
+    Booked,
+    Chunk,
+    Ended,
+    ModelPlan,
+    Outcome,
+    Place,
+    Request,
+    StepPlan,
+)
 from lockstep.engine.planner import ModelLimits, Planner
-from lockstep.engine.record import Kind, Outcome, decode, decode_at, encode
+from lockstep.engine.record import Kind, decode, decode_at, encode
+from lockstep.engine.record import Outcome as TurnOutcome
 from lockstep.engine.restore import Known, restore
 from lockstep.engine.restored import Again, Asked, Restored
 from lockstep.engine.stepper import Stepper
@@ -27,7 +38,7 @@ from lockstep.engine.wire import RESULT_SLOT, FromEngine
 
 STOP = 0
 AGENTS = 3
-Sampled = dict[int, int | None]
+Sampled = dict[Place, Outcome]
 
 
 def step_entry(plan: StepPlan, sampled: Sampled, ended: list[Ended]) -> bytes:
@@ -40,11 +51,11 @@ def step_entry(plan: StepPlan, sampled: Sampled, ended: list[Ended]) -> bytes:
         where = {}
         for c in part.chunks:
             rows.append((FromEngine.CHUNK, m, c.slot, c.ticket, c.start, len(c.tokens)))
-            where[c.ticket] = (c.slot, c.start + len(c.tokens))
+            where[c.slot] = (c.ticket, c.start + len(c.tokens))
         for d in part.decodes:
-            where[d.ticket] = (d.slot, d.past + 1)
-        for ticket, (slot, position) in where.items():
-            token = sampled.get(ticket)
+            where[d.slot] = (d.ticket, d.past + 1)
+        for slot, (ticket, position) in where.items():
+            token = sampled.get((m, slot), Outcome(None)).token
             if token is not None:
                 rows.append((FromEngine.TOKEN, m, slot, ticket, token, position))
     rows += [(FromEngine.END, 0, 0, e.ticket, FINISH_STATUS[e.reason], 0) for e in ended]
@@ -152,7 +163,7 @@ class Stream:
         self.handed.append((len(self.entries), "offer", (self._open[asked.ticket],)))
         log = encode(Kind.LOG, b"x" * rng.randrange(9))
         payload = TICKET_PAYLOAD.pack(due, 0, request)
-        effect = encode(Kind.EFFECT, log + infer, flags=Outcome.BLOCKED, peer=agent)
+        effect = encode(Kind.EFFECT, log + infer, flags=TurnOutcome.BLOCKED, peer=agent)
         return effect + encode(Kind.TICKET, payload, id=asked.ticket, peer=agent)
 
     def _step(self, step: int) -> None:
@@ -161,17 +172,15 @@ class Stream:
         for part in plan.models:
             self._count(evictions=len(part.evicted), hits=sum(a.hit > 0 for a in part.admitted))
             self.slab.run(part)
-            for ticket in [c.ticket for c in part.chunks if c.last] + [
-                d.ticket for d in part.decodes
-            ]:
+            for row in [*(c for c in part.chunks if c.last), *part.decodes]:
                 nan = self._rng.random() < 0.02
-                sampled[ticket] = None if nan else self._rng.choices(range(9), [1] + [3] * 8)[0]
-        ended = [*plan.ended, *self.planner.commit(sampled)]
-        for ticket, token in sampled.items():
-            request = self._open[ticket]
-            said = self._said.setdefault(request.conversation, [])
-            if token is not None:
-                said[:] = [*request.prompt, *said[len(request.prompt) :], token][:30]
+                token = None if nan else self._rng.choices(range(9), [1] + [3] * 8)[0]
+                sampled[part.model, row.slot] = Outcome(token)
+                request = self._open[row.ticket]
+                said = self._said.setdefault(request.conversation, [])
+                if token is not None:
+                    said[:] = [*request.prompt, *said[len(request.prompt) :], token][:30]
+        ended = [*plan.ended, *self.planner.commit(sampled).ended]
         for end in ended:
             self._count(**{end.reason: 1})
             del self._open[end.ticket], self._ids[end.ticket]
@@ -237,10 +246,12 @@ def test_what_slots_hold_is_made_again_in_the_recorded_composition(seed: int) ->
 def plan_of(again: Again, requests: dict[int, Request]) -> ModelPlan:
     chunks = [
         Chunk(c.ticket, c.slot, c.start, requests[c.ticket].prompt[c.start : c.start + c.size],
-              c.ticket in again.said)
+              c.slot in again.said)
         for c in again.chunks
     ]  # fmt: skip
-    return ModelPlan(again.model, (), (), tuple(chunks), again.decodes, again.lengths)
+    return ModelPlan(
+        again.model, chunks=tuple(chunks), decodes=again.decodes, lengths=again.lengths
+    )
 
 
 def test_tokens_to_compare_are_the_recorded_ones_with_their_places() -> None:
@@ -248,7 +259,7 @@ def test_tokens_to_compare_are_the_recorded_ones_with_their_places() -> None:
     _, past = restored_planner(stream, len(stream.entries))
     said: dict[int, dict[int, int]] = {}
     for again in past.again:
-        for ticket, (place, token) in again.said.items():
+        for ticket, _, place, token in again.said.values():
             said.setdefault(ticket, {})[place] = token
     compared = 0
     for kept in past.kept:
@@ -317,9 +328,9 @@ class Watched(Planner):
         self.log.append(("plan", plan))
         return plan
 
-    def commit(self, sampled: Any) -> list[Ended]:
-        self.log.append(("commit", dict(sampled)))
-        return super().commit(sampled)
+    def commit(self, outcomes: Any) -> Booked:
+        self.log.append(("commit", dict(outcomes)))
+        return super().commit(outcomes)
 
 
 def simulated_request(fleet: Fleet, asked: Asked) -> Request:

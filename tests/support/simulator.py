@@ -29,7 +29,7 @@ from lockstep.engine.digest import Digest
 from lockstep.engine.effects import Turn
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.outside import What
-from lockstep.engine.plan import FINISH_STATUS, Request, StepPlan
+from lockstep.engine.plan import FINISH_STATUS, Outcome, Place, Request, StepPlan
 from lockstep.engine.planner import ModelLimits, Planner
 from lockstep.engine.record import FLAG_ERROR, Kind, Record, decode, decode_at, encode
 from lockstep.engine.restored import Restored
@@ -119,7 +119,7 @@ class Engine:
         rows: list[tuple[int, int, int, int, int, int]] = []
         if self.arrival:
             rows += [(FromEngine.TAKEN, what, 0, t, due, 0) for what, t, due in plan.taken]
-        sampled: dict[int, int | None] = {}
+        outcomes: dict[Place, Outcome] = {}
         for model in plan.models:
             m = model.model
             rows += [(FromEngine.EVICT, m, slot, 0, 0, 0) for slot in model.evicted]
@@ -128,16 +128,15 @@ class Engine:
                 size = len(chunk.tokens)
                 rows.append((FromEngine.CHUNK, m, chunk.slot, chunk.ticket, chunk.start, size))
                 if chunk.last:
-                    sampled[chunk.ticket] = self._token(chunk.ticket, chunk.start + size)
-                    rows.append((FromEngine.TOKEN, m, chunk.slot, chunk.ticket,
-                                 sampled[chunk.ticket] or 0, 0))  # fmt: skip
+                    token = self._token(chunk.ticket, chunk.start + size)
+                    outcomes[m, chunk.slot] = Outcome(token)
+                    rows.append((FromEngine.TOKEN, m, chunk.slot, chunk.ticket, token or 0, 0))
             for row in model.decodes:
-                sampled[row.ticket] = self._token(row.ticket, row.past + 1)
-                rows.append(
-                    (FromEngine.TOKEN, m, row.slot, row.ticket, sampled[row.ticket] or 0, row.past)
-                )
+                token = self._token(row.ticket, row.past + 1)
+                outcomes[m, row.slot] = Outcome(token)
+                rows.append((FromEngine.TOKEN, m, row.slot, row.ticket, token or 0, row.past))
         records = b""
-        for end in self.stepper.commit(sampled):
+        for end in self.stepper.commit(outcomes).ended:
             request, record = self._requests.pop(end.ticket)
             status = FINISH_STATUS[end.reason]
             rows.append((FromEngine.END, 0, 0, end.ticket, status, len(request.prompt)))

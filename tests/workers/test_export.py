@@ -156,7 +156,8 @@ CASES = {
             "step": 7,
             "slots": [
                 {"op": "evict", "ticket": 0, "model": "small", "slot": 2},
-                {"op": "admit", "ticket": 6, "model": "small", "slot": 2, "hit": 4},
+                {"op": "admit", "ticket": 6, "model": "small", "slot": 2, "hit": 4,
+                 "sample": 0},
                 {"op": "chunk", "ticket": 6, "model": "small", "slot": 2, "start": 4, "tokens": 9},
                 {"op": "token", "ticket": 6, "model": "small", "slot": 2, "token": 11,
                  "position": 13},

@@ -126,7 +126,7 @@ class Decoder:
             plan: ``lengths`` has the tokens of every slot after the chunks.
 
         Returns:
-            (ticket, float32 logits of shape (vocab,)) for each chunk with ``last``, in order, then
+            (slot, float32 logits of shape (vocab,)) for each chunk with ``last``, in order, then
             for each decode in slot order. The logits of decodes are views: valid until the next
             call. They are not checked: NaN and Inf come out as they are.
 
@@ -138,10 +138,10 @@ class Decoder:
         for chunk in plan.chunks:
             logits = self._prefill(chunk)
             if chunk.last:
-                results.append((chunk.ticket, logits.astype(np.float32)))
+                results.append((chunk.slot, logits.astype(np.float32)))
         if plan.decodes:
             rows = self._decode(plan)
-            results.extend((row.ticket, rows[row.slot]) for row in plan.decodes)
+            results.extend((row.slot, rows[row.slot]) for row in plan.decodes)
         return results
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.engine.errors import EXIT_OK, LockstepError
-from lockstep.engine.plan import Ended, Request, StepPlan
+from lockstep.engine.plan import Booked, ModelPlan, Outcome, Place, Request, StepPlan
 from lockstep.engine.planner import ModelLimits, Planner
 from lockstep.engine.record import Record, decode, decode_at
 from lockstep.engine.restored import ACTIVE, Asked, Restored
@@ -109,8 +109,8 @@ class Server:
                 self._end.wait()
                 continue
             plan = self._stepper.plan(step)
-            rows, sampled = self._execute(plan)
-            answers = self._finish(plan.step, self._stepper.commit(sampled), rows)
+            rows, outcomes = self._execute(plan)
+            answers = self._finish(plan.step, self._stepper.commit(outcomes), rows)
             rows.append((FromEngine.STEP, 0, 0, 0, plan.step, 0))
             self._end.report(np.array(rows, dtype=RESULT_SLOT), answers)
             self._show(step)
@@ -156,40 +156,43 @@ class Server:
         record = self._records.popleft()
         self._stepper.offer(self._desk.take(record, ticket, agent, due, ordinal))
 
-    def _execute(self, plan: StepPlan) -> tuple[list[_Row], dict[int, int | None]]:
-        """Run a plan: the step's slots, and ticket -> token (None: not finite)."""
+    def _execute(self, plan: StepPlan) -> tuple[list[_Row], dict[Place, Outcome]]:
+        """Run a plan: the step's slots, and what each row got."""
         rows: list[_Row] = []
-        sampled: dict[int, int | None] = {}
+        outcomes: dict[Place, Outcome] = {}
         if self._arrival:
             rows += [(FromEngine.TAKEN, what, 0, t, due, 0) for what, t, due in plan.taken]
         for part in plan.models:
             m = part.model
             rows += [(FromEngine.EVICT, m, slot, 0, 0, 0) for slot in part.evicted]
             for admission in part.admitted:
-                self._desk.admitted(admission.ticket, admission.hit)
+                self._desk.admitted(admission.ticket, admission.sample, admission.hit)
                 rows.append((FromEngine.ADMIT, m, admission.slot, admission.ticket,
-                             admission.hit, 0))  # fmt: skip
-            where: dict[int, tuple[int, int]] = {}
+                             admission.hit, admission.sample))  # fmt: skip
             for chunk in part.chunks:
                 size = len(chunk.tokens)
                 rows.append((FromEngine.CHUNK, m, chunk.slot, chunk.ticket, chunk.start, size))
-                where[chunk.ticket] = (chunk.slot, chunk.start + size)
-            for row in part.decodes:
-                where[row.ticket] = (row.slot, row.past + 1)
-            if not part.chunks and not part.decodes:
-                continue
-            for ticket, logits in self._models[m].decoder.run(part):
-                token = self._desk.draw(ticket, logits)
-                sampled[ticket] = token
-                slot, position = where[ticket]
-                if token is not None:
-                    rows.append((FromEngine.TOKEN, m, slot, ticket, token, position))
-        return rows, sampled
+            if part.chunks or part.decodes:
+                self._compute(part, rows, outcomes)
+        return rows, outcomes
 
-    def _finish(self, step: int, ended: Sequence[Ended], rows: list[_Row]) -> bytes:
-        """END slots and the records of the answers."""
+    def _compute(self, part: ModelPlan, rows: list[_Row], outcomes: dict[Place, Outcome]) -> None:
+        """Run a model and draw its tokens."""
+        where = {c.slot: (c.ticket, c.sample, c.start + len(c.tokens)) for c in part.chunks}
+        where |= {d.slot: (d.ticket, d.sample, d.past + 1) for d in part.decodes}
+        results = self._models[part.model].decoder.run(part)
+        drawn = self._desk.draw([(*where[slot][:2], logits) for slot, logits in results])
+        for (slot, _), outcome in zip(results, drawn, strict=True):
+            outcomes[part.model, slot] = outcome
+            ticket, _, position = where[slot]
+            if outcome.token is not None:
+                rows.append((FromEngine.TOKEN, part.model, slot, ticket, outcome.token, position))
+
+    def _finish(self, step: int, booked: Booked, rows: list[_Row]) -> bytes:
+        """LEAVE and END slots and the records of the answers."""
+        rows += [(FromEngine.LEAVE, m, slot, ticket, 0, 0) for m, slot, ticket in booked.left]
         records = []
-        for end in ended:
+        for end in booked.ended:
             status, prompt_tokens, record = self._desk.answer(step, end)
             rows.append((FromEngine.END, 0, 0, end.ticket, status, prompt_tokens))
             records.append(record)

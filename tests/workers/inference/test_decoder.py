@@ -89,10 +89,8 @@ class Traffic:
     def run(self) -> dict[int, tuple[int, ...]]:
         while self.waiting or self.rows:
             self.admit()
-            slots = {row[0]: slot for slot, row in self.rows.items()}
-            for job, logits in self.decoder.run(self.plan()):
-                slot = slots[job]
-                _, prompt, goal, _, tokens = self.rows[slot]
+            for slot, logits in self.decoder.run(self.plan()):
+                job, prompt, goal, _, tokens = self.rows[slot]
                 tokens.append(int(np.argmax(logits)))
                 if len(tokens) == len(goal):
                     self.answers[job] = tuple(tokens)
@@ -237,7 +235,7 @@ def test_results_are_chunks_in_order_then_decodes_in_slot_order(fp32: Path, deco
     )
     plan = ModelPlan(0, chunks=chunks, decodes=(Decode(50, 1, 2, 8),), lengths=(2, 2, 2, 2))
     out = made.run(plan)
-    assert [ticket for ticket, _ in out] == [31, 29, 50]
+    assert [slot for slot, _ in out] == [3, 0, 1]
     assert {(row.dtype.name, row.shape) for _, row in out} == {("float32", (512,))}
     assert made.run(ModelPlan(0)) == []
 

@@ -182,8 +182,8 @@ def test_a_token_that_is_not_the_recorded_one_is_never_forced(load: Load) -> Non
     asked = requests(1)
     past = restore(past_of(asked, serve(load(), 20, asked=asked).steps), FLEET)
     at, said = next((n, again.said) for n, again in enumerate(past.again) if again.said)
-    ticket, (place, token) = next(iter(said.items()))
-    forged = replace(past.again[at], said={ticket: said[ticket]._replace(token=token + 1)})
+    slot, (ticket, _, place, token) = next(iter(said.items()))
+    forged = replace(past.again[at], said={slot: said[slot]._replace(token=token + 1)})
     wrong = replace(past, again=(*past.again[:at], forged, *past.again[at + 1 :]))
     with pytest.raises(Diverged) as caught:
         serve(load(), 20, restored=wrong)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lockstep.engine.errors import LockstepError, ModelRejected
 from lockstep.engine.fleet import Model
-from lockstep.workers.inference import slab_file
+from lockstep.workers.inference import cudart, slab_file
 from lockstep.workers.inference.decoder import Decoder
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.spec import InferenceSpec
@@ -44,8 +44,11 @@ class LoadedModel:
             model.intra_op_threads,
             model.providers,
             model.require or None,
+            rows_kept=model.rows_kept,
             kv_file=kv_file,
         )
+        if self.decoder.slab.array is None and (model.rows_kept or model.prefix_copies):
+            cudart.library()  # Better missed now than in the middle of a run.
         self.stop = frozenset(folder.facts.eos)
         self.tokens_max = model.tokens_max
         folder.close()

@@ -172,15 +172,17 @@ class Server:
             for chunk in part.chunks:
                 size = len(chunk.tokens)
                 rows.append((FromEngine.CHUNK, m, chunk.slot, chunk.ticket, chunk.start, size))
-            if part.chunks or part.decodes:
-                self._compute(part, rows, outcomes)
+            if part.copies or part.chunks or part.decodes:
+                self._compute(plan.step, part, rows, outcomes)
         return rows, outcomes
 
-    def _compute(self, part: ModelPlan, rows: list[_Row], outcomes: dict[Place, Outcome]) -> None:
+    def _compute(
+        self, step: int, part: ModelPlan, rows: list[_Row], outcomes: dict[Place, Outcome]
+    ) -> None:
         """Run a model and draw its tokens."""
         where = {c.slot: (c.ticket, c.sample, c.start + len(c.tokens)) for c in part.chunks}
         where |= {d.slot: (d.ticket, d.sample, d.past + 1) for d in part.decodes}
-        results = self._models[part.model].decoder.run(part)
+        results = self._models[part.model].decoder.run(part, step)
         drawn = self._desk.draw([(*where[slot][:2], logits) for slot, logits in results])
         for (slot, _), outcome in zip(results, drawn, strict=True):
             outcomes[part.model, slot] = outcome

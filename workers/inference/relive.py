@@ -36,6 +36,10 @@ def relive(
     steps = dict.fromkeys(again.step for again in past)
     if steps:
         note(f"executing {len(steps)} recorded steps again: the models' keys and values are gone")
+        # So are the copies of the step that was under way. (Where nothing is executed again
+        # nothing was held, and no copy was made.)
+        for decoder in decoders:
+            decoder.copies.forget()
     for again in past:
         for slot, logits in decoders[again.model].run(_plan(again, requests)):
             said = again.said.get(slot)

@@ -117,7 +117,8 @@ class Decoder:
         word = None
         if self.outlives:
             needed = KvSlab.bytes_needed(facts, self._slots, tokens_max)
-            word, kv_buffer = slab_file.mapped(kv_file, needed)
+            rows = f"({rows_max} + {rows_kept}) rows of {tokens_max} tokens"
+            word, kv_buffer = slab_file.mapped(kv_file, needed, f", {rows}")
         self.slab = KvSlab(facts, rows_max, tokens_max, device, kv_buffer, rows_kept)
         self.copies = Copies(self.slab, word)
         self._ids = Feed(max(rows_max, tokens_max), 1, devices[facts.input_ids])
@@ -268,7 +269,8 @@ class Decoder:
 
 def _check_copy(copy: Copy, slots: int, full: int) -> None:
     known = 0 <= copy.source < slots and 0 <= copy.slot < slots and copy.source != copy.slot
-    if not known or not 0 <= copy.start < copy.start + copy.count <= full:
+    least = 0 if copy.move else 1  # A conversation may move of which nothing is needed.
+    if not known or copy.count < least or not 0 <= copy.start <= full - copy.count:
         raise LockstepBug(f"plan: {copy}, {slots} slots of {full} tokens")
 
 

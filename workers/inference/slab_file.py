@@ -27,12 +27,13 @@ def create(name: str) -> int:
     return os.memfd_create(f"lockstep-kv-{name}"[:200], os.MFD_CLOEXEC)
 
 
-def mapped(descriptor: int, slab_bytes: int) -> tuple[memoryview, memoryview]:
+def mapped(descriptor: int, slab_bytes: int, arithmetic: str = "") -> tuple[memoryview, memoryview]:
     """The word and the bytes of a slab, zero if they are new. The mapping goes with the last view.
 
     Args:
         descriptor: Of `create`; may be closed afterwards.
         slab_bytes: What the slab needs; the same whenever the file is mapped.
+        arithmetic: Where that comes from, for people.
 
     Returns:
         A view of one u64, and one of ``slab_bytes`` bytes, page-aligned.
@@ -42,26 +43,23 @@ def mapped(descriptor: int, slab_bytes: int) -> tuple[memoryview, memoryview]:
     """
     size_bytes = HEAD_BYTES + slab_bytes
     new = os.fstat(descriptor).st_size != size_bytes
+    needs = f"the KV slots need {size_bytes} bytes of memory{arithmetic}"
     if new:
-        _check(size_bytes)
+        _check(size_bytes, needs)
     try:
         if new:
             os.ftruncate(descriptor, size_bytes)
         whole = memoryview(mmap.mmap(descriptor, size_bytes))
     except OSError as error:
-        raise UsageError(f"{_needs(size_bytes)}: {error.strerror}") from None
+        raise UsageError(f"{needs}: {error.strerror}") from None
     return whole[:8].cast("Q"), whole[HEAD_BYTES:]
 
 
-def _check(size_bytes: int) -> None:
+def _check(size_bytes: int, needs: str) -> None:
     """Pages come when they are first written: what cannot be had then kills the process."""
     free_bytes, where = free_memory()
     if free_bytes is not None and size_bytes > free_bytes:
         raise UsageError(
-            f"{_needs(size_bytes)}, there are {free_bytes} bytes ({where}); a smaller `rows_max`, "
+            f"{needs}, there are {free_bytes} bytes ({where}); a smaller `rows_max`, "
             "`rows_kept` or `tokens_max` needs less"
         )
-
-
-def _needs(size_bytes: int) -> str:
-    return f"the KV slots need {size_bytes} bytes of memory"

@@ -1,6 +1,7 @@
 """The decoder against expected tokens, and its bits against each other."""
 
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from lockstep.engine.errors import LockstepBug, UsageError
 from lockstep.engine.plan import Chunk, Decode, ModelPlan
 from lockstep.workers.inference import decoder as decoder_module
+from lockstep.workers.inference import slab_file
 from lockstep.workers.inference.greedy import generate
 from lockstep.workers.inference.kv import KvSlab
 from lockstep.workers.inference.model import ModelFolder
@@ -269,6 +271,18 @@ def test_plan_that_no_planner_may_make_is_refused_before_anything_runs(
     with pytest.raises(LockstepBug, match="plan: "):
         made.run(plan)
     assert not made.slab.array.any()
+
+
+def test_slots_that_the_machine_has_no_memory_for_are_refused_with_the_arithmetic(
+    fp32: Path, decoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slab_file, "free_memory", lambda: (1_000_000, "here"))
+    file = slab_file.create("large")
+    wanted = r"1970176 bytes of memory, \(4 \+ 36\) rows of 96 tokens, there are 1000000 bytes \(h"
+    with pytest.raises(UsageError, match=wanted):
+        decoder(fp32, rows_kept=36, kv_file=file)
+    decoder(fp32, rows_kept=12, kv_file=file)
+    os.close(file)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,8 @@ def test_a_plan_of_copies_alone_runs_no_model(fp32: Path, decoder: Any) -> None:
     prefill(made, 0, PROMPT, 0)
     assert made.run(plan(copies=[Copy(0, ROWS, 0, 40)], lengths=[0] * (ROWS + KEPT))) == []
     assert held(made, ROWS, 40) == held(made, 0, 40)
+    made.run(plan(copies=[Copy(ROWS, 1, 0, 0, move=True)]))  # Nothing of it is needed.
+    assert not made.slab.tokens(1, 0, TOKENS).any()
 
 
 @pytest.mark.parametrize(
@@ -128,6 +130,7 @@ def test_a_plan_of_copies_alone_runs_no_model(fp32: Path, decoder: Any) -> None:
         Copy(-1, 0, 0, 8),
         Copy(0, ROWS + KEPT, 0, 8),
         Copy(0, 1, 0, 0),
+        Copy(0, 1, 0, -1, move=True),
         Copy(0, 1, -1, 8),
         Copy(0, 1, 90, 7),
     ],

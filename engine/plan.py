@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 DUE, CANCEL = 1, 2  # What `StepPlan.taken` is about.
 
+ALL_SHARED = -1  # Others may copy every token that is there, or no one copies anything.
+
 Place = tuple[int, int]  # (model, slot): what a row is known by within a step.
 
 
@@ -16,12 +18,16 @@ class Outcome(NamedTuple):
 
 
 class Admission(NamedTuple):
-    """A row of a ticket gets a slot that holds the first ``hit`` prompt tokens (rule 1)."""
+    """A row of a ticket gets a slot that holds, after the copies, ``hit`` prompt tokens (rule 1).
+
+    ``shared``: so many of them others may copy; `ALL_SHARED` where that needs no saying.
+    """
 
     ticket: int
     slot: int
     hit: int
     sample: int = 0
+    shared: int = ALL_SHARED
 
 
 @dataclass(frozen=True, slots=True)

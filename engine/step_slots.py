@@ -15,6 +15,7 @@ FIELDS = {
     FromEngine.ADMIT: ("hit", "sample"),
     FromEngine.COPY: ("start", "tokens"),
     FromEngine.MOVE: ("start", "tokens"),
+    FromEngine.SHARE: ("tokens", ""),
     FromEngine.CHUNK: ("start", "tokens"),
     FromEngine.TOKEN: ("token", "position"),
     FromEngine.END: ("status", "prompt_tokens"),

@@ -32,7 +32,8 @@ TICKET_SLOT = np.dtype(
 #   EVICT   model  slot  0       0            0
 #   ADMIT   model  slot  ticket  prefix hit   sample
 #   COPY    model  slot  source  start        tokens        source: a slot
-#   MOVE    model  slot  source  0            tokens        likewise; the row goes there
+#   MOVE    model  slot  source  0            tokens        likewise; whose it is goes there, too
+#   SHARE   model  slot  ticket  tokens       0             of the hit, that others may copy
 #   CHUNK   model  slot  ticket  start        tokens
 #   TOKEN   model  slot  ticket  token id     position
 #   LEAVE   model  slot  ticket  0            0             other samples of it go on
@@ -78,6 +79,7 @@ class FromEngine(IntEnum):
     COPY = 8
     LEAVE = 9
     MOVE = 10
+    SHARE = 11
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep.engine.errors import LockstepBug
+from lockstep.engine.model_queue import _chunk_size
 from lockstep.engine.plan import (
     Admission,
     Chunk,
@@ -18,14 +19,8 @@ from lockstep.engine.plan import (
     Request,
     StepPlan,
 )
-from lockstep.engine.planner import (
-    CHUNK_TOKENS_MIN,
-    DUE,
-    ModelLimits,
-    Planner,
-    _chunk_size,
-    _prefix_hit,
-)
+from lockstep.engine.planner import CHUNK_TOKENS_MIN, DUE, ModelLimits, Planner
+from lockstep.engine.slots import _prefix_hit
 
 STOP = 0
 TOKEN = 9  # What the model says unless a test says otherwise.

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import simulator
-from fleetmaker import PROMPT, make_fleet
+from fleetmaker import make_fleet
 
 from lockstep.engine.again import rows_of
 from lockstep.engine.errors import JournalCorrupt
@@ -28,7 +28,7 @@ from lockstep.engine.plan import (
     Request,
     StepPlan,
 )
-from lockstep.engine.planner import ModelLimits, Planner
+from lockstep.engine.planner import ModelLimits, Planner, limits_of
 from lockstep.engine.record import Kind, decode, decode_at, encode
 from lockstep.engine.record import Outcome as TurnOutcome
 from lockstep.engine.restore import Known, restore
@@ -333,15 +333,9 @@ class Watched(Planner):
         return super().commit(outcomes)
 
 
-def simulated_request(fleet: Fleet, asked: Asked) -> Request:
+def simulated_request(asked: Asked) -> Request:
     """As the simulator's engine makes it."""
-    record, _ = decode_at(asked.record, 0)
-    length, out_max, priority, timeout, salt = PROMPT.unpack(record.payload)
-    return Request(
-        asked.ticket, asked.due, record.peer, (asked.agent, str(salt)),
-        tuple((salt + i) % 7 for i in range(length)), out_max, frozenset({0}), priority, timeout,
-        "too long" if length == 30 and out_max == 20 else "",
-    )  # fmt: skip
+    return simulator.request_of(*asked[:3], decode_at(asked.record, 0)[0])
 
 
 def told(entries: list[bytes], kind: Kind) -> Iterator[int]:
@@ -360,7 +354,7 @@ def test_a_run_cut_anywhere_goes_on_with_the_same_plans(
     monkeypatch.setattr(simulator, "Planner", Watched)
     run = simulator.simulate(fleet_seed, 1)
     fleet, _ = make_fleet(fleet_seed)
-    limits = [ModelLimits(m.rows_max, m.prefill_tokens_per_step, m.period) for m in fleet.models]
+    limits = [limits_of(model) for model in fleet.models]
     # Behind the last report that was taken in, arrival order chose what no record has.
     last = max(told(list(run.entries), Kind.STEP), default=-1)
     stop = next(
@@ -369,7 +363,7 @@ def test_a_run_cut_anywhere_goes_on_with_the_same_plans(
     for cut in range(0, len(run.entries), max(1, len(run.entries) // 12)):
         past = restore(Past(run.entries[:cut], run.kept), fleet, slab_lost=False)
         planner = Planner(limits, fleet.schedule.priority_steps)
-        requests = {asked.ticket: simulated_request(fleet, asked) for asked in past.asked}
+        requests = {asked.ticket: simulated_request(asked) for asked in past.asked}
         Stepper(planner, 0).restore(past, requests)
         tickets = dict.fromkeys(told(list(run.entries[:cut]), Kind.TICKET))
         revoked = list(told(list(run.entries[:cut]), Kind.REVOKE))

@@ -10,11 +10,13 @@ Repeat one case:  python tests/support/crashing.py FLEET_SEED PHYSICAL_SEED
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import Any
 
 from audit import Audit, difference
 from fleetmaker import ScriptedAgent, make_fleet
+from simslab import SimSlab
 from simulator import Engine, Simulation, one_history, simulate
 
 from lockstep.engine import actions
@@ -194,6 +196,7 @@ class Crashing(Simulation):
             self._start_turn(agent, list(decode(turn.events)) if past.entries else [])
 
     def _lose_engine(self) -> None:
+        self._break_off(self._engine)
         if self._rng.random() < 0.5:  # What it has published counts.
             for report in list(self._flying):
                 if self._finish is None:
@@ -202,15 +205,26 @@ class Crashing(Simulation):
             # What was reported and is not in the history yet lies behind it.
             last = Past(self._entries).last_step
             entries = [step_entry(r, []).body for r in self._reports if r.step > last]
-            self._engine = self._restored(Past([*self._entries, *entries], self._kept))
+            past = Past([*self._entries, *entries], self._kept)
+            self._engine = self._restored(past, self._engine.slab)
             self._flying = []
             if self._grant is not None:
                 self._engine.stepper.grant(self._grant.limit, self._grant.applied)
             self._turn_engine()
 
-    def _restored(self, past: Past) -> Engine:
-        engine = Engine(self.fleet, self._stepper_type, repeats=False)
-        engine.restore(restore(past, self.fleet, slab_lost=False))
+    def _break_off(self, engine: Engine) -> None:
+        """What it executes it has executed in part; nobody has seen anything of it."""
+        if engine.plan is not None:
+            actions = engine.begun(engine.plan)
+            for _ in itertools.islice(actions, self._rng.choice([0, 1, 2, 3, 5, 100])):
+                pass
+
+    def _restored(self, past: Past, slab: SimSlab | None = None) -> Engine:
+        """Slots outlive their process, or are lost with the supervisor or with a device."""
+        if self._rng.random() < 0.3:
+            slab = None
+        engine = Engine(self.fleet, self._stepper_type, repeats=False, slab=slab)
+        engine.restore(restore(past, self.fleet, slab_lost=slab is None))
         return engine
 
 

@@ -104,6 +104,9 @@ class Desk:
         """A row of a ticket got its slot, with so many tokens of its prompt in it."""
         self._open[ticket].cached = hit
 
+    def computed(self, ticket: int, tokens: int) -> None:
+        """So many prompt tokens of a ticket were prefilled in this step."""
+
     def draw(self, rows: Sequence[tuple[int, int, Any]]) -> list[Outcome]:
         """The next token of each row (ticket, sample, logits), booked."""
         return [Outcome(self._draw(ticket, logits)) for ticket, _, logits in rows]

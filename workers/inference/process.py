@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from lockstep.engine import step_rows
 from lockstep.engine.errors import EXIT_OK, LockstepError
 from lockstep.engine.plan import Booked, ModelPlan, Outcome, Place, Request, StepPlan
 from lockstep.engine.planner import ModelLimits, Planner
 from lockstep.engine.record import Record, decode, decode_at
-from lockstep.engine.restored import ACTIVE, Asked, Restored
+from lockstep.engine.restored import Asked, Restored
 from lockstep.engine.stepper import Stepper
 from lockstep.engine.wire import RESULT_SLOT, FromEngine, ToEngine
 from lockstep.shm import BoardSlot
@@ -86,7 +87,12 @@ class Server:
         end: EngineEnd,
         board: BoardSlot | None,
     ) -> None:
-        limits = [ModelLimits(m.rows_max, m.prefill_tokens_per_step, m.period) for m in spec.models]
+        limits = [
+            ModelLimits(
+                m.rows_max, m.prefill_tokens_per_step, m.period, m.rows_kept, m.prefix_copies
+            )
+            for m in spec.models
+        ]
         self._models = models
         self._end = end
         self._board = board
@@ -136,7 +142,8 @@ class Server:
         matters. It is the same plan, from the same tickets. Its chunks and rows write the same
         positions from the same inputs, every one of them at or behind the length that the slot
         has in the record, and a run reads no position that it or the record did not write. A slot
-        that it had taken over from another conversation is taken over again.
+        that it had taken over from another conversation is taken over again. Copies, which write
+        below such a length, are not done twice (workers/inference/copies.py).
 
         Raises:
             Diverged: what is computed again is not what was recorded.
@@ -145,8 +152,10 @@ class Server:
         decoders = [model.decoder for model in self._models]
         relive(past.again, requests, decoders, self._desk.draw_again, note)
         self._stepper.restore(past, requests)
-        active = [kept for kept in past.kept if kept.ended == ACTIVE]
-        self._desk.go_on([*past.queued, *past.offered], active)
+        queued = dict.fromkeys(each.ticket for each in past.queued)
+        # Rows of theirs that have ended count, too: their answers are not given yet.
+        rows = [kept for kept in (*past.kept, *past.left) if kept.ticket in queued]
+        self._desk.go_on([*queued, *past.offered], rows)
 
     def _again(self, asked: Asked) -> Request:
         record, _ = decode_at(asked.record, 0)
@@ -163,36 +172,28 @@ class Server:
         if self._arrival:
             rows += [(FromEngine.TAKEN, what, 0, t, due, 0) for what, t, due in plan.taken]
         for part in plan.models:
-            m = part.model
-            rows += [(FromEngine.EVICT, m, slot, 0, 0, 0) for slot in part.evicted]
             for admission in part.admitted:
                 self._desk.admitted(admission.ticket, admission.sample, admission.hit)
-                rows.append((FromEngine.ADMIT, m, admission.slot, admission.ticket,
-                             admission.hit, admission.sample))  # fmt: skip
-            for chunk in part.chunks:
-                size = len(chunk.tokens)
-                rows.append((FromEngine.CHUNK, m, chunk.slot, chunk.ticket, chunk.start, size))
+            rows += step_rows.planned(part)
             if part.copies or part.chunks or part.decodes:
-                self._compute(plan.step, part, rows, outcomes)
+                outcomes |= self._compute(plan.step, part)
+                rows += step_rows.drawn(part, outcomes)
         return rows, outcomes
 
-    def _compute(
-        self, step: int, part: ModelPlan, rows: list[_Row], outcomes: dict[Place, Outcome]
-    ) -> None:
+    def _compute(self, step: int, part: ModelPlan) -> dict[Place, Outcome]:
         """Run a model and draw its tokens."""
-        where = {c.slot: (c.ticket, c.sample, c.start + len(c.tokens)) for c in part.chunks}
-        where |= {d.slot: (d.ticket, d.sample, d.past + 1) for d in part.decodes}
+        whose = {chunk.slot: (chunk.ticket, chunk.sample) for chunk in part.chunks}
+        whose |= {row.slot: (row.ticket, row.sample) for row in part.decodes}
         results = self._models[part.model].decoder.run(part, step)
-        drawn = self._desk.draw([(*where[slot][:2], logits) for slot, logits in results])
-        for (slot, _), outcome in zip(results, drawn, strict=True):
-            outcomes[part.model, slot] = outcome
-            ticket, _, position = where[slot]
-            if outcome.token is not None:
-                rows.append((FromEngine.TOKEN, part.model, slot, ticket, outcome.token, position))
+        for chunk in part.chunks:
+            self._desk.computed(chunk.ticket, len(chunk.tokens))
+        drawn = self._desk.draw([(*whose[slot], logits) for slot, logits in results])
+        places = ((part.model, slot) for slot, _ in results)
+        return dict(zip(places, drawn, strict=True))
 
     def _finish(self, step: int, booked: Booked, rows: list[_Row]) -> bytes:
         """LEAVE and END slots and the records of the answers."""
-        rows += [(FromEngine.LEAVE, m, slot, ticket, 0, 0) for m, slot, ticket in booked.left]
+        rows += step_rows.left(booked)
         records = []
         for end in booked.ended:
             status, prompt_tokens, record = self._desk.answer(step, end)

@@ -66,5 +66,9 @@ def _plan(again: Again, requests: Mapping[int, Request]) -> ModelPlan:
         for c in again.chunks
     )
     return ModelPlan(
-        again.model, chunks=chunks, decodes=again.decodes, lengths=again.lengths
-    )  # fmt: skip
+        again.model,
+        copies=again.copies,
+        chunks=chunks,
+        decodes=again.decodes,
+        lengths=again.lengths,
+    )

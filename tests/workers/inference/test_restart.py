@@ -39,6 +39,7 @@ items_in_flight_max = 4
 path = "MODEL"
 providers = ["cpu"]
 rows_max = 3
+rows_kept = 1
 tokens_max = 128
 prefill_tokens_per_step = 12
 [agents.ann]
@@ -90,18 +91,21 @@ def _slots(body: bytes) -> Iterator[tuple[int, ...]]:
         yield row
 
 
-def test_the_run_has_chunks_hits_and_evictions(undisturbed: dict[str, Any]) -> None:
+def test_the_run_has_chunks_hits_evictions_and_copies(undisturbed: dict[str, Any]) -> None:
     found = list(rows(undisturbed["run"]))
     assert any(row[0] == FromEngine.CHUNK and row[4] > 0 for row in found)
     assert any(row[0] == FromEngine.ADMIT and row[4] > 0 for row in found)
     assert any(row[0] == FromEngine.EVICT for row in found)
+    assert any(row[0] == FromEngine.COPY for row in found)
+    assert any(row[0] == FromEngine.MOVE and row[2] == 3 for row in found)  # To rest,
+    assert any(row[0] == FromEngine.MOVE and row[3] == 3 for row in found)  # and back.
 
 
 @pytest.mark.parametrize("point", INFERENCE_POINTS)
 def test_killed_anywhere_the_digest_is_that_of_the_undisturbed_run(
     tmp_path: Path, undisturbed: dict[str, Any], point: str
 ) -> None:
-    stages = [Stage(point, "inference", 7)]
+    stages = [Stage(point, "inference", 3 if "cop" in point else 7)]
     if "loaded" in point:  # The run begins behind it, so it takes a second life.
         stages = [Stage("inference: before a step", "inference", 3), Stage(point, "inference", 1)]
     summary = launched(tmp_path, STORIES, *stages)

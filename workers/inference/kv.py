@@ -114,7 +114,11 @@ class KvSlab:
         if self.array is None:
             self._copy_on_device(source, slot, start, count)
         else:
-            self.tokens(slot, start, count)[:] = self.tokens(source, start, count)
+            to, at = self.tokens(slot, start, count), self.tokens(source, start, count)
+            # A tensor at a time: slots that compute lie interleaved, and where numpy cannot see
+            # that two views share nothing it copies twice (512 tokens of a 135 M model: 12 ms).
+            for place in np.ndindex(to.shape[:2]):
+                to[place] = at[place]
 
     def tokens(self, slot: int, start: int, count: int) -> np.ndarray[Any, Any]:
         """View of shape (layers, 2, kv_heads, count, head_dim); not of a slot on a device."""

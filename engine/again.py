@@ -135,7 +135,7 @@ class _Run:
         elif op == FromEngine.CHUNK:
             model.lengths[slot] = a + b
             if needed:
-                self._chunks.append(PastChunk(ticket, slot, a, b))
+                self._chunks.append(PastChunk(ticket, slot, a, b, model.active[slot].sample))
         elif op == FromEngine.TOKEN:
             self._tokens[slot] = a
             if needed:

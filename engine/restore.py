@@ -60,7 +60,8 @@ def restore(
         JournalCorrupt: the record does not hold what it must.
         Earlier: the part of it is too short.
     """
-    if not past.whole and (slab_lost or known is None or fleet.schedule.order != "strict"):
+    strict = fleet.schedule.order == "strict"
+    if not past.whole and (slab_lost or known is None or not strict):
         # What is computed again may have been computed at the very beginning. What arrival order
         # chose lies beside the history, and may lie before what it was chosen for.
         raise Earlier("the whole record is needed")
@@ -71,7 +72,8 @@ def restore(
         _backwards(past.entries, lambda n, _, rows: lineage.step(n, rows))
         lineage.check()
         tail.want(lineage.tickets)
-    _backwards(past.entries, None, tail.tags)
+    # What arrival order took is met again: which of several cancels it was is told by the tags.
+    _backwards(past.entries, None if strict else tail.taken, tail.tags)
     if not past.whole and known is not None:
         tail.check(known, past, fleet.schedule.lookahead)
     restored = tail.restored()
@@ -164,15 +166,13 @@ class _Tail:
             if op == FromEngine.END:
                 self._ended[ticket] = (step, a)
                 self._answered[ticket] = None
-            elif op == FromEngine.TAKEN:
-                self._took(model, ticket, a)
             elif op == FromEngine.MOVE:
                 self._moved((model, slot), (model, ticket))
             elif op == FromEngine.LEAVE:
                 self._at((model, slot)).ended = step
             elif op == FromEngine.ADMIT:
                 self._admitted(row)
-            else:
+            elif op != FromEngine.TAKEN:
                 _grow(self._at((model, slot)), row)
 
     def _at(self, key: Key) -> _Growing:
@@ -181,13 +181,6 @@ class _Tail:
         if found is None:
             found = self._growing[key] = _Growing(key)
         return found
-
-    def _took(self, what: int, ticket: int, due: int) -> None:
-        if what == DUE:
-            self._taken[ticket] = due
-        else:
-            self._cancels_taken[ticket] = self._cancels_taken.get(ticket, 0) + 1
-            self._chosen.cancel_taken(ticket)
 
     def _moved(self, key: Key, source: Key) -> None:
         """Before this, what is in a slot was in another one, and that is nobody's since."""
@@ -228,6 +221,15 @@ class _Tail:
         self._wanted.update(dict.fromkeys(tickets))
 
     # -- tags -----------------------------------------------------------------------------------
+
+    def taken(self, entry: int, step: int, rows: list[Row]) -> None:
+        """What a step took in, between tags."""
+        for op, what, _, ticket, due, _ in reversed(rows):
+            if op == FromEngine.TAKEN and what == DUE:
+                self._taken[ticket] = due
+            elif op == FromEngine.TAKEN:
+                self._cancels_taken[ticket] = self._cancels_taken.get(ticket, 0) + 1
+                self._chosen.cancel_taken(ticket)
 
     def tags(self, step: int, entry: bytes) -> None:
         """The tags before those that were read."""

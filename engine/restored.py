@@ -73,12 +73,13 @@ class Queued(NamedTuple):
 
 
 class PastChunk(NamedTuple):
-    """A recorded chunk: ``size`` prompt tokens of a ticket from ``start`` on."""
+    """A recorded chunk: ``size`` prompt tokens of a row from ``start`` on."""
 
     ticket: int
     slot: int
     start: int
     size: int
+    sample: int = 0
 
 
 class Said(NamedTuple):

@@ -196,21 +196,36 @@ class Crashing(Simulation):
             self._start_turn(agent, list(decode(turn.events)) if past.entries else [])
 
     def _lose_engine(self) -> None:
-        self._break_off(self._engine)
-        if self._rng.random() < 0.5:  # What it has published counts.
-            for report in list(self._flying):
-                if self._finish is None:
-                    self._step_reported(self._engine, report)
+        lost, slab = self._engine, self._left_behind()
+        self._break_off(lost)
+        counted = list(self._flying)  # What it has published counts.
+        if lost.plan is None and self._rng.random() < 0.5:
+            counted = counted[:-1]  # It was publishing it, and had begun no other.
+        if slab is None and self._rng.random() < 0.5:
+            counted = []
+        for report in counted:
+            if self._finish is None:
+                self._step_reported(lost, report)
         if self._finish is None:
             # What was reported and is not in the history yet lies behind it.
             last = Past(self._entries).last_step
             entries = [step_entry(r, []).body for r in self._reports if r.step > last]
             past = Past([*self._entries, *entries], self._kept)
-            self._engine = self._restored(past, self._engine.slab)
+            self._engine = self._restored(past, slab)
             self._flying = []
             if self._grant is not None:
                 self._engine.stepper.grant(self._grant.limit, self._grant.applied)
             self._turn_engine()
+
+    def _left_behind(self) -> SimSlab | None:
+        """Slots outlive their process, or are lost with a device.
+
+        In arrival order they are not used: the step that was broken off is planned anew, from
+        tickets that may be due otherwise, and its copies would miss what the old plan overwrote.
+        """
+        if self.fleet.schedule.order == "arrival" or self._rng.random() < 0.3:
+            return None
+        return self._engine.slab
 
     def _break_off(self, engine: Engine) -> None:
         """What it executes it has executed in part; nobody has seen anything of it."""
@@ -220,9 +235,6 @@ class Crashing(Simulation):
                 pass
 
     def _restored(self, past: Past, slab: SimSlab | None = None) -> Engine:
-        """Slots outlive their process, or are lost with the supervisor or with a device."""
-        if self._rng.random() < 0.3:
-            slab = None
         engine = Engine(self.fleet, self._stepper_type, repeats=False, slab=slab)
         engine.restore(restore(past, self.fleet, slab_lost=slab is None))
         return engine

@@ -114,7 +114,7 @@ class Engine:
     def _relive(self, again: Again, requests: dict[int, Request]) -> None:
         chunks = [
             Chunk(c.ticket, c.slot, c.start, requests[c.ticket].prompt[c.start : c.start + c.size],
-                  c.slot in again.said)
+                  c.slot in again.said, c.sample)
             for c in again.chunks
         ]  # fmt: skip
         part = ModelPlan(

@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ import pytest
 import simulator
 from fleetmaker import make_fleet
 
+from lockstep.engine import step_rows
 from lockstep.engine.again import rows_of
 from lockstep.engine.errors import JournalCorrupt
 from lockstep.engine.fleet import Fleet
@@ -21,7 +22,6 @@ from lockstep.engine.plan import (
     FINISH_STATUS,
     Booked,
     Chunk,
-    Ended,
     ModelPlan,
     Outcome,
     Place,
@@ -38,26 +38,18 @@ from lockstep.engine.wire import RESULT_SLOT, FromEngine
 
 STOP = 0
 AGENTS = 3
+REUSE = ("moves", "copies", "samples", "shares", "left")
 Sampled = dict[Place, Outcome]
 
 
-def step_entry(plan: StepPlan, sampled: Sampled, ended: list[Ended]) -> bytes:
+def step_entry(plan: StepPlan, sampled: Sampled, booked: Booked) -> bytes:
     """A step as the inference process reports it (workers/inference/process.py)."""
     rows: list[tuple[int, ...]] = []
     for part in plan.models:
-        m = part.model
-        rows += [(FromEngine.EVICT, m, slot, 0, 0, 0) for slot in part.evicted]
-        rows += [(FromEngine.ADMIT, m, a.slot, a.ticket, a.hit, 0) for a in part.admitted]
-        where = {}
-        for c in part.chunks:
-            rows.append((FromEngine.CHUNK, m, c.slot, c.ticket, c.start, len(c.tokens)))
-            where[c.slot] = (c.ticket, c.start + len(c.tokens))
-        for d in part.decodes:
-            where[d.slot] = (d.ticket, d.past + 1)
-        for slot, (ticket, position) in where.items():
-            token = sampled.get((m, slot), Outcome(None)).token
-            if token is not None:
-                rows.append((FromEngine.TOKEN, m, slot, ticket, token, position))
+        rows += step_rows.planned(part)
+        rows += step_rows.drawn(part, sampled)
+    rows += step_rows.left(booked)
+    ended = [*plan.ended, *booked.ended]
     rows += [(FromEngine.END, 0, 0, e.ticket, FINISH_STATUS[e.reason], 0) for e in ended]
     rows.append((FromEngine.STEP, 0, 0, 0, plan.step, 0))
     return encode(Kind.STEP, np.array(rows, dtype=RESULT_SLOT).tobytes(), id=plan.step)
@@ -71,6 +63,10 @@ class Slab:
     held: dict[tuple[int, int, int], int] = field(default_factory=dict)
 
     def run(self, part: ModelPlan) -> None:
+        for copy in part.copies:
+            for place in range(copy.start, copy.start + copy.count):
+                cell = self.held[part.model, copy.source, place]
+                self.held[part.model, copy.slot, place] = cell
         for c in part.chunks:
             for place, token in enumerate(c.tokens, c.start):
                 self._write(part.model, c.slot, place, ("prefill", token, c.start, len(c.tokens)))
@@ -93,12 +89,18 @@ class Slab:
 class Stream:
     """A random stream of requests through a planner, and its record."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, reuse: bool = False) -> None:
         rng = self._rng = random.Random(seed)
         limits = [
             ModelLimits(rng.randint(1, 4), rng.randint(3, 20), rng.randint(1, 2))
             for _ in range(rng.randint(1, 2))
         ]
+        self._reuse = reuse
+        if reuse:
+            limits = [
+                replace(m, rows_kept=rng.choice([0, 1, 3]), prefix_copies=rng.random() < 0.7)
+                for m in limits
+            ]
         self.limits = limits
         self.fleet: Any = SimpleNamespace(
             models=limits, schedule=SimpleNamespace(order="strict", lookahead=1)
@@ -141,7 +143,7 @@ class Stream:
     def _ask(self, due: int) -> bytes:
         rng = self._rng
         self._tickets += 1
-        agent, name = rng.randrange(AGENTS), rng.choice("abcd")
+        agent, name = rng.randrange(AGENTS), rng.choice("a" if self._reuse else "abcd")
         taken = [ids[1] for ids in self._ids.values() if ids[0] == agent]
         request = next(n for n in range(1, 99) if n not in taken)
         before = self._said.get((agent, name), [])
@@ -155,6 +157,14 @@ class Stream:
             "timeout": rng.choice([0, 0, 0, 6]),
             "refusal": rng.choice([""] * 9 + ["no"]),
         }
+        if self._reuse:
+            head = [rng.randrange(2), *[3] * 12]  # Many have much in common.
+            fresh = rng.random() < 0.5 or not before
+            spec["prompt"] = ([*head, *prompt] if fresh else before)[:60] + rng.choices(
+                range(9), k=3
+            )
+            spec["samples"] = rng.choice([1, 1, 1, 1, 2, 3])
+            spec["timeout"] = rng.choice([0] * 9 + [6])
         infer = encode(Kind.INFER, json.dumps(spec).encode(), id=request)
         asked = Asked(self._tickets, agent, due, 0, infer)
         self._open[asked.ticket] = request_of(asked)
@@ -171,6 +181,10 @@ class Stream:
         sampled: Sampled = {}
         for part in plan.models:
             self._count(evictions=len(part.evicted), hits=sum(a.hit > 0 for a in part.admitted))
+            self._count(moves=sum(c.move for c in part.copies))
+            self._count(copies=sum(not c.move for c in part.copies))
+            self._count(samples=sum(a.sample > 0 for a in part.admitted))
+            self._count(shares=sum(a.shared >= 0 for a in part.admitted))
             self.slab.run(part)
             for row in [*(c for c in part.chunks if c.last), *part.decodes]:
                 nan = self._rng.random() < 0.02
@@ -178,15 +192,18 @@ class Stream:
                 sampled[part.model, row.slot] = Outcome(token)
                 request = self._open[row.ticket]
                 said = self._said.setdefault(request.conversation, [])
-                if token is not None:
-                    said[:] = [*request.prompt, *said[len(request.prompt) :], token][:30]
-        ended = [*plan.ended, *self.planner.commit(sampled).ended]
-        for end in ended:
+                if token is not None and row.sample == 0:
+                    said[:] = [*request.prompt, *said[len(request.prompt) :], token][
+                        : 60 if self._reuse else 30
+                    ]
+        booked = self.planner.commit(sampled)
+        self._count(left=len(booked.left))
+        for end in (*plan.ended, *booked.ended):
             self._count(**{end.reason: 1})
             del self._open[end.ticket], self._ids[end.ticket]
         self.plans.append((len(self.entries), plan, sampled))
         self.slabs[len(self.entries)] = dict(self.slab.held)
-        self.entries.append(step_entry(plan, sampled, ended))
+        self.entries.append(step_entry(plan, sampled, booked))
 
     def _count(self, **more: int) -> None:
         for key, count in more.items():
@@ -199,7 +216,7 @@ def request_of(asked: Asked) -> Request:
     return Request(
         asked.ticket, asked.due, spec["model"], (asked.agent, spec["name"]),
         tuple(spec["prompt"]), spec["out"], frozenset({STOP}), spec["priority"],
-        spec["timeout"], spec["refusal"],
+        spec["timeout"], spec["refusal"], spec.get("samples", 1),
     )  # fmt: skip
 
 
@@ -211,9 +228,10 @@ def restored_planner(stream: Stream, cut: int) -> tuple[Planner, Restored]:
     return planner, past
 
 
+@pytest.mark.parametrize("reuse", [False, True])
 @pytest.mark.parametrize("seed", range(60))
-def test_a_planner_restored_at_any_cut_plans_the_same_steps(seed: int) -> None:
-    stream = Stream(seed).run(40)
+def test_a_planner_restored_at_any_cut_plans_the_same_steps(seed: int, reuse: bool) -> None:
+    stream = Stream(seed, reuse).run(40)
     for cut in range(0, len(stream.entries) + 1, 3):
         planner, _ = restored_planner(stream, cut)
         for entry, what, arguments in stream.handed:
@@ -225,9 +243,10 @@ def test_a_planner_restored_at_any_cut_plans_the_same_steps(seed: int) -> None:
                 planner.commit(sampled)
 
 
+@pytest.mark.parametrize("reuse", [False, True])
 @pytest.mark.parametrize("seed", range(60))
-def test_what_slots_hold_is_made_again_in_the_recorded_composition(seed: int) -> None:
-    stream = Stream(seed).run(40)
+def test_what_slots_hold_is_made_again_in_the_recorded_composition(seed: int, reuse: bool) -> None:
+    stream = Stream(seed, reuse).run(40)
     requests = {args[0].ticket: args[0] for _, what, args in stream.handed if what == "offer"}
     for cut in range(1, len(stream.entries) + 1, 4):
         _, past = restored_planner(stream, cut)
@@ -250,7 +269,11 @@ def plan_of(again: Again, requests: dict[int, Request]) -> ModelPlan:
         for c in again.chunks
     ]  # fmt: skip
     return ModelPlan(
-        again.model, chunks=tuple(chunks), decodes=again.decodes, lengths=again.lengths
+        again.model,
+        copies=again.copies,
+        chunks=tuple(chunks),
+        decodes=again.decodes,
+        lengths=again.lengths,
     )
 
 
@@ -275,6 +298,11 @@ def test_the_streams_have_everything_that_happens_to_a_request() -> None:
         for key, count in Stream(seed).run(40).seen.items():
             seen[key] = seen.get(key, 0) + count
     assert min(seen[key] for key in [*FINISH_STATUS, "hits", "evictions"]) > 20
+    assert not any(seen[key] for key in REUSE)
+    for seed in range(60):
+        for key, count in Stream(seed, reuse=True).run(40).seen.items():
+            seen[key] = seen.get(key, 0) + count
+    assert min(seen[key] for key in REUSE) > 10
 
 
 def test_steps_that_made_nothing_still_held_are_not_run_again() -> None:
@@ -406,7 +434,7 @@ def known_of(entries: list[bytes]) -> Known:
     for entry in entries:
         if next(decode(entry)).kind == Kind.STEP:
             for op, model, slot, ticket, _, _ in rows_of(entry):
-                if op == FromEngine.ADMIT:
+                if op in (FromEngine.ADMIT, FromEngine.MOVE):
                     used[model, slot] = None
                 elif op == FromEngine.END:
                     ended[ticket] = None
@@ -431,8 +459,8 @@ def from_parts(entries: list[bytes], fleet: Fleet) -> list[int]:
 
 def test_a_part_of_the_record_that_is_enough_gives_the_same_state() -> None:
     shorter = 0
-    for seed in range(12):
-        stream = Stream(seed).run(60)
+    for seed in range(16):
+        stream = Stream(seed, reuse=seed % 2 > 0).run(60)
         for cut in range(10, len(stream.entries), 23):
             lengths = from_parts(stream.entries[:cut], stream.fleet)
             if lengths:  # One that is enough stays so however much longer it is.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simslab import SimSlab
+from play import Play
 
 from lockstep.engine.model_queue import CHUNK_TOKENS_MIN
 from lockstep.engine.plan import (
@@ -17,9 +17,7 @@ from lockstep.engine.plan import (
     Left,
     ModelPlan,
     Outcome,
-    Place,
     Request,
-    StepPlan,
 )
 from lockstep.engine.planner import ModelLimits, Planner
 from lockstep.engine.prefix import common_tokens
@@ -335,62 +333,21 @@ LIMITS = st.builds(
 )
 
 
-class Play:
-    """A planner whose plans are executed on played slots, which are looked at."""
-
-    def __init__(self, limits: ModelLimits) -> None:
-        self.limits = limits
-        self.planner = Planner([limits], 8)
-        self.slab = SimSlab()
-        self.requests: dict[int, Request] = {}
-        self.said: dict[tuple[int, int], list[int]] = {}
-        self.ended: list[int] = []
-        self.computed = 0
-
-    def offer(self, request: Request) -> None:
-        self.requests[request.ticket] = request
-        self.planner.offer(request)
-
-    def whose(self, ticket: int, sample: int) -> tuple[int, int]:
-        return (ticket, sample) if sample else (self.requests[ticket].conversation[0], -9)
-
-    def step(self, step: int) -> StepPlan:
-        plan = self.planner.plan(step)
-        outcomes: dict[Place, Outcome] = {}
-        for part in plan.models:
-            assert sum(len(c.tokens) for c in part.chunks) <= self.limits.prefill_tokens
-            list(self.slab.run(step, part, self.whose))
-            for row in (*part.chunks, *part.decodes):
-                said = self.said.setdefault((row.ticket, row.sample), [])
-                chunk = row if isinstance(row, Chunk) else None
-                length = row.past + 1 if chunk is None else chunk.start + len(chunk.tokens)
-                self.computed += 0 if chunk is None else len(chunk.tokens)
-                tokens = [*self.requests[row.ticket].prompt, *said]
-                whose = self.whose(row.ticket, row.sample)
-                self.slab.check(0, row.slot, tokens[:length], whose)
-                if chunk is None or chunk.last:
-                    said.append(100 + (length + row.sample) % 3)
-                    outcomes[0, row.slot] = Outcome(said[-1])
-        booked = self.planner.commit(outcomes)
-        self.ended += [end.ticket for end in (*plan.ended, *booked.ended)]
-        return plan
-
-
-@given(TRAFFIC, LIMITS)
+@given(TRAFFIC, LIMITS, st.booleans())
 def test_every_request_is_served_whole_and_every_slot_holds_what_it_must(
-    wanted: list[tuple[int, tuple[int, ...], int, int, int, int, int | None]], limits: ModelLimits
+    wanted: list[tuple[int, tuple[int, ...], int, int, int, int, int | None]],
+    limits: ModelLimits,
+    dying: bool,
 ) -> None:
-    play = Play(limits)
+    # Whoever runs a step may die anywhere in it: the next one runs it in the slots as they are.
+    deaths = random.Random(len(wanted))
+    play = Play(limits, (lambda: deaths.randrange(9)) if dying else None)
     for ticket, (due, head, tail, out, conversation, samples, cancel) in enumerate(wanted, 1):
         prompt = (*head, *random.Random(conversation).choices(range(3), k=tail))
         play.offer(request(ticket, prompt, due, out, conversation=conversation, samples=samples))
         if cancel is not None:
             play.planner.cancel(ticket, cancel)
-    steps = 0
-    while (step := play.planner.next_step()) is not None:
-        play.step(step)
-        steps += 1
-        assert steps < 2_000, "somebody starves"
+    play.run()
     assert sorted(play.ended) == list(range(1, len(wanted) + 1))
     for ticket, (_, _, _, out, _, samples, cancel) in enumerate(wanted, 1):
         if cancel is None:
@@ -401,8 +358,7 @@ def test_a_shared_prefix_is_computed_once_however_many_ask_for_it() -> None:
     play = Play(ModelLimits(8, 16, 1, 0, True))
     for ticket in range(1, 20):
         play.offer(request(ticket, (*range(500, 700), ticket, ticket), ticket % 3, 4))
-    while (step := play.planner.next_step()) is not None:
-        play.step(step)
+    play.run()
     assert play.computed == 202 + 18 * 2
 
 

@@ -285,12 +285,14 @@ def pack(tokens: Sequence[int]) -> bytes:
     return array("q", tokens).tobytes()
 
 
-def _prefix_hit(kept: Sequence[int], prompt: Sequence[int]) -> int:
+def _prefix_hit(kept: list[int], prompt: Sequence[int]) -> int:
     """Prompt tokens that need no prefill, compared by token ids."""
-    hit = 0
-    limit = max(0, len(prompt) - SPARED_TOKENS)
-    for old, new in zip(kept, prompt, strict=False):
-        if hit == limit or old != new:
-            break
-        hit += 1
-    return hit
+    low, high = 0, min(len(kept), max(0, len(prompt) - SPARED_TOKENS))
+    wanted = list(prompt[:high])
+    while low < high:  # By halves: whole lists are compared quicker than tokens one by one.
+        middle = (low + high + 1) // 2
+        if kept[low:middle] == wanted[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -154,10 +154,11 @@ def test_a_run_in_arrival_order_goes_on_and_can_be_repeated(tmp_path: Path) -> N
     text = STORIES.replace("[schedule]", '[schedule]\norder = "arrival"')
     stages = [
         Stage("inference: after a chunk of prefill", "inference", 4),
+        Stage("inference: copies done and counted", "inference", 2),
         Stage("inference: step done, results not pushed", "inference", 9),
     ]
     summary = launched(tmp_path, text, *stages)
-    assert (summary["state"], summary["restarts"]) == ("finished", 2)
+    assert (summary["state"], summary["restarts"]) == ("finished", 3)
     again = launch(
         replace(
             recorded(summary["run"]).job(tmp_path),

@@ -1,156 +1,184 @@
-"""Again: which recorded runs of a model make what its slots hold. Pure.
+"""Again: the recorded runs of the models that make what their slots hold (engine/lineage.py). Pure.
 
-Read forwards, from the oldest admission that matters. The composition of a run is the recorded
-one: every row that decoded with it, the range of slots from the first to the last of them, and
-the length of every slot in between. What is in a row that nobody needs any more may be anything:
-a row's bits do not depend on the values in other rows, only on how many there are and where.
+Read forwards. The composition of a run is the recorded one: every row that decoded with it, the
+range of slots from the first to the last of them, and the length of every slot in between. What is
+in a row that nobody needs any more may be anything: a row's bits do not depend on the values in
+other rows, only on how many there are and where.
 """
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from lockstep.engine.fleet import Fleet
-from lockstep.engine.plan import FINISH_STATUS, Decode
+from lockstep.engine.plan import FINISH_STATUS, Copy, Decode
 from lockstep.engine.record import HEADER, HEADER_BYTES, Kind
 from lockstep.engine.restored import Again, PastChunk, Said
 from lockstep.engine.wire import FromEngine
 
 INVALID = FINISH_STATUS["invalid_output"]
+_AT_BOUNDARY = (FINISH_STATUS["cancelled"], FINISH_STATUS["timeout"])
+_NOT_OF_A_MODEL = (FromEngine.END, FromEngine.TAKEN)
 _ROW = struct.Struct("<HHIQqq")  # RESULT_SLOT; a step has few, numpy would cost more.
 
-Key = tuple[int, int]  # (model, slot)
 Row = tuple[int, int, int, int, int, int]
 
 
+@dataclass(slots=True)
+class _Active:
+    """A row that was active."""
+
+    ticket: int
+    sample: int
+    said: list[int] = field(default_factory=list)
+
+
+class _Model:
+    """The slots of a model as they were in the step that is being read."""
+
+    def __init__(self, rows_max: int, rows_kept: int, period: int) -> None:
+        self.rows_max = rows_max
+        self.period = period
+        self.lengths = [0] * (rows_max + rows_kept)
+        self.active: dict[int, _Active] = {}  # By slot.
+
+    def copy(self, row: Row) -> None:
+        op, _, slot, source, a, b = row
+        self.lengths[slot] = a + b
+        if op == FromEngine.MOVE:
+            self.lengths[source] = 0
+            if source in self.active:
+                self.active[slot] = self.active.pop(source)
+
+    def drop(self, ticket: int, status: int) -> None:
+        """A ticket ended, and with it what is left of its rows."""
+        for slot in [slot for slot, row in self.active.items() if row.ticket == ticket]:
+            self.leave(slot)
+            if status == INVALID:
+                self.lengths[slot] = 0
+
+    def leave(self, slot: int) -> None:
+        if self.active.pop(slot).sample:
+            self.lengths[slot] = 0  # Free: it has no conversation to keep it for.
+
+
 class Forward:
-    """Recorded steps from an entry on, as runs: which rows ran, and what their slots held."""
+    """Recorded steps as runs.
+
+    Args:
+        fleet: What ran.
+        entries: The whole history.
+        needed: Of `Lineage`.
+    """
 
     def __init__(
-        self, fleet: Fleet, entries: Sequence[bytes], first: int, needed: dict[int, int]
+        self, fleet: Fleet, entries: Sequence[bytes], needed: Mapping[int, Mapping[int, int]]
     ) -> None:
         self._entries = entries
-        self._first = first
         self._needed = needed
-        self._rows = [model.rows_max for model in fleet.models]
-        self._lengths = [[0] * rows for rows in self._rows]
-        self._where: dict[int, Key] = {}  # Slot of each ticket that was met.
-        self._said: dict[int, list[int]] = {}
+        self._models = [_Model(m.rows_max, m.rows_kept, m.period) for m in fleet.models]
 
     def again(self) -> Iterator[Again]:
         """Every run that is needed, in order."""
-        self._look_back()
-        for number in range(self._first, len(self._entries)):
+        for number in range(max(self._needed, default=-1) + 1):
             entry = self._entries[number]
             head = HEADER.unpack_from(entry, 0)
             if head[1] == Kind.STEP:
-                yield from self._step(head[3], rows_of(entry))
+                yield from self._step(head[3], rows_of(entry), self._needed.get(number, {}))
 
-    def _look_back(self) -> None:
-        """What every slot held before the first step: its last row says so."""
-        unknown = {(m, slot): None for m, rows in enumerate(self._rows) for slot in range(rows)}
-        invalid: dict[int, None] = {}
-        for number in range(self._first - 1, -1, -1):
-            if not unknown:
-                return
-            entry = self._entries[number]
-            if HEADER.unpack_from(entry, 0)[1] != Kind.STEP:
-                continue
-            for row in reversed(rows_of(entry)):
-                op, model, slot, ticket, a, b = row
-                if op == FromEngine.END and a == INVALID:
-                    invalid[ticket] = None
-                if op not in _HELD or (model, slot) not in unknown:
-                    continue
-                del unknown[model, slot]
-                self._where[ticket] = (model, slot)
-                self._lengths[model][slot] = 0 if ticket in invalid else _HELD[op](a, b)
+    def _step(self, step: int, rows: list[Row], needed: Mapping[int, int]) -> Iterator[Again]:
+        for op, _, _, ticket, status, _ in rows:
+            if op == FromEngine.END and status in _AT_BOUNDARY:
+                self._drop(ticket, status)
+        for index, model in enumerate(self._models):
+            if step % model.period == 0:
+                run = _Run(model)
+                for number, row in enumerate(rows):
+                    if row[1] == index and row[0] not in _NOT_OF_A_MODEL:
+                        run.row(row, needed.get(number, 0))
+                if run.is_needed():
+                    yield run.again(step, index)
+                run.book()
+        for op, index, slot, ticket, status, _ in rows:
+            if op == FromEngine.LEAVE:
+                self._models[index].leave(slot)
+            elif op == FromEngine.END:
+                self._drop(ticket, status)
 
-    def _step(self, step: int, rows: list[Row]) -> Iterator[Again]:
-        chunks: dict[int, PastChunk] = {}
-        decodes: dict[int, None] = {}  # Tickets; those whose output was not finite, too.
-        tokens: dict[int, int] = {}
-        poisoned: list[int] = []
-        for op, model, slot, ticket, a, b in rows:
-            if op in _HELD:
-                self._where[ticket] = (model, slot)
-            if op == FromEngine.ADMIT:
-                self._lengths[model][slot] = a
-            elif op == FromEngine.CHUNK:
-                chunks[ticket] = PastChunk(ticket, slot, a, b)
-                self._lengths[model][slot] = a + b
-            elif op == FromEngine.TOKEN:
-                tokens[ticket] = a
-            elif op == FromEngine.END and a == INVALID:
-                poisoned.append(ticket)
-        for ticket in [*tokens, *poisoned]:
-            if ticket not in chunks:
-                decodes[ticket] = None
-        for model in range(len(self._rows)):
-            again = self._run(step, model, chunks, decodes, tokens)
-            if again is not None:
-                yield again
-        self._book(tokens, decodes, poisoned, rows)
+    def _drop(self, ticket: int, status: int) -> None:
+        for model in self._models:
+            model.drop(ticket, status)
 
-    def _run(
-        self,
-        step: int,
-        model: int,
-        chunks: dict[int, PastChunk],
-        decodes: dict[int, None],
-        tokens: dict[int, int],
-    ) -> Again | None:
-        mine = [chunk for chunk in chunks.values() if self._where[chunk.ticket][0] == model]
-        again = tuple(chunk for chunk in mine if self._holds(chunk.ticket, chunk.start))
-        lengths = tuple(self._lengths[model])
-        rows: list[Decode] = []
-        for ticket in decodes:
-            of, slot = self._where[ticket]
-            if of == model:
-                said = self._said.get(ticket)
-                rows.append(Decode(ticket, slot, lengths[slot], said[-1] if said else 0))
-        held = [row.ticket for row in rows if self._holds(row.ticket, row.past)]
-        if not again and not held:
-            return None
-        said_of = [chunk.ticket for chunk in again] + held
+
+class _Run:
+    """What a model did in a step, and what is needed of it."""
+
+    def __init__(self, model: _Model) -> None:
+        self._model = model
+        self._decoding = [row for row in model.active.values() if row.said]
+        self._copies: list[Copy] = []
+        self._chunks: list[PastChunk] = []
+        self._tokens: dict[int, int] = {}  # By slot.
+        self._needed: list[int] = []  # Slots with a needed decode.
+
+    def row(self, row: Row, needed: int) -> None:
+        """The next one of the record; so many tokens that it wrote are needed."""
+        op, _, slot, ticket, a, b = row
+        model = self._model
+        if op in (FromEngine.COPY, FromEngine.MOVE):
+            model.copy(row)
+            if needed:
+                self._copies.append(Copy(ticket, slot, a, needed, op == FromEngine.MOVE))
+        elif op == FromEngine.ADMIT:
+            model.lengths[slot] = a
+            model.active[slot] = _Active(ticket, b)
+        elif op == FromEngine.CHUNK:
+            model.lengths[slot] = a + b
+            if needed:
+                self._chunks.append(PastChunk(ticket, slot, a, b, model.active[slot].sample))
+        elif op == FromEngine.TOKEN:
+            self._tokens[slot] = a
+            if needed:
+                self._needed.append(slot)
+
+    def is_needed(self) -> bool:
+        return bool(self._copies or self._chunks or self._needed)
+
+    def again(self, step: int, index: int) -> Again:
+        """The run, before `book`."""
+        compared = [*(chunk.slot for chunk in self._chunks), *self._needed]
+        active = self._model.active
+        said = {
+            slot: Said(active[slot].ticket, active[slot].sample, len(active[slot].said), token)
+            for slot, token in self._tokens.items()
+            if slot in compared
+        }
         return Again(
             step,
-            model,
-            again,
-            tuple(sorted(rows, key=lambda row: row.slot)) if held else (),
-            lengths,
-            {t: Said(len(self._said.get(t, ())), tokens[t]) for t in said_of if t in tokens},
+            index,
+            tuple(self._chunks),
+            tuple(self._decodes()) if self._needed else (),
+            tuple(self._model.lengths[: self._model.rows_max]),
+            said,
+            tuple(self._copies),
         )
 
-    def _holds(self, ticket: int, position: int) -> bool:
-        return position < self._needed.get(ticket, 0)
+    def _decodes(self) -> Iterator[Decode]:
+        for slot in self._slots():
+            row, past = self._model.active[slot], self._model.lengths[slot]
+            yield Decode(row.ticket, slot, past, row.said[-1], row.sample)
 
-    def _book(
-        self,
-        tokens: dict[int, int],
-        decodes: dict[int, None],
-        poisoned: list[int],
-        rows: list[Row],
-    ) -> None:
-        for ticket in decodes:
-            model, slot = self._where[ticket]
-            self._lengths[model][slot] += 1
-        for ticket in poisoned:
-            model, slot = self._where[ticket]
-            self._lengths[model][slot] = 0
-        for ticket, token in tokens.items():
-            self._said.setdefault(ticket, []).append(token)
-        for row in rows:
-            if row[0] == FromEngine.END:
-                self._said.pop(row[3], None)
-                self._where.pop(row[3], None)
+    def _slots(self) -> list[int]:
+        """Where the rows are that decode, which may have moved."""
+        active = self._model.active
+        return sorted(s for s, row in active.items() if any(row is d for d in self._decoding))
 
-
-# Rows that say how much their slot holds behind them, from their last two fields.
-_HELD: dict[int, Callable[[int, int], int]] = {
-    FromEngine.ADMIT: lambda a, b: a,
-    FromEngine.CHUNK: lambda a, b: a + b,
-    FromEngine.TOKEN: lambda a, b: b,
-}
+    def book(self) -> None:
+        """The slots are as the run left them."""
+        for slot in self._slots():
+            self._model.lengths[slot] += 1
+        for slot, token in self._tokens.items():
+            self._model.active[slot].said.append(token)
 
 
 def rows_of(entry: bytes) -> list[Row]:

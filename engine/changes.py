@@ -56,7 +56,9 @@ _TABLES: dict[str, Any] = {
     "recovery": Recovery,
 }
 SETTING_CHARS_MAX = 200  # No key with a whole number is longer.
-_INSIDE = ("schedule", "models", "groups", "agents", "tools", "sources", "recovery")  # Of Fleet.
+_INSIDE = (  # Of Fleet: no keys.
+    *("schedule", "models", "groups", "agents", "tools", "sources", "recovery", "logic_flags"),
+)
 _REST = '\n[agents.any]\nmodule = "any"\ninput = "broadcast"\n'  # What a fleet file needs at least.
 
 

@@ -9,6 +9,8 @@ import datetime as dt
 from dataclasses import dataclass, field
 from typing import Any
 
+from lockstep.engine.version import KV_REUSE, LOGIC_FLAGS
+
 SEED_MAX = 2**63 - 1
 AGENTS_MAX = 10_000  # Replicas included.
 JOIN_ALL = 0
@@ -86,6 +88,8 @@ class Model:
     prefill_tokens_per_step: int
     period: int
     file: str = ""  # The ONNX file in the folder; empty: the only one.
+    rows_kept: int = 0  # KV slots behind those: conversations rest there, nothing computes.
+    prefix_copies: bool = False  # A prompt's prefix that another slot has is copied from there.
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +151,16 @@ class Fleet:
     tools: tuple[Tool, ...]
     sources: tuple[Source, ...]
     recovery: Recovery = field(default_factory=Recovery)
+    logic_flags: int = LOGIC_FLAGS  # Rules that the run was begun under; a part of its own.
 
     def settings(self) -> dict[str, Any]:
         """Everything logical that the file says or could have said, JSON-able (the identity)."""
         settings = dataclasses.asdict(self)
-        del settings["recovery"]
+        del settings["recovery"], settings["logic_flags"]
         for model in settings["models"]:
             del model["file"]  # Its name is among the hashed files that stand for the path.
+            if not self.logic_flags & KV_REUSE:  # These were no settings then.
+                del model["rows_kept"], model["prefix_copies"]
         return settings
 
     @property

@@ -26,7 +26,9 @@ from lockstep.engine.record import TOPICS_MAX
 from lockstep.engine.settings import Section
 from lockstep.engine.strict_json import dumps, loads
 from lockstep.engine.topology import check_topology
+from lockstep.engine.version import KV_REUSE, LOGIC_FLAGS
 
+ROWS_KEPT_MAX = 16_384  # Per model.
 CONFIG_DEPTH_MAX = 32  # Of an agent's config; the identity nests it a little deeper.
 POLICIES = ("events", "round-robin", "dag")
 ORDERS = ("strict", "arrival")
@@ -35,12 +37,13 @@ _UNLIMITED = 2**62
 _DATE_END = dt.datetime(2201, 1, 1, tzinfo=dt.UTC)
 
 
-def parse(data: bytes, where: str) -> Fleet:
+def parse(data: bytes, where: str, logic_flags: int = LOGIC_FLAGS) -> Fleet:
     """Read a fleet file.
 
     Args:
         data: The file's bytes.
         where: The file's name, for messages.
+        logic_flags: Rules of the run that it is of; keys that came with a later rule are unknown.
 
     Raises:
         UsageError: not UTF-8 or TOML, nested too deeply or with a number of too many digits to
@@ -66,12 +69,13 @@ def parse(data: bytes, where: str) -> Fleet:
     parsed = _fleet(
         fleet,
         _schedule(schedule, where),
-        _models(models, where),
+        _models(models, where, logic_flags),
         _tools(tools, where),
         _sources(sources, where),
         _recovery(recovery, where),
         agents,
         where,
+        logic_flags,
     )
     check_topology(parsed, where)
     return parsed
@@ -86,6 +90,7 @@ def _fleet(
     recovery: Recovery,
     agents: dict[str, Any],
     where: str,
+    logic_flags: int,
 ) -> Fleet:
     section = Section(table, f"{where}: [fleet]")
     groups = tuple(_group(name, values, where) for name, values in agents.items())
@@ -108,6 +113,7 @@ def _fleet(
         tools=tools,
         sources=sources,
         recovery=recovery,
+        logic_flags=logic_flags,
     )
     section.done()
     return fleet
@@ -137,25 +143,29 @@ def _schedule(table: dict[str, Any], where: str) -> Schedule:
     return schedule
 
 
-def _models(tables: dict[str, Any], where: str) -> tuple[Model, ...]:
+def _models(tables: dict[str, Any], where: str, logic_flags: int) -> tuple[Model, ...]:
     models = []
     for name, values in tables.items():
         place = f"{where}: [models.{_name(name, where)}]"
         section = Section(values, place)
         require = section.text("require", "")
+        rows_max = section.integer("rows_max", 16, 1, 1024)
+        reuse = bool(logic_flags & KV_REUSE)
         model = Model(
             name=name,
             path=section.text("path", None),
             providers=section.texts("providers", (require,) if require else ("cuda", "cpu")),
             require=require,
             intra_op_threads=section.integer("intra_op_threads", 2, 1, 256),
-            rows_max=section.integer("rows_max", 16, 1, 1024),
+            rows_max=rows_max,
             tokens_max=section.integer("tokens_max", 256, 4, 2**20),
             prefill_tokens_per_step=section.integer(
                 "prefill_tokens_per_step", 256, CHUNK_TOKENS_MIN, 2**20
             ),
             period=section.integer("period", 1, 1, 2**10),
             file=section.text("file", ""),
+            rows_kept=section.integer("rows_kept", rows_max, 0, ROWS_KEPT_MAX) if reuse else 0,
+            prefix_copies=section.flag("prefix_copies", True) if reuse else False,
         )
         section.done()
         if not model.providers:

@@ -5,13 +5,43 @@ from typing import NamedTuple
 
 DUE, CANCEL = 1, 2  # What `StepPlan.taken` is about.
 
+ALL_SHARED = -1  # Others may copy every token that is there, or no one copies anything.
+
+Place = tuple[int, int]  # (model, slot): what a row is known by within a step.
+
+
+class Outcome(NamedTuple):
+    """What a row got: ``token`` is None where logits were not finite; ``stop``: it ends the row."""
+
+    token: int | None
+    stop: bool = False
+
 
 class Admission(NamedTuple):
-    """A ticket gets a slot; the first ``hit`` prompt tokens are in it already (rule 1)."""
+    """A row of a ticket gets a slot that holds, after the copies, ``hit`` prompt tokens (rule 1).
+
+    ``shared``: so many of them others may copy; `ALL_SHARED` where that needs no saying.
+    """
 
     ticket: int
     slot: int
     hit: int
+    sample: int = 0
+    shared: int = ALL_SHARED
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Tokens ``start .. start + count`` of one slot to the same positions of another.
+
+    ``move``: the row or conversation itself goes there; what is left behind is nobody's.
+    """
+
+    source: int
+    slot: int
+    start: int
+    count: int
+    move: bool = False
 
 
 class Chunk(NamedTuple):
@@ -22,6 +52,7 @@ class Chunk(NamedTuple):
     start: int
     tokens: tuple[int, ...]
     last: bool
+    sample: int = 0
 
 
 class Decode(NamedTuple):
@@ -31,6 +62,7 @@ class Decode(NamedTuple):
     slot: int
     past: int
     token: int
+    sample: int = 0
 
 
 class Ended(NamedTuple):
@@ -39,6 +71,21 @@ class Ended(NamedTuple):
     ticket: int
     reason: str
     text: str = ""
+
+
+class Left(NamedTuple):
+    """A row that ended while other samples of its ticket go on or still wait."""
+
+    model: int
+    slot: int
+    ticket: int
+
+
+class Booked(NamedTuple):
+    """What came of a step's tokens: tickets that ended, and rows that left theirs before."""
+
+    ended: list[Ended]
+    left: list[Left]
 
 
 # Finish reasons and their number in the binary RESULT (docs/abi.md).
@@ -61,6 +108,7 @@ class ModelPlan:
         model: Index of the model in the fleet.
         evicted: Slots whose kept conversation was given up, in order.
         admitted: In queue order.
+        copies: Executed one after the other, before the chunks.
         chunks: In queue order; each runs alone on a view of its slot.
         decodes: In slot order; all run in one call over the contiguous range of slots from the
             first to the last of them.
@@ -71,6 +119,7 @@ class ModelPlan:
     model: int
     evicted: tuple[int, ...] = ()
     admitted: tuple[Admission, ...] = ()
+    copies: tuple[Copy, ...] = ()
     chunks: tuple[Chunk, ...] = ()
     decodes: tuple[Decode, ...] = ()
     lengths: tuple[int, ...] = ()
@@ -103,6 +152,7 @@ class Request:
         priority: 0 (default) to 7; later by that many ``priority_steps`` in the queue.
         timeout_steps: Ends unanswered that many steps after ``due``; 0 is never.
         refusal: Why it cannot be served; it ends at its due step.
+        samples: Answers wanted, each in a row of its own.
     """
 
     ticket: int
@@ -115,3 +165,4 @@ class Request:
     priority: int = 0
     timeout_steps: int = 0
     refusal: str = ""
+    samples: int = 1

@@ -1,31 +1,30 @@
 """Restore: what the inference process knew and had in its slots, from the record alone. Pure.
 
-The record is read from its end backwards. The last ticket admitted to a slot says what the slot
-holds: its prompt as far as it was prefilled, and the tokens that were fed behind it. A ticket
-without an END is unanswered. So a planner that is given this plans what the lost one would have
-planned, step for step; nothing physical is in it.
+The record is read from its end backwards, steps first. The last row admitted to a slot says what
+the slot holds, or the one that it was moved to: its prompt as far as it was prefilled, and the
+tokens that were fed behind it. A ticket without an END is unanswered. So a planner that is given
+this plans what the lost one would have planned, step for step; nothing physical is in it.
 
-Where the keys and values themselves are gone, too, engine/again.py says which recorded runs make
-them again: those of the tickets that wrote a position which a slot still holds, prefixes that were
-taken over from earlier tickets of the same slot included.
+Where the keys and values themselves are gone, too, engine/lineage.py says which recorded writes
+made them, and engine/again.py which runs those belonged to.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from lockstep.engine.again import INVALID, Forward, Key, Row, rows_of
+from lockstep.engine.again import INVALID, Forward, rows_of
 from lockstep.engine.errors import JournalCorrupt, ProtocolError
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.history import TICKET_PAYLOAD
+from lockstep.engine.lineage import Key, Lineage, Row
 from lockstep.engine.past import Earlier, Past, place_of
 from lockstep.engine.plan import CANCEL, DUE
 from lockstep.engine.record import HEADER, HEADER_BYTES, Kind, aligned, decode_at
-from lockstep.engine.restored import ACTIVE, UNKNOWN, Asked, Kept, PastCancel, Restored
+from lockstep.engine.restored import ACTIVE, UNKNOWN, Asked, Kept, PastCancel, Queued, Restored
 from lockstep.engine.wire import FromEngine
 
-EVERYTHING = 1 << 62  # More positions than a slot has.
 _INTERESTING = frozenset({Kind.TICKET, Kind.REVOKE, Kind.EFFECT})
 
 _Head = tuple[int, int, int, int, int, int, int]
@@ -36,7 +35,8 @@ class Known(NamedTuple):
 
     Attributes:
         unanswered: Tickets, at least those whose END is not recorded.
-        used: Slots to which a request was admitted since they were last known to be free.
+        used: Slots to which a request was admitted, or a row moved, since they were last known to
+            be free.
     """
 
     unanswered: tuple[int, ...]
@@ -60,51 +60,92 @@ def restore(
         JournalCorrupt: the record does not hold what it must.
         Earlier: the part of it is too short.
     """
-    if not past.whole and (slab_lost or known is None or fleet.schedule.order != "strict"):
+    strict = fleet.schedule.order == "strict"
+    if not past.whole and (slab_lost or known is None or not strict):
         # What is computed again may have been computed at the very beginning. What arrival order
         # chose lies beside the history, and may lie before what it was chosen for.
         raise Earlier("the whole record is needed")
-    tail = _Tail(fleet, past.kept, slab_lost)
-    for number in range(len(past.entries) - 1, -1, -1):
-        try:
-            tail.entry(number, past.entries[number])
-        except (struct.error, ProtocolError, ValueError) as error:
-            raise JournalCorrupt(f"entry {number} of the history cannot be read: {error}") from None
+    tail = _Tail(fleet, past.kept)
+    _backwards(past.entries, tail.step)
+    lineage = Lineage(tail.kept() if slab_lost else ())
+    if not lineage.is_complete():
+        _backwards(past.entries, lambda n, _, rows: lineage.step(n, rows))
+        lineage.check()
+        tail.want(lineage.tickets)
+    # What arrival order took is met again: which of several cancels it was is told by the tags.
+    _backwards(past.entries, None if strict else tail.taken, tail.tags)
     if not past.whole and known is not None:
         tail.check(known, past, fleet.schedule.lookahead)
     restored = tail.restored()
-    if not slab_lost or not restored.kept:
-        return restored
-    again = Forward(fleet, past.entries, tail.first, tail.needed).again()
+    again = Forward(fleet, past.entries, lineage.needed).again()
     return replace(restored, again=tuple(again))
+
+
+def _backwards(
+    entries: Sequence[bytes],
+    step: Callable[[int, int, list[Row]], None] | None,
+    tags: Callable[[int, bytes], None] | None = None,
+) -> None:
+    """Hand over (entry, step, its rows) of steps, (step of the tag, entry) of tags; last first.
+
+    Raises:
+        JournalCorrupt: an entry cannot be read.
+    """
+    for number in range(len(entries) - 1, -1, -1):
+        entry = entries[number]
+        try:
+            head = HEADER.unpack_from(entry, 0)
+            if head[1] != Kind.STEP:
+                if tags is not None:
+                    tags(head[3], entry)
+            elif step is not None:
+                step(number, head[3], rows_of(entry))
+        except (struct.error, ProtocolError, ValueError) as error:
+            raise JournalCorrupt(f"entry {number} of the history cannot be read: {error}") from None
 
 
 @dataclass(slots=True)
 class _Growing:
-    """What was met of a slot before the admission that it belongs to."""
+    """What was met of a row before its admission.
 
+    Attributes:
+        final: The slot that holds it at the end; None: it was written over since.
+        filled: Prompt tokens.
+        tokens: That it was given, the last first.
+        shared: Tokens of its hit that others may copy, where not all are.
+        from_one: Whether its prompt begins with a chunk of one token: others may copy nothing.
+        ended: Step in which it ended, while its ticket went on.
+    """
+
+    final: Key | None
     filled: int = 0
-    tokens: list[int] = field(default_factory=list)  # Last first.
+    tokens: list[int] = field(default_factory=list)
+    shared: int | None = None
+    from_one: bool = False
+    ended: int = ACTIVE
+
+    def kept(self, key: Key, ticket: int, hit: int, sample: int, ended: int) -> Kept:
+        filled = max(self.filled, hit)
+        shared = filled if self.shared is None else self.shared
+        if self.from_one:
+            shared = 0
+        tokens = tuple(reversed(self.tokens))
+        return Kept(*key, ticket, hit, filled, tokens, ended, sample, shared)
 
 
 class _Tail:
-    """The record, read backwards.
+    """The record, read backwards: all steps, then all tags."""
 
-    Attributes:
-        needed: Ticket -> positions below which its rows are still held.
-        first: Entry of the oldest admission of such a ticket.
-    """
-
-    def __init__(self, fleet: Fleet, kept: Sequence[bytes], slab_lost: bool) -> None:
-        self._slab_lost = slab_lost
+    def __init__(self, fleet: Fleet, kept: Sequence[bytes]) -> None:
         self._strict = fleet.schedule.order == "strict"
         self._chosen = _Chosen(kept)
         self._last_step = -1
         self._ended: dict[int, tuple[int, int]] = {}  # Ticket -> (step, status), until it is met.
         self._answered: dict[int, None] = {}  # All that ended.
-        self._growing: dict[Key, _Growing] = {}
+        self._growing: dict[Key, _Growing] = {}  # By the slot that it was in, where that was met.
         self._slots: dict[Key, Kept | None] = {}  # In reverse order of admission. None: free.
-        self._limits: dict[Key, int] = {}  # Positions whose writer was not met yet.
+        self._left: list[Kept] = []  # Rows that ended before their ticket, and lost their slot.
+        self._samples: dict[int, int] = {}  # Ticket -> how many got a slot.
         self._taken: dict[int, int] = {}  # Arrival order: ticket -> due step.
         self._cancels_taken: dict[int, int] = {}
         self._wanted: dict[int, None] = {}  # Tickets of slots, until their TICKET is met.
@@ -113,81 +154,88 @@ class _Tail:
         self._open: list[Asked] = []  # Unanswered, without their records.
         self._cancels: list[PastCancel] = []
         self._tag_step = 0  # Of the entry that is being read.
-        self.needed: dict[int, int] = {}
-        self.first = 0
-
-    def entry(self, number: int, entry: bytes) -> None:
-        """The entry before those that were read."""
-        head = HEADER.unpack_from(entry, 0)
-        if head[1] == Kind.STEP:
-            if self._last_step < 0:
-                self._last_step = head[3]
-            self._step(number, head[3], rows_of(entry))
-        else:
-            self._tag_step = head[3]
-            for offset, record in reversed(list(_records(entry))):
-                self._record(entry, offset, record)
 
     # -- steps ----------------------------------------------------------------------------------
 
-    def _step(self, number: int, step: int, rows: list[Row]) -> None:
-        for op, model, slot, ticket, a, b in reversed(rows):
+    def step(self, _: int, step: int, rows: list[Row]) -> None:
+        """The step before those that were read."""
+        if self._last_step < 0:
+            self._last_step = step
+        for row in reversed(rows):
+            op, model, slot, ticket, a, _ = row
             if op == FromEngine.END:
                 self._ended[ticket] = (step, a)
                 self._answered[ticket] = None
-            elif op == FromEngine.TAKEN:
-                self._took(model, ticket, a)
+            elif op == FromEngine.MOVE:
+                self._moved((model, slot), (model, ticket))
+            elif op == FromEngine.LEAVE:
+                self._at((model, slot)).ended = step
             elif op == FromEngine.ADMIT:
-                self._admitted(number, (model, slot), ticket, a)
-            elif (model, slot) not in self._slots:
-                if op == FromEngine.TOKEN:
-                    self._grow((model, slot)).tokens.append(a)
-                elif op == FromEngine.CHUNK:
-                    growing = self._grow((model, slot))
-                    growing.filled = max(growing.filled, a + b)
+                self._admitted(row)
+            elif op != FromEngine.TAKEN:
+                _grow(self._at((model, slot)), row)
 
-    def _grow(self, key: Key) -> _Growing:
+    def _at(self, key: Key) -> _Growing:
+        """The row that was in a slot then."""
         found = self._growing.get(key)
         if found is None:
-            found = self._growing[key] = _Growing()
+            found = self._growing[key] = _Growing(key)
         return found
 
-    def _took(self, what: int, ticket: int, due: int) -> None:
-        if what == DUE:
-            self._taken[ticket] = due
-        else:
-            self._cancels_taken[ticket] = self._cancels_taken.get(ticket, 0) + 1
-            self._chosen.cancel_taken(ticket)
+    def _moved(self, key: Key, source: Key) -> None:
+        """Before this, what is in a slot was in another one, and that is nobody's since."""
+        self._free(self._at(source))
+        self._growing[source] = self._at(key)
+        self._growing[key] = _Growing(None)
 
-    def _admitted(self, number: int, key: Key, ticket: int, hit: int) -> None:
-        if key in self._slots:
-            if self._slab_lost:
-                self._earlier(number, key, ticket, hit)
-            return
-        growing = self._growing.pop(key, None) or _Growing()
-        ended, status = self._ended.get(ticket, (ACTIVE, 0))
-        if ended != ACTIVE and status == INVALID:
-            self._slots[key] = None  # It was emptied, so that nobody takes a poisoned prefix over.
-            return
-        filled, tokens = max(growing.filled, hit), tuple(reversed(growing.tokens))
-        self._slots[key] = Kept(*key, ticket, hit, filled, tokens, ended)
-        self._wanted[ticket] = None
-        self._limits[key] = hit
-        self._need(number, ticket, EVERYTHING)
+    def _free(self, growing: _Growing) -> None:
+        if growing.final is not None:
+            self._slots[growing.final] = None
 
-    def _earlier(self, number: int, key: Key, ticket: int, hit: int) -> None:
-        """An admission before the last one of its slot: it may have written the prefix."""
-        limit = self._limits.get(key, 0)
-        if hit < limit:
-            self._limits[key] = hit
+    def _admitted(self, row: Row) -> None:
+        _, model, slot, ticket, hit, sample = row
+        key = model, slot
+        growing = self._at(key)
+        self._growing[key] = _Growing(None)
+        self._samples[ticket] = max(self._samples.get(ticket, 0), sample + 1)
+        ended, status = growing.ended, 0
+        if ended == ACTIVE:
+            ended, status = self._ended.get(ticket, (ACTIVE, 0))
+        kept = growing.kept(growing.final or key, ticket, hit, sample, ended)
+        if ended != ACTIVE and (sample or status == INVALID):
+            # Without a conversation to keep, or emptied, so that nobody takes a poisoned prefix.
+            self._free(growing)
+        elif growing.final is not None:
+            self._slots[growing.final] = kept
             self._wanted[ticket] = None
-            self._need(number, ticket, limit)
+            return
+        if ticket not in self._answered:
+            self._left.append(kept)
 
-    def _need(self, number: int, ticket: int, below: int) -> None:
-        self.needed[ticket] = below
-        self.first = number
+    def kept(self) -> tuple[Kept, ...]:
+        """Slots that hold something, in the order of admission."""
+        return tuple(slot for slot in reversed(self._slots.values()) if slot is not None)
+
+    def want(self, tickets: Iterable[int]) -> None:
+        """Requests that are needed, answered or not."""
+        self._wanted.update(dict.fromkeys(tickets))
 
     # -- tags -----------------------------------------------------------------------------------
+
+    def taken(self, entry: int, step: int, rows: list[Row]) -> None:
+        """What a step took in, between tags."""
+        for op, what, _, ticket, due, _ in reversed(rows):
+            if op == FromEngine.TAKEN and what == DUE:
+                self._taken[ticket] = due
+            elif op == FromEngine.TAKEN:
+                self._cancels_taken[ticket] = self._cancels_taken.get(ticket, 0) + 1
+                self._chosen.cancel_taken(ticket)
+
+    def tags(self, step: int, entry: bytes) -> None:
+        """The tags before those that were read."""
+        self._tag_step = step
+        for offset, record in reversed(list(_records(entry))):
+            self._record(entry, offset, record)
 
     def _record(self, entry: bytes, offset: int, head: _Head) -> None:
         kind, id, peer = head[1], head[3], head[5]
@@ -259,22 +307,35 @@ class _Tail:
         lost += list(self._wanted) + list(self._ended)
         if lost:
             raise JournalCorrupt(f"ticket {min(lost)}: the record has no request for it")
-        kept = tuple(slot for slot in reversed(self._slots.values()) if slot is not None)
-        active = {slot.ticket: None for slot in kept if slot.ended == ACTIVE}
-        queued: list[int] = []
+        queued: list[Queued] = []
         offered: list[int] = []
         for asked in reversed(self._open):
-            if asked.ticket not in active:
-                joined = UNKNOWN < asked.due <= self._last_step
-                (queued if joined else offered).append(asked.ticket)
+            samples = self._samples.get(asked.ticket, 0)
+            if samples or UNKNOWN < asked.due <= self._last_step:
+                queued.append(Queued(asked.ticket, samples))
+            else:
+                offered.append(asked.ticket)
         return Restored(
             last_step=self._last_step,
             asked=tuple(sorted(self._asked)),
-            kept=kept,
+            kept=self.kept(),
             queued=tuple(queued),
             offered=tuple(offered),
             cancels=tuple(self._chosen.cancels(reversed(self._cancels))),
+            left=tuple(reversed(self._left)),
         )
+
+
+def _grow(growing: _Growing, row: Row) -> None:
+    """Book what a row was given, read backwards."""
+    op, _, _, _, a, b = row
+    if op == FromEngine.TOKEN:
+        growing.tokens.append(a)
+    elif op == FromEngine.SHARE:
+        growing.shared = a
+    elif op in (FromEngine.CHUNK, FromEngine.COPY):
+        growing.filled = max(growing.filled, a + b)
+        growing.from_one |= op == FromEngine.CHUNK and (a, b) == (0, 1)
 
 
 class _Chosen:

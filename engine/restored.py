@@ -6,7 +6,7 @@ Handed to a new process of it, whose planner becomes the lost one's by it (`Plan
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lockstep.engine.plan import Decode
+from lockstep.engine.plan import Copy, Decode
 
 UNKNOWN = -1  # A due step that nobody has chosen yet (arrival order).
 ACTIVE = -1  # In place of the step in which a request ended.
@@ -41,7 +41,7 @@ class PastCancel(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What a slot holds, by the last request that was admitted to it.
+    """What a slot holds, by the last row that was in it.
 
     Attributes:
         model, slot: Which slot.
@@ -50,6 +50,8 @@ class Kept(NamedTuple):
         filled: Prompt tokens that are there.
         tokens: What it was answered so far; all but the last were fed, behind the prompt.
         ended: Step in which it ended, or `ACTIVE`.
+        sample: Which answer of the request.
+        shared: Tokens that others may copy, if anyone may.
     """
 
     model: int
@@ -59,20 +61,32 @@ class Kept(NamedTuple):
     filled: int
     tokens: tuple[int, ...]
     ended: int
+    sample: int = 0
+    shared: int = 0
+
+
+class Queued(NamedTuple):
+    """An unanswered request that has joined its queue; so many samples of it got a slot."""
+
+    ticket: int
+    admitted: int
 
 
 class PastChunk(NamedTuple):
-    """A recorded chunk: ``size`` prompt tokens of a ticket from ``start`` on."""
+    """A recorded chunk: ``size`` prompt tokens of a row from ``start`` on."""
 
     ticket: int
     slot: int
     start: int
     size: int
+    sample: int = 0
 
 
 class Said(NamedTuple):
-    """A recorded token of a ticket, its ``place``-th."""
+    """A recorded token of a row, its ``place``-th."""
 
+    ticket: int
+    sample: int
     place: int
     token: int
 
@@ -84,10 +98,11 @@ class Again:
     Attributes:
         step: Which one.
         model: Index of the model.
-        chunks: Those that wrote something still held.
+        copies: Those that wrote something still held, done before the chunks.
+        chunks: Likewise.
         decodes: All rows of the run, if one of them did; else none.
         lengths: As in `ModelPlan`.
-        said: The recorded token of each ticket whose row is among what is still held.
+        said: By slot, the recorded token of each row that is among what is still held.
     """
 
     step: int
@@ -96,6 +111,7 @@ class Again:
     decodes: tuple[Decode, ...]
     lengths: tuple[int, ...]
     said: dict[int, Said]
+    copies: tuple[Copy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +122,8 @@ class Restored:
         last_step: That step, -1 without any.
         asked: Every request that is named below, by ticket.
         kept: Slots that hold something, in the order of their last admissions.
-        queued: Tickets in a queue.
+        left: Rows of unanswered tickets that ended and that no slot holds any more.
+        queued: Unanswered tickets that have joined their queue, active ones included.
         offered: Tickets that join theirs later.
         cancels: That were not taken yet.
         again: What makes the slots' content again, in order; empty if that is not lost.
@@ -115,7 +132,8 @@ class Restored:
     last_step: int
     asked: tuple[Asked, ...]
     kept: tuple[Kept, ...]
-    queued: tuple[int, ...]
+    queued: tuple[Queued, ...]
     offered: tuple[int, ...]
     cancels: tuple[PastCancel, ...]
     again: tuple[Again, ...] = field(default=(), repr=False)
+    left: tuple[Kept, ...] = ()

@@ -12,7 +12,10 @@ from lockstep.engine.wire import FromEngine
 _SLOT = struct.Struct("<HHIQqq")
 # Names of the fields a and b by operation; the operations that are missing have neither.
 FIELDS = {
-    FromEngine.ADMIT: ("hit", ""),
+    FromEngine.ADMIT: ("hit", "sample"),
+    FromEngine.COPY: ("start", "tokens"),
+    FromEngine.MOVE: ("start", "tokens"),
+    FromEngine.SHARE: ("tokens", ""),
     FromEngine.CHUNK: ("start", "tokens"),
     FromEngine.TOKEN: ("token", "position"),
     FromEngine.END: ("status", "prompt_tokens"),
@@ -31,8 +34,9 @@ class Slot(NamedTuple):
 
     def __str__(self) -> str:
         row = "" if self.op in (FromEngine.END, FromEngine.TAKEN) else f" slot {self.slot}"
+        whose = "from" if self.op in (FromEngine.COPY, FromEngine.MOVE) else "ticket"
         values = "".join(f" {name} {value}" for name, value in self.values.items())
-        return f"{self.op.name.lower()} ticket {self.ticket}{row}{values}"
+        return f"{self.op.name.lower()} {whose} {self.ticket}{row}{values}"
 
 
 def split(payload: bytes) -> tuple[list[Slot], bytes]:

@@ -9,7 +9,7 @@ whose next request is due ``lookahead`` steps later. A later grant may be lower 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lockstep.engine.plan import Ended, Request, StepPlan
+from lockstep.engine.plan import Booked, Outcome, Place, Request, StepPlan
 from lockstep.engine.planner import Planner
 from lockstep.engine.restored import UNKNOWN, Restored
 from lockstep.engine.tag import INFINITE_STEP
@@ -88,11 +88,12 @@ class Stepper:
         self._plan = self.planner.plan(step)
         return self._plan
 
-    def commit(self, sampled: Mapping[int, int | None]) -> list[Ended]:
+    def commit(self, outcomes: Mapping[Place, Outcome]) -> Booked:
         """Book the step's tokens; every request that ended in it, boundary first."""
         assert self._plan is not None
-        ended = [*self._plan.ended, *self.planner.commit(sampled)]
+        ended, left = self.planner.commit(outcomes)
+        ended = [*self._plan.ended, *ended]
         if ended and not self._on_arrival:
             self._ended_steps.append(self._plan.step)
         self._plan = None
-        return ended
+        return Booked(ended, left)

@@ -2,4 +2,6 @@
 
 VERSION = "0.1.0"
 JOURNAL_FORMAT = 2  # Layout of segments and frames (engine/journal/format.py).
-LOGIC_FLAGS = 0  # Bit set of changed rules; old journals replay under their own flags.
+# Bit set of changed rules; old journals replay under their own flags.
+KV_REUSE = 1  # Rows rest, prefixes are copied, a request may have several samples (docs/time.md).
+LOGIC_FLAGS = KV_REUSE

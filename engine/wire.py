@@ -30,11 +30,15 @@ TICKET_SLOT = np.dtype(
 #
 #   op      model  slot  ticket  a            b
 #   EVICT   model  slot  0       0            0
-#   ADMIT   model  slot  ticket  prefix hit   0
+#   ADMIT   model  slot  ticket  prefix hit   sample
+#   COPY    model  slot  source  start        tokens        source: a slot
+#   MOVE    model  slot  source  0            tokens        likewise; whose it is goes there, too
+#   SHARE   model  slot  ticket  tokens       0             of the hit, that others may copy
 #   CHUNK   model  slot  ticket  start        tokens
 #   TOKEN   model  slot  ticket  token id     position
+#   LEAVE   model  slot  ticket  0            0             other samples of it go on
 #   END     0      0     ticket  status       prompt tokens
-#   TAKEN   what   0     ticket  due step     0     arrival order: of a ticket or cancel
+#   TAKEN   what   0     ticket  due step     0             arrival order: of a ticket or cancel
 #   STEP    0      0     0       step         0
 RESULT_SLOT = np.dtype(
     [
@@ -72,6 +76,10 @@ class FromEngine(IntEnum):
     END = 5
     STEP = 6
     TAKEN = 7
+    COPY = 8
+    LEAVE = 9
+    MOVE = 10
+    SHARE = 11
 
 
 @dataclass(frozen=True, slots=True)

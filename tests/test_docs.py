@@ -10,8 +10,10 @@ from lockstep.engine.fleet_file import parse
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP = ("engine", "shm", "workers", "cli", "bench")
+# Of a fleet: tables of their own, and the rules that its run is run under.
+PARTS = {"schedule", "models", "groups", "agents", "tools", "sources", "recovery", "logic_flags"}
 SECTIONS = {
-    "[fleet]": (Fleet, {"schedule", "models", "groups", "agents", "tools", "sources", "recovery"}),
+    "[fleet]": (Fleet, PARTS),
     "[recovery]": (Recovery, set()),
     "[schedule]": (Schedule, set()),
     "[models.NAME]": (Model, {"name"}),

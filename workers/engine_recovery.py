@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from lockstep.engine.errors import ProtocolError, RunStopped
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.past import Past
@@ -141,7 +143,8 @@ class EngineRecovery:
         try:
             slots, records = self._crew.engine_link.drain()
             self._said += bool(len(slots) or records)
-            for slot in slots[slots["op"] == FromEngine.ADMIT]:
+            filled = np.isin(slots["op"], (FromEngine.ADMIT, FromEngine.MOVE))
+            for slot in slots[filled]:
                 self._used[int(slot["model"]), int(slot["slot"])] = None
             for report in self._assembler.feed(slots, records):
                 self._sequencer.step_reported(report)

@@ -256,7 +256,8 @@ def _step(record: Record, names: Names) -> Object:
 
 
 def _slot(slot: Slot, names: Names) -> Object:
-    found: Object = {"op": slot.op.name.lower(), "ticket": slot.ticket}
+    copied = slot.op in (FromEngine.COPY, FromEngine.MOVE)
+    found: Object = {"op": slot.op.name.lower(), "source" if copied else "ticket": slot.ticket}
     if slot.op == FromEngine.TAKEN:
         found["what"] = "ticket" if slot.model == DUE else "cancel"
     elif slot.op != FromEngine.END:

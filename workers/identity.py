@@ -34,9 +34,12 @@ def read_manifest(journal: JournalReader, run: Path) -> Manifest:
     identity = _object(journal.frames[0], Kind.IDENTITY, run)
     environment = _object(journal.frames[1], Kind.ENVIRONMENT, run)
     seed, models = environment.get("seed"), environment.get("models")
+    flags = identity.get("logic_flags")
     good = {
         "identity: fleet": isinstance(identity.get("fleet"), dict),
         "identity: order": identity.get("order") in ORDERS,
+        # The header's were checked: a run whose rules are not known was refused.
+        "identity: logic_flags": flags == (journal.header.flags if journal.header else None),
         "environment: seed": isinstance(seed, int) and not isinstance(seed, bool),
         "environment: fleet_sha256": isinstance(environment.get("fleet_sha256"), str),
         "environment: has_input": isinstance(environment.get("has_input"), bool),

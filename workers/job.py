@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lockstep.engine.version import LOGIC_FLAGS
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -34,6 +36,7 @@ class Job:
         at: "fork": the past is everything before this step.
         changes: "fork": ``key=value`` of the fleet file, from that step on.
         cache: Folder of what is kept between runs, as proofs of models are; empty: nothing is.
+        logic_flags: Rules that it is run under: those of the run that it goes on with or repeats.
         perturb: Seed of physical disorder (agents start in another order, each after a delay);
             0: none. No digest may depend on it; tests show that none does.
     """
@@ -59,6 +62,7 @@ class Job:
     at: int = 0
     changes: tuple[str, ...] = ()
     cache: str = ""
+    logic_flags: int = LOGIC_FLAGS
     perturb: int = 0
 
     def to_json(self) -> str:

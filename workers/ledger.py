@@ -25,6 +25,7 @@ from lockstep.engine.journal import format as journal_format
 from lockstep.engine.past import Past
 from lockstep.engine.record import Kind, encode
 from lockstep.engine.strict_json import dumps
+from lockstep.engine.version import LOGIC_FLAGS
 from lockstep.workers.folder import JOURNALS, LOGS, SUMMARY, RunFolder
 from lockstep.workers.journal_file import DELAY_S, JournalFile, release, reserve, segment_name
 from lockstep.workers.journal_reading import segments
@@ -109,7 +110,7 @@ class Ledger:
         record = identity_record(identity)
         made = cls(folder, record, file, storage)
         made.run_id = os.urandom(16)
-        made._journal = JournalWriter(file, made.run_id)
+        made._journal = JournalWriter(file, made.run_id, identity.get("logic_flags", LOGIC_FLAGS))
         made._journal.append(journal_format.IDENTITY, record)
         body = encode(Kind.ENVIRONMENT, dumps(environment))
         made._journal.append(journal_format.ENVIRONMENT, body)

@@ -49,8 +49,12 @@ class Prepared:
     commands: tuple[Command, ...] = ()
 
 
-def read_fleet(path: Path, seed: int | None, order: str = "") -> tuple[Fleet, bytes]:
+def read_fleet(
+    path: Path, seed: int | None, order: str = "", logic_flags: int = LOGIC_FLAGS
+) -> tuple[Fleet, bytes]:
     """Read and check a fleet file; ``seed`` and ``order`` take the place of the file's.
+
+    ``logic_flags``: rules of the run that it is of (`engine.fleet_file.parse`).
 
     Raises:
         UsageError: it cannot be read, or as `engine.fleet.parse`.
@@ -60,7 +64,7 @@ def read_fleet(path: Path, seed: int | None, order: str = "") -> tuple[Fleet, by
     if order not in ("", *ORDERS):
         raise UsageError(f"order is {order!r}, expected {' or '.join(ORDERS)}")
     data = read_file(path, "fleet file", FLEET_BYTES_MAX)
-    fleet = parse(data, str(path))
+    fleet = parse(data, str(path), logic_flags)
     if seed is not None:
         fleet = replace(fleet, seed=seed)
     if order:
@@ -76,6 +80,7 @@ def prepare(
     models_at: dict[str, str] | None = None,
     order: str = "",
     tools_at: Path | None = None,
+    logic_flags: int = LOGIC_FLAGS,
 ) -> Prepared:
     """Read everything a run is made from.
 
@@ -88,11 +93,12 @@ def prepare(
         models_at: Model folders by name, in place of the file's paths.
         order: In place of the file's; empty: the file's.
         tools_at: Folder that commands are relative to; None: that of the fleet file.
+        logic_flags: Rules that the run is run under.
 
     Raises:
         UsageError: something is missing, unreadable, malformed or too large.
     """
-    fleet, data = read_fleet(fleet_path, seed, order)
+    fleet, data = read_fleet(fleet_path, seed, order, logic_flags)
     base = fleet_path.resolve().parent
     models_at = models_at or {}
     unknown = [name for name in models_at if name not in {m.name for m in fleet.models}]
@@ -123,7 +129,14 @@ def of_job(job: Job, tools_at: Path | None = None) -> Prepared:
     """As `prepare`, of what a job names."""
     modules_at = Path(job.modules_at) if job.modules_at else None
     return prepare(
-        Path(job.fleet), job.input_path, job.seed, modules_at, job.models_at, job.order, tools_at
+        Path(job.fleet),
+        job.input_path,
+        job.seed,
+        modules_at,
+        job.models_at,
+        job.order,
+        tools_at,
+        job.logic_flags,
     )
 
 
@@ -164,7 +177,7 @@ def identity(prepared: Prepared, model_files: list[dict[str, str]]) -> dict[str,
         model["path"] = files  # What is there counts, not where.
     value = {
         "format": JOURNAL_FORMAT,
-        "logic_flags": LOGIC_FLAGS,
+        "logic_flags": prepared.fleet.logic_flags,
         "order": prepared.fleet.schedule.order,
         "fleet": settings,
         "input": None if prepared.input_bytes is None else sha256(prepared.input_bytes),

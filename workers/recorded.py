@@ -94,7 +94,8 @@ class Recorded:
             JournalCorrupt: the identity has no such fleet.
         """
         path = self.path / folders.FLEET
-        fleet, _ = read_fleet(path, self.environment["seed"], self.identity["order"])
+        seed, order = self.environment["seed"], self.identity["order"]
+        fleet, _ = read_fleet(path, seed, order, self.identity["logic_flags"])
         try:
             return as_recorded(fleet, self.identity["fleet"])
         except (KeyError, TypeError) as error:
@@ -203,6 +204,7 @@ class Recorded:
             order=self.identity["order"],
             modules_at=str(self.path / "modules"),
             models_at={**self.environment["models"], **moved},
+            logic_flags=self.identity["logic_flags"],
             **more,
         )
 

@@ -28,9 +28,9 @@ class JournalWriter:
         segment: Number of the segment that is written.
     """
 
-    def __init__(self, sink: Sink, run_id: bytes) -> None:
-        """Begin a run's first segment."""
-        header = fmt.SegmentHeader(JOURNAL_FORMAT, LOGIC_FLAGS, run_id, 0, 0)
+    def __init__(self, sink: Sink, run_id: bytes, flags: int = LOGIC_FLAGS) -> None:
+        """Begin a run's first segment; ``flags`` are those of the rules that it is run under."""
+        header = fmt.SegmentHeader(JOURNAL_FORMAT, flags, run_id, 0, 0)
         first = Mark(0, 0, fmt.SEGMENT_BYTES, 0, 0, fmt.first_link(run_id))
         self._begin(sink, header, first, [])
         sink.write(fmt.encode_segment(header))

@@ -8,6 +8,7 @@ run. With every commit each point comes once, several of them in one run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,12 @@ from scenes import Undisturbed, killed
 
 SEEDS = range(10)
 LOADED = "inference: models loaded"
+COPYING = (
+    "in the middle of a copy",
+    "after a chunk behind copies",
+    "in the middle of a copy to a row that rests",
+    "a copy done, its count not written",
+)
 
 
 class Case(NamedTuple):
@@ -47,7 +54,9 @@ CASES = [
     Case("agent: in a host call", "story", "stop"),
     Case("agent: in the middle of computing", "paced", "stop"),
     Case("agent: idle, before it waits for its bell", "paced", "stop"),
-    *(Case(point, "story") for point in points.INFERENCE_POINTS),
+    *(Case(point, "story") for point in points.INFERENCE_POINTS if "cop" not in point),
+    *(Case(point, "crowd") for point in points.INFERENCE_POINTS),
+    Case("inference: in the middle of a copy", "crowd", "stop"),
     Case("inference: before a step", "votes"),
     Case("inference: before a step", "story", "stop"),
     Case("inference: step done, results not pushed", "story", "accident"),
@@ -60,6 +69,7 @@ CASES = [
     *(Case(point, "paced", alone=False, durability="sync") for point in points.SYNC_POINTS[1:]),
     Case("agent: in the middle of computing", "paced", "group", alone=False),
     Case("inference: after the run of a decode", "story", "group", alone=False),
+    Case("inference: copies done and counted", "crowd", "group", alone=False),
     Case("supervisor: half of a journal write done", "votes", "group", alone=False),
 ]
 
@@ -121,9 +131,50 @@ def test_a_run_gets_over_inference_that_dies_at_every_point(
     named = [point for point in points.INFERENCE_POINTS if point != LOADED]
     named = [*named, LOADED][part::3]  # It is passed once in each life, so it is the last.
     stages = [Stage(point, nth=1 if point == LOADED else 5) for point in named]
-    done = killed("story", tmp_path, *stages)
-    check_equal(undisturbed("story")[0], done, again=part == 0)
+    done = killed("crowd", tmp_path, *stages)
+    check_equal(undisturbed("crowd")[0], done, again=part == 0)
     assert len(done.supervisors) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_run_gets_over_inference_that_dies_in_a_prefill_a_copy_and_a_keep(
+    seed: int, tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    plain, census = undisturbed("crowd")
+    named = ["before a chunk of prefill", *COPYING]
+    stages = [census.choose(f"inference: {point}", seed) for point in named]
+    # Each counts from the death before it, and all of them have to come.
+    stages = [replace(stage, nth=1 + stage.nth // len(named)) for stage in stages]
+    done = killed("crowd", tmp_path, *stages)
+    check_equal(plain, done, again=seed == 0)
+    assert len(done.supervisors) == 1
+
+
+@pytest.mark.parametrize("nth", [3, 12, 21])
+def test_copies_whose_sources_were_written_over_since_are_not_done_again(
+    nth: int, tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    """A chunk may take the slot that a conversation has just left for its rest.
+
+    At the last of these a process that did all copies again would spoil one that comes back.
+    """
+    done = killed("crowd", tmp_path, Stage("inference: after a chunk behind copies", nth=nth))
+    check_equal(undisturbed("crowd")[0], done)
+    assert len(done.supervisors) == 1
+
+
+def test_a_run_whose_slots_are_lost_makes_copied_prefixes_again(
+    tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    plain, census = undisturbed("crowd")
+    stages = [
+        replace(census.choose("inference: copies done and counted", seed), how="group")
+        for seed in (1, 2)
+    ]
+    stages = [replace(stage, nth=1 + stage.nth // 2) for stage in stages]
+    done = killed("crowd", tmp_path, *stages)
+    check_equal(plain, done, again=True)
+    assert len(done.supervisors) == 3
 
 
 @pytest.mark.parametrize("how", ["stop", "accident"])

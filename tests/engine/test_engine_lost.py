@@ -16,7 +16,7 @@ from lockstep.engine.plan import CANCEL, DUE, Request
 from lockstep.engine.planner import ModelLimits, Planner
 from lockstep.engine.record import Kind, encode
 from lockstep.engine.restore import restore
-from lockstep.engine.restored import UNKNOWN, PastCancel, Restored
+from lockstep.engine.restored import UNKNOWN, PastCancel, Queued, Restored
 from lockstep.engine.stepper import Stepper
 from lockstep.engine.tag import INFINITE_STEP
 from lockstep.engine.wire import FromEngine
@@ -123,7 +123,7 @@ def test_what_nobody_has_chosen_is_unknown_and_not_before_its_tag() -> None:
     assert [(a.ticket, a.due, a.least) for a in past.asked] == [
         (1, 4, 0), (2, UNKNOWN, 0), (3, UNKNOWN, 90),
     ]  # fmt: skip
-    assert (past.queued, past.offered) == ((), (2, 3))
+    assert (past.queued, past.offered) == ((Queued(1, 1),), (2, 3))
     assert past.cancels == (PastCancel(1, UNKNOWN, 5),)
 
 

@@ -13,6 +13,7 @@ from lockstep.engine.fleet import AGENTS_MAX, Recovery
 from lockstep.engine.fleet_file import parse
 from lockstep.engine.record import TOPICS_MAX
 from lockstep.engine.strict_json import dumps, loads
+from lockstep.engine.version import KV_REUSE
 
 MINIMAL = """
 [agents.a]
@@ -169,6 +170,25 @@ def test_how_a_run_is_kept_alive_is_no_part_of_what_it_is() -> None:
         other = parse(with_keys("recovery", f"{field.name} = 5000").encode(), "f.toml")
         assert getattr(other.recovery, field.name) == 5000
         assert other.settings() == fleet.settings()
+
+
+def test_as_many_rows_rest_as_compute_unless_the_file_says_otherwise() -> None:
+    model = parse(with_keys("models.m", "rows_max = 5").encode(), "f.toml").models[0]
+    assert (model.rows_kept, model.prefix_copies) == (5, True)
+    text = with_keys("models.m", "rows_kept = 0\nprefix_copies = false")
+    model = parse(text.encode(), "f.toml").models[0]
+    assert (model.rows_kept, model.prefix_copies) == (0, False)
+
+
+def test_a_fleet_of_older_rules_has_no_settings_that_came_later() -> None:
+    now, then = (parse(with_keys("", "").encode(), "f.toml", flags) for flags in (KV_REUSE, 0))
+    assert (then.models[0].rows_kept, then.models[0].prefix_copies) == (0, False)
+    new, old = now.settings()["models"][0], then.settings()["models"][0]
+    assert sorted({**new}.keys() - old.keys()) == ["prefix_copies", "rows_kept"]
+    assert old.items() <= new.items()
+    for key in ("rows_kept = 1", "prefix_copies = true"):
+        with pytest.raises(UsageError, match="unknown key"):
+            parse(with_keys("models.m", key).encode(), "f.toml", 0)
 
 
 def test_replicas_are_numbered_side_by_side_in_file_order() -> None:
@@ -359,6 +379,7 @@ INTEGERS = [
     ("models.m", "tokens_max", 4, 2**20),
     ("models.m", "prefill_tokens_per_step", 3, 2**20),
     ("models.m", "period", 1, 2**10),
+    ("models.m", "rows_kept", 0, 16_384),
     ("agents.a", "replicas", 1, 10_000),
     ("agents.a", "retries", 0, 2**20),
     ("agents.a", "mailbox_max", 1, 2**20),

@@ -7,15 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep.engine.errors import LockstepBug
-from lockstep.engine.plan import Admission, Chunk, Decode, Ended, ModelPlan, Request, StepPlan
-from lockstep.engine.planner import (
-    CHUNK_TOKENS_MIN,
-    DUE,
-    ModelLimits,
-    Planner,
-    _chunk_size,
-    _prefix_hit,
+from lockstep.engine.model_queue import _chunk_size
+from lockstep.engine.plan import (
+    Admission,
+    Chunk,
+    Decode,
+    Ended,
+    ModelPlan,
+    Outcome,
+    Place,
+    Request,
+    StepPlan,
 )
+from lockstep.engine.planner import CHUNK_TOKENS_MIN, DUE, ModelLimits, Planner
+from lockstep.engine.slots import _prefix_hit
 
 STOP = 0
 TOKEN = 9  # What the model says unless a test says otherwise.
@@ -44,11 +49,11 @@ def run(
 ) -> tuple[StepPlan, list[Ended]]:
     """Plan a step, let the model speak, book it."""
     plan = one.plan(step)
-    spoken: dict[int, int | None] = {}
+    spoken: dict[Place, Outcome] = {}
     for model in plan.models:
-        spoken |= {c.ticket: said(c.ticket) for c in model.chunks if c.last}
-        spoken |= {d.ticket: said(d.ticket) for d in model.decodes}
-    return plan, one.commit(spoken)
+        rows = [*(c for c in model.chunks if c.last), *model.decodes]
+        spoken |= {(model.model, row.slot): Outcome(said(row.ticket)) for row in rows}
+    return plan, one.commit(spoken).ended
 
 
 def admitted(plan: StepPlan) -> list[tuple[int, int]]:
@@ -66,20 +71,20 @@ def test_a_request_is_prefilled_decoded_and_ends() -> None:
     assert log == [
         (
             StepPlan(2, (), (ModelPlan(
-                0, (), (Admission(1, 0, 0),),
+                0, (), (Admission(1, 0, 0),), (),
                 (Chunk(1, 0, 0, (100, 101, 102), False),), (), (3, 0),
             ),), ((DUE, 1, 2),)),
             [],
         ),
         (
             StepPlan(3, (), (ModelPlan(
-                0, (), (), (Chunk(1, 0, 3, (103, 104), True),), (), (5, 0),
+                0, (), (), (), (Chunk(1, 0, 3, (103, 104), True),), (), (5, 0),
             ),)),
             [],
         ),
-        (StepPlan(4, (), (ModelPlan(0, (), (), (), (Decode(1, 0, 5, 9),), (5, 0)),)), []),
+        (StepPlan(4, (), (ModelPlan(0, (), (), (), (), (Decode(1, 0, 5, 9),), (5, 0)),)), []),
         (
-            StepPlan(5, (), (ModelPlan(0, (), (), (), (Decode(1, 0, 6, 9),), (6, 0)),)),
+            StepPlan(5, (), (ModelPlan(0, (), (), (), (), (Decode(1, 0, 6, 9),), (6, 0)),)),
             [Ended(1, "length")],
         ),
     ]  # fmt: skip

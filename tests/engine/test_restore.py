@@ -3,23 +3,34 @@
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import simulator
-from fleetmaker import PROMPT, make_fleet
+from fleetmaker import make_fleet
 
+from lockstep.engine import step_rows
 from lockstep.engine.again import rows_of
 from lockstep.engine.errors import JournalCorrupt
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.history import TICKET_PAYLOAD
 from lockstep.engine.past import Earlier, Past
-from lockstep.engine.plan import FINISH_STATUS, Chunk, Ended, ModelPlan, Request, StepPlan
-from lockstep.engine.planner import ModelLimits, Planner
-from lockstep.engine.record import Kind, Outcome, decode, decode_at, encode
+from lockstep.engine.plan import (
+    FINISH_STATUS,
+    Booked,
+    Chunk,
+    ModelPlan,
+    Outcome,
+    Place,
+    Request,
+    StepPlan,
+)
+from lockstep.engine.planner import ModelLimits, Planner, limits_of
+from lockstep.engine.record import Kind, decode, decode_at, encode
+from lockstep.engine.record import Outcome as TurnOutcome
 from lockstep.engine.restore import Known, restore
 from lockstep.engine.restored import Again, Asked, Restored
 from lockstep.engine.stepper import Stepper
@@ -27,26 +38,18 @@ from lockstep.engine.wire import RESULT_SLOT, FromEngine
 
 STOP = 0
 AGENTS = 3
-Sampled = dict[int, int | None]
+REUSE = ("moves", "copies", "samples", "shares", "left")
+Sampled = dict[Place, Outcome]
 
 
-def step_entry(plan: StepPlan, sampled: Sampled, ended: list[Ended]) -> bytes:
+def step_entry(plan: StepPlan, sampled: Sampled, booked: Booked) -> bytes:
     """A step as the inference process reports it (workers/inference/process.py)."""
     rows: list[tuple[int, ...]] = []
     for part in plan.models:
-        m = part.model
-        rows += [(FromEngine.EVICT, m, slot, 0, 0, 0) for slot in part.evicted]
-        rows += [(FromEngine.ADMIT, m, a.slot, a.ticket, a.hit, 0) for a in part.admitted]
-        where = {}
-        for c in part.chunks:
-            rows.append((FromEngine.CHUNK, m, c.slot, c.ticket, c.start, len(c.tokens)))
-            where[c.ticket] = (c.slot, c.start + len(c.tokens))
-        for d in part.decodes:
-            where[d.ticket] = (d.slot, d.past + 1)
-        for ticket, (slot, position) in where.items():
-            token = sampled.get(ticket)
-            if token is not None:
-                rows.append((FromEngine.TOKEN, m, slot, ticket, token, position))
+        rows += step_rows.planned(part)
+        rows += step_rows.drawn(part, sampled)
+    rows += step_rows.left(booked)
+    ended = [*plan.ended, *booked.ended]
     rows += [(FromEngine.END, 0, 0, e.ticket, FINISH_STATUS[e.reason], 0) for e in ended]
     rows.append((FromEngine.STEP, 0, 0, 0, plan.step, 0))
     return encode(Kind.STEP, np.array(rows, dtype=RESULT_SLOT).tobytes(), id=plan.step)
@@ -60,6 +63,10 @@ class Slab:
     held: dict[tuple[int, int, int], int] = field(default_factory=dict)
 
     def run(self, part: ModelPlan) -> None:
+        for copy in part.copies:
+            for place in range(copy.start, copy.start + copy.count):
+                cell = self.held[part.model, copy.source, place]
+                self.held[part.model, copy.slot, place] = cell
         for c in part.chunks:
             for place, token in enumerate(c.tokens, c.start):
                 self._write(part.model, c.slot, place, ("prefill", token, c.start, len(c.tokens)))
@@ -82,12 +89,18 @@ class Slab:
 class Stream:
     """A random stream of requests through a planner, and its record."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, reuse: bool = False) -> None:
         rng = self._rng = random.Random(seed)
         limits = [
             ModelLimits(rng.randint(1, 4), rng.randint(3, 20), rng.randint(1, 2))
             for _ in range(rng.randint(1, 2))
         ]
+        self._reuse = reuse
+        if reuse:
+            limits = [
+                replace(m, rows_kept=rng.choice([0, 1, 3]), prefix_copies=rng.random() < 0.7)
+                for m in limits
+            ]
         self.limits = limits
         self.fleet: Any = SimpleNamespace(
             models=limits, schedule=SimpleNamespace(order="strict", lookahead=1)
@@ -130,7 +143,7 @@ class Stream:
     def _ask(self, due: int) -> bytes:
         rng = self._rng
         self._tickets += 1
-        agent, name = rng.randrange(AGENTS), rng.choice("abcd")
+        agent, name = rng.randrange(AGENTS), rng.choice("a" if self._reuse else "abcd")
         taken = [ids[1] for ids in self._ids.values() if ids[0] == agent]
         request = next(n for n in range(1, 99) if n not in taken)
         before = self._said.get((agent, name), [])
@@ -144,6 +157,14 @@ class Stream:
             "timeout": rng.choice([0, 0, 0, 6]),
             "refusal": rng.choice([""] * 9 + ["no"]),
         }
+        if self._reuse:
+            head = [rng.randrange(2), *[3] * 12]  # Many have much in common.
+            fresh = rng.random() < 0.5 or not before
+            spec["prompt"] = ([*head, *prompt] if fresh else before)[:60] + rng.choices(
+                range(9), k=3
+            )
+            spec["samples"] = rng.choice([1, 1, 1, 1, 2, 3])
+            spec["timeout"] = rng.choice([0] * 9 + [6])
         infer = encode(Kind.INFER, json.dumps(spec).encode(), id=request)
         asked = Asked(self._tickets, agent, due, 0, infer)
         self._open[asked.ticket] = request_of(asked)
@@ -152,7 +173,7 @@ class Stream:
         self.handed.append((len(self.entries), "offer", (self._open[asked.ticket],)))
         log = encode(Kind.LOG, b"x" * rng.randrange(9))
         payload = TICKET_PAYLOAD.pack(due, 0, request)
-        effect = encode(Kind.EFFECT, log + infer, flags=Outcome.BLOCKED, peer=agent)
+        effect = encode(Kind.EFFECT, log + infer, flags=TurnOutcome.BLOCKED, peer=agent)
         return effect + encode(Kind.TICKET, payload, id=asked.ticket, peer=agent)
 
     def _step(self, step: int) -> None:
@@ -160,24 +181,29 @@ class Stream:
         sampled: Sampled = {}
         for part in plan.models:
             self._count(evictions=len(part.evicted), hits=sum(a.hit > 0 for a in part.admitted))
+            self._count(moves=sum(c.move for c in part.copies))
+            self._count(copies=sum(not c.move for c in part.copies))
+            self._count(samples=sum(a.sample > 0 for a in part.admitted))
+            self._count(shares=sum(a.shared >= 0 for a in part.admitted))
             self.slab.run(part)
-            for ticket in [c.ticket for c in part.chunks if c.last] + [
-                d.ticket for d in part.decodes
-            ]:
+            for row in [*(c for c in part.chunks if c.last), *part.decodes]:
                 nan = self._rng.random() < 0.02
-                sampled[ticket] = None if nan else self._rng.choices(range(9), [1] + [3] * 8)[0]
-        ended = [*plan.ended, *self.planner.commit(sampled)]
-        for ticket, token in sampled.items():
-            request = self._open[ticket]
-            said = self._said.setdefault(request.conversation, [])
-            if token is not None:
-                said[:] = [*request.prompt, *said[len(request.prompt) :], token][:30]
-        for end in ended:
+                token = None if nan else self._rng.choices(range(9), [1] + [3] * 8)[0]
+                sampled[part.model, row.slot] = Outcome(token)
+                request = self._open[row.ticket]
+                said = self._said.setdefault(request.conversation, [])
+                if token is not None and row.sample == 0:
+                    said[:] = [*request.prompt, *said[len(request.prompt) :], token][
+                        : 60 if self._reuse else 30
+                    ]
+        booked = self.planner.commit(sampled)
+        self._count(left=len(booked.left))
+        for end in (*plan.ended, *booked.ended):
             self._count(**{end.reason: 1})
             del self._open[end.ticket], self._ids[end.ticket]
         self.plans.append((len(self.entries), plan, sampled))
         self.slabs[len(self.entries)] = dict(self.slab.held)
-        self.entries.append(step_entry(plan, sampled, ended))
+        self.entries.append(step_entry(plan, sampled, booked))
 
     def _count(self, **more: int) -> None:
         for key, count in more.items():
@@ -190,7 +216,7 @@ def request_of(asked: Asked) -> Request:
     return Request(
         asked.ticket, asked.due, spec["model"], (asked.agent, spec["name"]),
         tuple(spec["prompt"]), spec["out"], frozenset({STOP}), spec["priority"],
-        spec["timeout"], spec["refusal"],
+        spec["timeout"], spec["refusal"], spec.get("samples", 1),
     )  # fmt: skip
 
 
@@ -202,9 +228,10 @@ def restored_planner(stream: Stream, cut: int) -> tuple[Planner, Restored]:
     return planner, past
 
 
+@pytest.mark.parametrize("reuse", [False, True])
 @pytest.mark.parametrize("seed", range(60))
-def test_a_planner_restored_at_any_cut_plans_the_same_steps(seed: int) -> None:
-    stream = Stream(seed).run(40)
+def test_a_planner_restored_at_any_cut_plans_the_same_steps(seed: int, reuse: bool) -> None:
+    stream = Stream(seed, reuse).run(40)
     for cut in range(0, len(stream.entries) + 1, 3):
         planner, _ = restored_planner(stream, cut)
         for entry, what, arguments in stream.handed:
@@ -216,9 +243,10 @@ def test_a_planner_restored_at_any_cut_plans_the_same_steps(seed: int) -> None:
                 planner.commit(sampled)
 
 
+@pytest.mark.parametrize("reuse", [False, True])
 @pytest.mark.parametrize("seed", range(60))
-def test_what_slots_hold_is_made_again_in_the_recorded_composition(seed: int) -> None:
-    stream = Stream(seed).run(40)
+def test_what_slots_hold_is_made_again_in_the_recorded_composition(seed: int, reuse: bool) -> None:
+    stream = Stream(seed, reuse).run(40)
     requests = {args[0].ticket: args[0] for _, what, args in stream.handed if what == "offer"}
     for cut in range(1, len(stream.entries) + 1, 4):
         _, past = restored_planner(stream, cut)
@@ -237,10 +265,16 @@ def test_what_slots_hold_is_made_again_in_the_recorded_composition(seed: int) ->
 def plan_of(again: Again, requests: dict[int, Request]) -> ModelPlan:
     chunks = [
         Chunk(c.ticket, c.slot, c.start, requests[c.ticket].prompt[c.start : c.start + c.size],
-              c.ticket in again.said)
+              c.slot in again.said)
         for c in again.chunks
     ]  # fmt: skip
-    return ModelPlan(again.model, (), (), tuple(chunks), again.decodes, again.lengths)
+    return ModelPlan(
+        again.model,
+        copies=again.copies,
+        chunks=tuple(chunks),
+        decodes=again.decodes,
+        lengths=again.lengths,
+    )
 
 
 def test_tokens_to_compare_are_the_recorded_ones_with_their_places() -> None:
@@ -248,7 +282,7 @@ def test_tokens_to_compare_are_the_recorded_ones_with_their_places() -> None:
     _, past = restored_planner(stream, len(stream.entries))
     said: dict[int, dict[int, int]] = {}
     for again in past.again:
-        for ticket, (place, token) in again.said.items():
+        for ticket, _, place, token in again.said.values():
             said.setdefault(ticket, {})[place] = token
     compared = 0
     for kept in past.kept:
@@ -264,6 +298,11 @@ def test_the_streams_have_everything_that_happens_to_a_request() -> None:
         for key, count in Stream(seed).run(40).seen.items():
             seen[key] = seen.get(key, 0) + count
     assert min(seen[key] for key in [*FINISH_STATUS, "hits", "evictions"]) > 20
+    assert not any(seen[key] for key in REUSE)
+    for seed in range(60):
+        for key, count in Stream(seed, reuse=True).run(40).seen.items():
+            seen[key] = seen.get(key, 0) + count
+    assert min(seen[key] for key in REUSE) > 10
 
 
 def test_steps_that_made_nothing_still_held_are_not_run_again() -> None:
@@ -317,20 +356,14 @@ class Watched(Planner):
         self.log.append(("plan", plan))
         return plan
 
-    def commit(self, sampled: Any) -> list[Ended]:
-        self.log.append(("commit", dict(sampled)))
-        return super().commit(sampled)
+    def commit(self, outcomes: Any) -> Booked:
+        self.log.append(("commit", dict(outcomes)))
+        return super().commit(outcomes)
 
 
-def simulated_request(fleet: Fleet, asked: Asked) -> Request:
+def simulated_request(asked: Asked) -> Request:
     """As the simulator's engine makes it."""
-    record, _ = decode_at(asked.record, 0)
-    length, out_max, priority, timeout, salt = PROMPT.unpack(record.payload)
-    return Request(
-        asked.ticket, asked.due, record.peer, (asked.agent, str(salt)),
-        tuple((salt + i) % 7 for i in range(length)), out_max, frozenset({0}), priority, timeout,
-        "too long" if length == 30 and out_max == 20 else "",
-    )  # fmt: skip
+    return simulator.request_of(*asked[:3], decode_at(asked.record, 0)[0])
 
 
 def told(entries: list[bytes], kind: Kind) -> Iterator[int]:
@@ -349,7 +382,7 @@ def test_a_run_cut_anywhere_goes_on_with_the_same_plans(
     monkeypatch.setattr(simulator, "Planner", Watched)
     run = simulator.simulate(fleet_seed, 1)
     fleet, _ = make_fleet(fleet_seed)
-    limits = [ModelLimits(m.rows_max, m.prefill_tokens_per_step, m.period) for m in fleet.models]
+    limits = [limits_of(model) for model in fleet.models]
     # Behind the last report that was taken in, arrival order chose what no record has.
     last = max(told(list(run.entries), Kind.STEP), default=-1)
     stop = next(
@@ -358,7 +391,7 @@ def test_a_run_cut_anywhere_goes_on_with_the_same_plans(
     for cut in range(0, len(run.entries), max(1, len(run.entries) // 12)):
         past = restore(Past(run.entries[:cut], run.kept), fleet, slab_lost=False)
         planner = Planner(limits, fleet.schedule.priority_steps)
-        requests = {asked.ticket: simulated_request(fleet, asked) for asked in past.asked}
+        requests = {asked.ticket: simulated_request(asked) for asked in past.asked}
         Stepper(planner, 0).restore(past, requests)
         tickets = dict.fromkeys(told(list(run.entries[:cut]), Kind.TICKET))
         revoked = list(told(list(run.entries[:cut]), Kind.REVOKE))
@@ -401,7 +434,7 @@ def known_of(entries: list[bytes]) -> Known:
     for entry in entries:
         if next(decode(entry)).kind == Kind.STEP:
             for op, model, slot, ticket, _, _ in rows_of(entry):
-                if op == FromEngine.ADMIT:
+                if op in (FromEngine.ADMIT, FromEngine.MOVE):
                     used[model, slot] = None
                 elif op == FromEngine.END:
                     ended[ticket] = None
@@ -426,8 +459,8 @@ def from_parts(entries: list[bytes], fleet: Fleet) -> list[int]:
 
 def test_a_part_of_the_record_that_is_enough_gives_the_same_state() -> None:
     shorter = 0
-    for seed in range(12):
-        stream = Stream(seed).run(60)
+    for seed in range(16):
+        stream = Stream(seed, reuse=seed % 2 > 0).run(60)
         for cut in range(10, len(stream.entries), 23):
             lengths = from_parts(stream.entries[:cut], stream.fleet)
             if lengths:  # One that is enough stays so however much longer it is.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lockstep.engine.plan import Ended, Request
+from lockstep.engine.plan import Booked, Ended, Outcome, Request
 from lockstep.engine.planner import ModelLimits, Planner
 from lockstep.engine.stepper import Stepper
 
@@ -22,8 +22,8 @@ def run(one: Stepper) -> Iterator[int]:
     while (step := one.runnable()) is not None:
         plan = one.plan(step)
         (model,) = plan.models
-        tickets = [c.ticket for c in model.chunks if c.last] + [d.ticket for d in model.decodes]
-        one.commit(dict.fromkeys(tickets, 5))
+        slots = [c.slot for c in model.chunks if c.last] + [d.slot for d in model.decodes]
+        one.commit({(0, slot): Outcome(5) for slot in slots})
         yield step
 
 
@@ -102,7 +102,7 @@ def test_a_later_grant_may_be_lower_and_replaces_the_earlier() -> None:
     one.offer(request(1, out=99))
     one.grant(100, 0)
     one.plan(0)
-    one.commit({1: 5})
+    one.commit({(0, 0): Outcome(5)})
     one.grant(1, 1)
     assert one.runnable() is None
     one.grant(2, 1)
@@ -115,7 +115,8 @@ def test_a_commit_tells_the_ends_of_the_boundary_first() -> None:
     one.offer(Request(2, 0, 0, (2, ""), (1,), 1, refusal="no"))
     one.grant(1, 0)
     one.plan(0)
-    assert one.commit({1: 5}) == [Ended(2, "refused", "no"), Ended(1, "length")]
+    ended = [Ended(2, "refused", "no"), Ended(1, "length")]
+    assert one.commit({(0, 0): Outcome(5)}) == Booked(ended, [])
 
 
 def test_a_cancel_is_passed_on() -> None:

@@ -12,6 +12,7 @@ from lockstep.engine.history import TICKET_PAYLOAD
 from lockstep.engine.outside import What
 from lockstep.engine.plan import FINISH_STATUS
 from lockstep.engine.planner import DUE
+from lockstep.engine.prefix import COPY_TOKENS_MIN
 from lockstep.engine.record import Kind, Record, decode
 from lockstep.engine.strict_json import loads
 from lockstep.engine.wire import FromEngine
@@ -62,7 +63,8 @@ class Audit:
         self.in_flight: dict[int, None] = {}
         self.outcomes: dict[int, bool] = {}  # Item -> whether it failed.
         self.rows: dict[tuple[int, int], int] = {}  # (model, slot) -> ticket.
-        self.fresh: dict[int, bool] = {}  # Ticket -> no chunk yet and no hit.
+        self.fresh: dict[tuple[int, int], bool] = {}  # Likewise -> no chunk yet and no hit.
+        self.samples: dict[int, int] = {}  # Ticket -> samples that got a slot.
 
     def check(self) -> None:
         for entry in self.run.entries:
@@ -140,9 +142,11 @@ class Audit:
             if op == FromEngine.END and status in AT_BOUNDARY:
                 self.leave(ticket)
         for op, model, slot, ticket, a, b in slots(step):
-            if op in (FromEngine.EVICT, FromEngine.ADMIT, FromEngine.CHUNK, FromEngine.TOKEN):
-                assert step.id % self.fleet.models[model].period == 0
-                assert slot < self.fleet.models[model].rows_max
+            if op not in (FromEngine.TAKEN, FromEngine.END):
+                one = self.fleet.models[model]
+                assert step.id % one.period == 0
+                rests = op in (FromEngine.EVICT, FromEngine.MOVE)
+                assert slot < one.rows_max + rests * one.rows_kept
             match op:
                 case FromEngine.TAKEN:
                     assert self.arrival
@@ -154,12 +158,24 @@ class Audit:
                 case FromEngine.ADMIT:
                     assert self.due[ticket] <= step.id
                     assert (model, slot) not in self.rows, "a slot has one row"
+                    assert b == self.samples.get(ticket, 0), "samples are admitted in order"
+                    self.samples[ticket] = b + 1
                     self.rows[model, slot] = ticket
-                    self.fresh[ticket] = a == 0
+                    self.fresh[model, slot] = a == 0
+                case FromEngine.COPY:
+                    assert self.fleet.models[model].prefix_copies and b >= COPY_TOKENS_MIN
+                    self.fresh[model, slot] = False
+                case FromEngine.MOVE:
+                    assert (model, slot) not in self.rows, "no row is in the way"
+                    if (model, ticket) in self.rows:
+                        self.rows[model, slot] = self.rows.pop((model, ticket))
+                        self.fresh[model, slot] = self.fresh[model, ticket]
+                case FromEngine.LEAVE:
+                    assert self.rows.pop((model, slot)) == ticket
                 case FromEngine.CHUNK:
                     assert self.rows[model, slot] == ticket
-                    assert b > 1 or self.fresh[ticket], "no chunk of one token but the first"
-                    self.fresh[ticket] = False
+                    assert b > 1 or self.fresh[model, slot], "no chunk of one token but the first"
+                    self.fresh[model, slot] = False
                     spent[model] += b
                 case FromEngine.TOKEN:
                     assert self.rows[model, slot] == ticket

@@ -10,11 +10,13 @@ Repeat one case:  python tests/support/crashing.py FLEET_SEED PHYSICAL_SEED
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import Any
 
 from audit import Audit, difference
 from fleetmaker import ScriptedAgent, make_fleet
+from simslab import SimSlab
 from simulator import Engine, Simulation, one_history, simulate
 
 from lockstep.engine import actions
@@ -194,23 +196,47 @@ class Crashing(Simulation):
             self._start_turn(agent, list(decode(turn.events)) if past.entries else [])
 
     def _lose_engine(self) -> None:
-        if self._rng.random() < 0.5:  # What it has published counts.
-            for report in list(self._flying):
-                if self._finish is None:
-                    self._step_reported(self._engine, report)
+        lost, slab = self._engine, self._left_behind()
+        self._break_off(lost)
+        counted = list(self._flying)  # What it has published counts.
+        if lost.plan is None and self._rng.random() < 0.5:
+            counted = counted[:-1]  # It was publishing it, and had begun no other.
+        if slab is None and self._rng.random() < 0.5:
+            counted = []
+        for report in counted:
+            if self._finish is None:
+                self._step_reported(lost, report)
         if self._finish is None:
             # What was reported and is not in the history yet lies behind it.
             last = Past(self._entries).last_step
             entries = [step_entry(r, []).body for r in self._reports if r.step > last]
-            self._engine = self._restored(Past([*self._entries, *entries], self._kept))
+            past = Past([*self._entries, *entries], self._kept)
+            self._engine = self._restored(past, slab)
             self._flying = []
             if self._grant is not None:
                 self._engine.stepper.grant(self._grant.limit, self._grant.applied)
             self._turn_engine()
 
-    def _restored(self, past: Past) -> Engine:
-        engine = Engine(self.fleet, self._stepper_type, repeats=False)
-        engine.restore(restore(past, self.fleet, slab_lost=False))
+    def _left_behind(self) -> SimSlab | None:
+        """Slots outlive their process, or are lost with a device.
+
+        In arrival order they are not used: the step that was broken off is planned anew, from
+        tickets that may be due otherwise, and its copies would miss what the old plan overwrote.
+        """
+        if self.fleet.schedule.order == "arrival" or self._rng.random() < 0.3:
+            return None
+        return self._engine.slab
+
+    def _break_off(self, engine: Engine) -> None:
+        """What it executes it has executed in part; nobody has seen anything of it."""
+        if engine.plan is not None:
+            actions = engine.begun(engine.plan)
+            for _ in itertools.islice(actions, self._rng.choice([0, 1, 2, 3, 5, 100])):
+                pass
+
+    def _restored(self, past: Past, slab: SimSlab | None = None) -> Engine:
+        engine = Engine(self.fleet, self._stepper_type, repeats=False, slab=slab)
+        engine.restore(restore(past, self.fleet, slab_lost=slab is None))
         return engine
 
 

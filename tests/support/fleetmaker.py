@@ -66,6 +66,7 @@ def _lines(seed: int, rng: random.Random) -> list[str]:
     if rng.random() < 0.2:
         lines.append(f"item_steps_max = {rng.choice([3, 20, 100])}")
     models = rng.choice([1, 1, 2])
+    reuse = random.Random(f"reuse {seed}")
     for index in range(models):
         lines += [
             f"[models.m{index}]",
@@ -73,6 +74,8 @@ def _lines(seed: int, rng: random.Random) -> list[str]:
             f"rows_max = {rng.choice([1, 2, 4, 16])}",
             f"prefill_tokens_per_step = {rng.choice([3, 7, 64])}",
             f"period = {rng.choice([1, 1, 2, 3])}",
+            f"rows_kept = {reuse.choice([0, 1, 2, 8])}",
+            f"prefix_copies = {reuse.choice(['true', 'true', 'false'])}",
         ]
     for index in range(tools):
         lines += [f"[tools.t{index}]", 'command = ["none"]']

@@ -56,6 +56,11 @@ INFERENCE_POINTS = (
     "inference: before a step",
     "inference: before a chunk of prefill",
     "inference: after a chunk of prefill",
+    "inference: in the middle of a copy",
+    "inference: in the middle of a copy to a row that rests",
+    "inference: a copy done, its count not written",
+    "inference: copies done and counted",
+    "inference: after a chunk behind copies",
     "inference: after the run of a decode",
     "inference: step done, results not pushed",
     "inference: answers pushed, slots not",
@@ -272,7 +277,7 @@ def _records_published(killer: Killer, side: Side, at: int, head: int) -> None:
 
 def _in_inference(killer: Killer) -> None:
     """In the inference process, which alone loads what it runs on."""
-    from lockstep.workers.inference import decoder, growing, process
+    from lockstep.workers.inference import copies, decoder, growing, kv, process
 
     def at(point: str) -> Callable[..., None]:
         return lambda *_: killer.passing(f"inference: {point}")
@@ -286,6 +291,7 @@ def _in_inference(killer: Killer) -> None:
         _wrap(kind, "_decode", after=at("after the run of a decode"))
     _wrap(doorbell.Doorbell, "wait", before=at("idle, before it waits for its bell"))
     _wrap(links.EngineEnd, "report", at("step done, results not pushed"), at("step reported"))
+    _in_copies(killer, kv.KvSlab, copies.Copies, decoder.Decoder)
     writer: Any = RingWriter
     _wrap(writer, "push_many", after=at("answers pushed, slots not"))
     changed: Any = slots.SlotWriter
@@ -301,6 +307,34 @@ def _in_inference(killer: Killer) -> None:
         return taken + int(push(ring, array[half:]))
 
     changed.push = push_in_two
+
+
+def _in_copies(killer: Killer, slab: Any, copies: Any, decoder: Any) -> None:
+    """A copy is done in two, as one is that is cut off."""
+    copy, run = slab.copy, copies.run
+    copied: list[Any] = []  # In the step that runs.
+
+    def copy_in_two(self: Any, source: int, slot: int, start: int, count: int) -> None:
+        half = count // 2
+        if half:
+            copy(self, source, slot, start, half)
+        rests = " to a row that rests" if slot >= self.rows else ""
+        killer.passing(f"inference: in the middle of a copy{rests}")
+        copy(self, source, slot, start + half, count - half)
+        killer.passing("inference: a copy done, its count not written")
+
+    def run_and_pass(self: Any, step: int | None, plan: Any) -> None:
+        run(self, step, plan)
+        copied[:] = plan
+        if plan:
+            killer.passing("inference: copies done and counted")
+
+    def pass_chunk(*_: Any) -> None:
+        if copied:
+            killer.passing("inference: after a chunk behind copies")
+
+    slab.copy, copies.run = copy_in_two, run_and_pass
+    _wrap(decoder, "_prefill", after=pass_chunk)
 
 
 def _in_supervisor(killer: Killer) -> None:

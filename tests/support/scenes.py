@@ -72,6 +72,32 @@ after = ["ann", "ben"]
 config = { tell = "cat" }
 """
 
+# More stories than rows, begun alike: rows rest and come back, are given up, prefixes are copied.
+CROWD = """
+[fleet]
+name = "crowd"
+seed = 12
+[schedule]
+policy = "dag"
+items_in_flight_max = 4
+[models.default]
+path = "MODEL"
+providers = ["cpu"]
+rows_max = 2
+rows_kept = 3
+tokens_max = 128
+prefill_tokens_per_step = 12
+[agents.ann]
+module = "GUESTS/teller.wasm"
+input = "broadcast"
+replicas = 2
+[agents.ben]
+module = "GUESTS/teller.wasm"
+config = { tokens = 14, story = 80 }
+replicas = 4
+input = "deal"
+"""
+
 VOTES = """
 [fleet]
 name = "votes"
@@ -139,8 +165,8 @@ class Scene:
         )
 
 
-def _said(count: int) -> tuple[str, ...]:
-    return tuple(json.dumps({"id": n, "text": f"say {n}"}) for n in range(count))
+def _said(count: int, text: str = "say {}") -> tuple[str, ...]:
+    return tuple(json.dumps({"id": n, "text": text.format(n)}) for n in range(count))
 
 
 def _asked(count: int) -> tuple[str, ...]:
@@ -150,6 +176,7 @@ def _asked(count: int) -> tuple[str, ...]:
 SCENES = {
     "paced": Scene(PACED, _said(12)),
     "story": Scene(STORY, _said(6)),
+    "crowd": Scene(CROWD, _said(12, "{0}{0}{0} once upon a time in {0} houses")),
     "votes": Scene(VOTES, _asked(6)),
     "tooled": Scene(TOOLED, _said(8)),
 }

@@ -17,22 +17,32 @@ from __future__ import annotations
 import heapq
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from fleetmaker import PROMPT, ScriptedAgent, make_fleet
+from simslab import SimSlab
 
-from lockstep.engine import actions
+from lockstep.engine import actions, step_rows
 from lockstep.engine.digest import Digest
 from lockstep.engine.effects import Turn
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.outside import What
-from lockstep.engine.plan import FINISH_STATUS, Request, StepPlan
-from lockstep.engine.planner import ModelLimits, Planner
+from lockstep.engine.plan import (
+    FINISH_STATUS,
+    Chunk,
+    Decode,
+    ModelPlan,
+    Outcome,
+    Place,
+    Request,
+    StepPlan,
+)
+from lockstep.engine.planner import Planner, limits_of
 from lockstep.engine.record import FLAG_ERROR, Kind, Record, decode, decode_at, encode
-from lockstep.engine.restored import Restored
+from lockstep.engine.restored import Again, Restored
 from lockstep.engine.sequencer import Sequencer
 from lockstep.engine.stepper import Stepper
 from lockstep.engine.wire import RESULT_SLOT, FromEngine, StepReport, step_report
@@ -58,19 +68,25 @@ class Run:
 
 
 class Engine:
-    """The inference actor: stepper, planner, and a model that hashes."""
+    """The inference actor: stepper, planner, and a model that hashes what its slots hold."""
 
-    def __init__(self, fleet: Fleet, stepper_type: type[Stepper], repeats: bool) -> None:
-        models = [
-            ModelLimits(m.rows_max, m.prefill_tokens_per_step, m.period) for m in fleet.models
-        ]
+    def __init__(
+        self,
+        fleet: Fleet,
+        stepper_type: type[Stepper],
+        repeats: bool,
+        slab: SimSlab | None = None,
+    ) -> None:
+        models = [limits_of(model) for model in fleet.models]
         planner = Planner(models, fleet.schedule.priority_steps)
         self.arrival = fleet.schedule.order == "arrival"
         lookahead = 0 if self.arrival else fleet.schedule.lookahead
         self.stepper = stepper_type(planner, lookahead, self.arrival and not repeats)
         self.inbox: list[actions.Action] = []
-        self.busy = False
+        self.plan: StepPlan | None = None  # That is being executed.
+        self.slab = SimSlab() if slab is None else slab
         self._requests: dict[int, tuple[Request, Record]] = {}
+        self._said: dict[tuple[int, int], list[int]] = {}  # By ticket and sample.
 
     def drain(self) -> None:
         """Take everything that has arrived, in order."""
@@ -89,7 +105,31 @@ class Engine:
         requests = {}
         for asked in past.asked:
             requests[asked.ticket] = self._request(*asked[:3], asked.record)
+        for again in past.again:
+            self._relive(again, requests)
+        for kept in (*past.kept, *past.left):
+            self._said[kept.ticket, kept.sample] = list(kept.tokens)
         self.stepper.restore(past, requests)
+
+    def _relive(self, again: Again, requests: dict[int, Request]) -> None:
+        chunks = [
+            Chunk(c.ticket, c.slot, c.start, requests[c.ticket].prompt[c.start : c.start + c.size],
+                  c.slot in again.said, c.sample)
+            for c in again.chunks
+        ]  # fmt: skip
+        part = ModelPlan(
+            again.model,
+            copies=again.copies,
+            chunks=tuple(chunks),
+            decodes=again.decodes,
+            lengths=again.lengths,
+        )
+        list(self.slab.run(None, part, self._whose))
+        lengths = {c.slot: c.start + len(c.tokens) for c in chunks}
+        lengths |= {d.slot: d.past + 1 for d in again.decodes}
+        for slot, said in again.said.items():
+            token = self._token(again.model, slot, said.ticket, said.sample, lengths[slot])
+            assert token == said.token, f"step {again.step}, slot {slot}: another token"
 
     def _offer(self, message: actions.Issue) -> None:
         ticket = message.ticket
@@ -98,46 +138,30 @@ class Engine:
 
     def _request(self, ticket: int, agent: int, due: int, data: bytes) -> Request:
         record, _ = decode_at(data, 0)
-        length, out_max, priority, timeout, salt = PROMPT.unpack(record.payload)
-        request = Request(
-            ticket,
-            due,
-            record.peer,
-            (agent, str(salt)),
-            tuple((salt + i) % 7 for i in range(length)),
-            out_max,
-            frozenset({0}),
-            priority,
-            timeout,
-            "too long" if length == 30 and out_max == 20 else "",
-        )
+        request = request_of(ticket, agent, due, record)
         self._requests[ticket] = (request, record)
         return request
 
+    def _whose(self, ticket: int, sample: int) -> tuple[int, int]:
+        if ticket not in self._requests:
+            return (0, 0)  # Of a row that nobody needs any more.
+        agent, salt = self._requests[ticket][0].conversation
+        return (agent, int(salt)) if sample == 0 else (-2 - sample, ticket)
+
     def execute(self, plan: StepPlan) -> StepReport:
         """Run a plan on the hashing model."""
-        rows: list[tuple[int, int, int, int, int, int]] = []
+        rows: list[step_rows.Row] = []
         if self.arrival:
             rows += [(FromEngine.TAKEN, what, 0, t, due, 0) for what, t, due in plan.taken]
-        sampled: dict[int, int | None] = {}
-        for model in plan.models:
-            m = model.model
-            rows += [(FromEngine.EVICT, m, slot, 0, 0, 0) for slot in model.evicted]
-            rows += [(FromEngine.ADMIT, m, a.slot, a.ticket, a.hit, 0) for a in model.admitted]
-            for chunk in model.chunks:
-                size = len(chunk.tokens)
-                rows.append((FromEngine.CHUNK, m, chunk.slot, chunk.ticket, chunk.start, size))
-                if chunk.last:
-                    sampled[chunk.ticket] = self._token(chunk.ticket, chunk.start + size)
-                    rows.append((FromEngine.TOKEN, m, chunk.slot, chunk.ticket,
-                                 sampled[chunk.ticket] or 0, 0))  # fmt: skip
-            for row in model.decodes:
-                sampled[row.ticket] = self._token(row.ticket, row.past + 1)
-                rows.append(
-                    (FromEngine.TOKEN, m, row.slot, row.ticket, sampled[row.ticket] or 0, row.past)
-                )
+        outcomes: dict[Place, Outcome] = {}
+        for part in plan.models:
+            rows += step_rows.planned(part)
+            self._run(plan.step, part, outcomes)
+            rows += step_rows.drawn(part, outcomes)
+        booked = self.stepper.commit(outcomes)
+        rows += step_rows.left(booked)
         records = b""
-        for end in self.stepper.commit(sampled):
+        for end in booked.ended:
             request, record = self._requests.pop(end.ticket)
             status = FINISH_STATUS[end.reason]
             rows.append((FromEngine.END, 0, 0, end.ticket, status, len(request.prompt)))
@@ -147,10 +171,55 @@ class Engine:
         rows.append((FromEngine.STEP, 0, 0, 0, plan.step, 0))
         return step_report(np.array(rows, dtype=RESULT_SLOT), records)
 
-    def _token(self, ticket: int, position: int) -> int | None:
+    def begun(self, plan: StepPlan) -> Iterator[None]:
+        """What happens in the slots, for who loses the engine in the middle of it."""
+        for part in plan.models:
+            yield from self.slab.run(plan.step, part, self._whose)
+
+    def _run(self, step: int, part: ModelPlan, outcomes: dict[Place, Outcome]) -> None:
+        for _ in self.slab.run(step, part, self._whose):
+            pass
+        for row in (*part.chunks, *part.decodes):
+            said = self._said.setdefault((row.ticket, row.sample), [])
+            if isinstance(row, Decode):
+                length, last = row.past + 1, True
+            else:
+                length, last = row.start + len(row.tokens), row.last
+            tokens = [*self._requests[row.ticket][0].prompt, *said]
+            whose = self._whose(row.ticket, row.sample)
+            self.slab.check(part.model, row.slot, tokens[:length], whose)
+            if last:
+                assert length == len(tokens), "a row's last token is not fed"
+                token = self._token(part.model, row.slot, row.ticket, row.sample, length)
+                outcomes[part.model, row.slot] = Outcome(token)
+                said.append(token or 0)
+
+    def _token(self, model: int, slot: int, ticket: int, sample: int, length: int) -> int | None:
+        """Often what the next prompt of the conversation has there."""
         request, _ = self._requests[ticket]
-        value = hash_of(str(request.conversation), position, request.tokens_out_max)
-        return None if value % 97 == 0 else value % 13
+        value = hash_of(str(request.conversation), self.slab.last(model, slot, length), sample)
+        if value % 97 == 0:
+            return None
+        return value % 13 if value % 4 == 0 else (int(request.conversation[1]) + length) % 7
+
+
+def request_of(ticket: int, agent: int, due: int, record: Record) -> Request:
+    """What an agent's record asks for."""
+    length, out_max, priority, timeout, salt = PROMPT.unpack(record.payload)
+    length = {5: 12}.get(length, length)  # Enough to be copied.
+    return Request(
+        ticket,
+        due,
+        record.peer,
+        (agent, str(salt)),
+        tuple((salt + i) % 7 for i in range(length)),
+        out_max,
+        frozenset({0}),
+        priority,
+        timeout,
+        "too long" if length == 30 and out_max == 20 else "",
+        1 + salt if out_max == 2 else 1,
+    )
 
 
 def hash_of(text: str, *numbers: int) -> int:
@@ -339,19 +408,18 @@ class Simulation:
 
     def _turn_engine(self) -> None:
         engine = self._engine
-        if engine.busy:
+        if engine.plan is not None:
             return
         engine.drain()
         step = engine.stepper.runnable()
         if step is None:
             return
-        engine.busy = True
-        plan = engine.stepper.plan(step)
+        plan = engine.plan = engine.stepper.plan(step)
 
         def executed() -> None:
             if engine is self._engine:  # Else it died in the step.
                 report = engine.execute(plan)
-                engine.busy = False
+                engine.plan = None
                 self._publish(engine, report)
                 self._turn_engine()
 

@@ -142,6 +142,8 @@ CASES = {
             Kind.STEP,
             step(
                 (FromEngine.EVICT, 0, 2, 0, 0, 0),
+                (FromEngine.MOVE, 0, 5, 2, 0, 9),
+                (FromEngine.COPY, 0, 2, 3, 0, 4),
                 (FromEngine.ADMIT, 0, 2, 6, 4, 0),
                 (FromEngine.CHUNK, 0, 2, 6, 4, 9),
                 (FromEngine.TOKEN, 0, 2, 6, 11, 13),
@@ -156,7 +158,10 @@ CASES = {
             "step": 7,
             "slots": [
                 {"op": "evict", "ticket": 0, "model": "small", "slot": 2},
-                {"op": "admit", "ticket": 6, "model": "small", "slot": 2, "hit": 4},
+                {"op": "move", "source": 2, "model": "small", "slot": 5, "start": 0, "tokens": 9},
+                {"op": "copy", "source": 3, "model": "small", "slot": 2, "start": 0, "tokens": 4},
+                {"op": "admit", "ticket": 6, "model": "small", "slot": 2, "hit": 4,
+                 "sample": 0},
                 {"op": "chunk", "ticket": 6, "model": "small", "slot": 2, "start": 4, "tokens": 9},
                 {"op": "token", "ticket": 6, "model": "small", "slot": 2, "token": 11,
                  "position": 13},

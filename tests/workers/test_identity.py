@@ -13,10 +13,11 @@ from lockstep.engine.journal import format as fmt
 from lockstep.engine.outside import Outside, What
 from lockstep.engine.record import Kind, encode
 from lockstep.engine.strict_json import dumps
+from lockstep.engine.version import LOGIC_FLAGS
 from lockstep.workers.identity import differences, kept_records, read_journal, read_manifest
 
 RUN = Path("runs/7")
-IDENTITY = {"fleet": {"seed": 3}, "order": "strict"}
+IDENTITY = {"fleet": {"seed": 3}, "order": "strict", "logic_flags": LOGIC_FLAGS}
 ENVIRONMENT: dict[str, Any] = {
     "seed": 3,
     "fleet_sha256": "00",
@@ -58,6 +59,12 @@ def corrupt(found: JournalReader) -> str:
 
 def test_identity_and_environment_are_read_as_written() -> None:
     assert read_manifest(manifest(), RUN) == (IDENTITY, ENVIRONMENT)
+
+
+def test_rules_that_are_not_those_of_the_journals_header_are_refused() -> None:
+    for flags in (LOGIC_FLAGS + 1, None, str(LOGIC_FLAGS)):
+        record = encode(Kind.IDENTITY, dumps(IDENTITY | {"logic_flags": flags}))
+        assert "identity: logic_flags" in corrupt(manifest(identity=record))
 
 
 def test_a_journal_that_begins_otherwise_is_refused() -> None:

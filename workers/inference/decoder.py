@@ -1,9 +1,9 @@
 """The decoder: executes step plans on one ONNX Runtime session, without a choice of its own.
 
-One fixed slab of KV slots. A chunk of prefill runs alone on a view of its slot; all decoding rows
-run together over the contiguous range of slots from the first to the last of them. The
-composition of every run is a function of the plan, so the same plans give the same bits even where
-kernels are not batch-invariant.
+One fixed slab of KV slots. First the copies of a plan are done, in order. Then each chunk of
+prefill runs alone on a view of its slot, and all decoding rows run together over the contiguous
+range of slots from the first to the last of them. The composition of every run is a function of
+the plan, so the same plans give the same bits even where kernels are not batch-invariant.
 
 The mask. Graphs of onnxruntime-genai's builder use two things of ``attention_mask``: the sum of a
 row (tokens that count, the new ones included) and its width (room in the buffer). So it is bound
@@ -26,9 +26,10 @@ from typing import Any
 import numpy as np
 
 from lockstep.engine.errors import LockstepBug, UsageError
-from lockstep.engine.plan import Chunk, Decode, ModelPlan
+from lockstep.engine.plan import Chunk, Copy, Decode, ModelPlan
 from lockstep.workers.inference import slab_file
 from lockstep.workers.inference.captured import Captured
+from lockstep.workers.inference.copies import Copies
 from lockstep.workers.inference.feed import Feed
 from lockstep.workers.inference.kv import KvSlab
 from lockstep.workers.inference.model import ModelFolder
@@ -40,6 +41,7 @@ from lockstep.workers.inference.signature import at
 # for 30 layers; a run of ranges that grow and shrink by a row fits in here.
 BINDINGS_MAX = 128
 ROWS_LIMIT = 4096
+KEPT_LIMIT = 65_536
 THREADS_LIMIT = 1024
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
@@ -68,6 +70,7 @@ class Decoder:
         facts: Of the model.
         report: Which providers were asked for and got.
         slab: The KV slots.
+        copies: Copies between them.
         outlives: Whether they outlive this process.
         session: ONNX Runtime's session.
         last_only: It gives logits of the last position alone, not of every one.
@@ -82,6 +85,7 @@ class Decoder:
         providers: Sequence[str] = ("cpu",),
         require: str | None = None,
         *,
+        rows_kept: int = 0,
         kv_buffer: memoryview | None = None,
         kv_file: int = slab_file.NONE,
         cache: Path | None = None,
@@ -92,11 +96,12 @@ class Decoder:
 
         Args:
             folder: Checked model; may be closed afterwards.
-            rows_max: KV slots.
+            rows_max: KV slots that compute.
             tokens_max: Tokens of a slot, at most the model's context.
             intra_op_threads: Threads of an operator.
             providers: In order of preference.
             require: Refuse to run without this provider.
+            rows_kept: KV slots behind them, that rest.
             kv_buffer: Memory for the slab (CPU only), used as it is.
             kv_file: Likewise, as a file in memory (workers/inference/slab_file.py); not used
                 where the session wants the slab on a device.
@@ -111,9 +116,11 @@ class Decoder:
         """
         facts = folder.facts
         _in_range("rows_max", rows_max, 1, ROWS_LIMIT)
+        _in_range("rows_kept", rows_kept, 0, KEPT_LIMIT)
         _in_range("tokens_max", tokens_max, facts.tokens_min, facts.context)
         _in_range("intra_op_threads", intra_op_threads, 1, THREADS_LIMIT)
         self.facts, self.rows_max, self.tokens_max = facts, rows_max, tokens_max
+        self._slots = rows_max + rows_kept
         self.session, self.report = open_session(
             folder, providers, require, intra_op_threads, cache, facts.logits, graphs
         )
@@ -127,10 +134,13 @@ class Decoder:
         probe(self.session, folder.path, facts, self.last_only, options)
         device = self._slab_device(devices)
         self.outlives = kv_file != slab_file.NONE and device == "cpu"
+        word = None
         if self.outlives:
-            needed = KvSlab.bytes_needed(facts, rows_max, tokens_max)
-            kv_buffer = slab_file.mapped(kv_file, needed)
-        self.slab = KvSlab(facts, rows_max, tokens_max, device, kv_buffer)
+            needed = KvSlab.bytes_needed(facts, self._slots, tokens_max)
+            rows = f"({rows_max} + {rows_kept}) rows of {tokens_max} tokens"
+            word, kv_buffer = slab_file.mapped(kv_file, needed, f", {rows}")
+        self.slab = KvSlab(facts, rows_max, tokens_max, device, kv_buffer, rows_kept)
+        self.copies = Copies(self.slab, word)
         self._ids = Feed(max(rows_max, tokens_max), 1, devices[facts.input_ids])
         self._mask = Feed(rows_max, tokens_max, devices.get(facts.attention_mask, "cpu"))
         device = devices.get(facts.position_ids, "cpu")
@@ -150,14 +160,16 @@ class Decoder:
             )
         self._bindings: OrderedDict[tuple[int, int], _Binding] = OrderedDict()
 
-    def run(self, plan: ModelPlan) -> list[tuple[int, Logits]]:
-        """Execute the chunks of a plan, each alone, then its decodes in one run.
+    def run(self, plan: ModelPlan, step: int | None = None) -> list[tuple[int, Logits]]:
+        """Execute the copies of a plan, then its chunks, each alone, then its decodes in one run.
 
         Args:
             plan: ``lengths`` has the tokens of every slot after the chunks.
+            step: Which one it is of: a plan of the same step as the one before is the same plan,
+                cut off by the end of a process, and no copy is done twice. None: none of a run.
 
         Returns:
-            (ticket, float32 logits of shape (vocab,)) for each chunk with ``last``, in order, then
+            (slot, float32 logits of shape (vocab,)) for each chunk with ``last``, in order, then
             for each decode in slot order. The logits of decodes are views: valid until the next
             call. They are not checked: NaN and Inf come out as they are.
 
@@ -165,20 +177,22 @@ class Decoder:
             LockstepBug: the plan is not one that a planner may make; nothing was run.
         """
         self._check(plan)
+        self.copies.run(step, plan.copies)
         results: list[tuple[int, Logits]] = []
         for chunk in plan.chunks:
             logits = self._prefill(chunk)
             if chunk.last:
-                results.append((chunk.ticket, logits.astype(np.float32)))
+                results.append((chunk.slot, logits.astype(np.float32)))
         if plan.decodes:
             rows = self._decode(plan)
-            results.extend((row.ticket, rows[row.slot]) for row in plan.decodes)
+            results.extend((row.slot, rows[row.slot]) for row in plan.decodes)
         return results
 
     def close(self) -> None:
         """Destroy the session and let go of the slab. The decoder cannot be used afterwards."""
         self._bindings.clear()
         self.session = None
+        self.copies.close()
         self.slab.close()
 
     def _prefill(self, chunk: Chunk) -> Any:
@@ -289,8 +303,10 @@ class Decoder:
         """Refuse what would write outside a slot or read a token that is not there."""
         lengths, vocab, full = plan.lengths, self.facts.vocab, self.tokens_max
         fits = not lengths or 0 <= min(lengths) <= max(lengths) <= full
-        if len(lengths) > self.rows_max or not fits:
+        if len(lengths) > self._slots or not fits:
             raise LockstepBug(f"plan: lengths {lengths}, expected 0 to {full} for each row")
+        for copy in plan.copies:
+            _check_copy(copy, self._slots, full)
         for chunk in plan.chunks:
             room = full - chunk.start
             if not (0 <= chunk.slot < self.rows_max and 0 < len(chunk.tokens) <= room <= full):
@@ -301,8 +317,15 @@ class Decoder:
                 raise LockstepBug(f"plan: chunk {chunk} is a later chunk of 1 token (rule 1)")
         previous = -1
         for row in plan.decodes:
-            _check_decode(row, previous, lengths, full, vocab)
+            _check_decode(row, previous, lengths[: self.rows_max], full, vocab)
             previous = row.slot
+
+
+def _check_copy(copy: Copy, slots: int, full: int) -> None:
+    known = 0 <= copy.source < slots and 0 <= copy.slot < slots and copy.source != copy.slot
+    least = 0 if copy.move else 1  # A conversation may move of which nothing is needed.
+    if not known or copy.count < least or not 0 <= copy.start <= full - copy.count:
+        raise LockstepBug(f"plan: {copy}, {slots} slots of {full} tokens")
 
 
 def _check_decode(

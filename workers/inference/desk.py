@@ -10,7 +10,7 @@ from typing import Any
 
 from lockstep.engine import keyed
 from lockstep.engine.errors import RequestRejected
-from lockstep.engine.plan import FINISH_STATUS, GOOD_FINISHES, Ended, Request
+from lockstep.engine.plan import FINISH_STATUS, GOOD_FINISHES, Ended, Outcome, Request
 from lockstep.engine.record import (
     FLAG_ERROR,
     FLAG_RAW,
@@ -100,12 +100,18 @@ class Desk:
             raise RequestRejected(f"model: {request.model!r} is not in the fleet{hint}")
         return self._names.index(request.model)
 
-    def admitted(self, ticket: int, hit: int) -> None:
-        """A ticket got its slot, with so many tokens of its prompt in it."""
+    def admitted(self, ticket: int, sample: int, hit: int) -> None:
+        """A row of a ticket got its slot, with so many tokens of its prompt in it."""
         self._open[ticket].cached = hit
 
-    def draw(self, ticket: int, logits: Any) -> int | None:
-        """The next token of a ticket, booked; None: the logits are not finite."""
+    def computed(self, ticket: int, tokens: int) -> None:
+        """So many prompt tokens of a ticket were prefilled in this step."""
+
+    def draw(self, rows: Sequence[tuple[int, int, Any]]) -> list[Outcome]:
+        """The next token of each row (ticket, sample, logits), booked."""
+        return [Outcome(self._draw(ticket, logits)) for ticket, _, logits in rows]
+
+    def _draw(self, ticket: int, logits: Any) -> int | None:
         tokens = self._open[ticket].tokens
         token = self._choose(self._spec.seed, ticket, logits, len(tokens))
         if token is not None:
@@ -113,8 +119,10 @@ class Desk:
             self.tokens += 1
         return token
 
-    def draw_again(self, step: int, ticket: int, logits: Any, place: int) -> int | None:
-        """The ``place``-th token of a ticket, with the step's own seed; nothing is booked."""
+    def draw_again(
+        self, step: int, ticket: int, sample: int, logits: Any, place: int
+    ) -> int | None:
+        """The ``place``-th token of a row, with the step's own seed; nothing is booked."""
         seeds = [seed for before, seed in self._spec.past_seeds if step < before]
         return self._choose((*seeds, self._spec.seed)[0], ticket, logits, place)
 

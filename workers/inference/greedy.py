@@ -66,7 +66,8 @@ def generate(
             lengths[at] = len(prompts[index])
             held[at] = index
         plan = ModelPlan(0, chunks=tuple(chunks), decodes=tuple(decodes), lengths=tuple(lengths))
-        for index, row in decoder.run(plan):
+        for at, row in decoder.run(plan):
+            index = held[at]
             logits[index].append(row.copy())
             tokens[index].append(choose(row, 0, 0.0))
         held = {at: index for at, index in held.items() if len(tokens[index]) < count}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lockstep.engine.errors import LockstepError, ModelRejected, ProviderMissing
 from lockstep.engine.fleet import Model
-from lockstep.workers.inference import slab_file
+from lockstep.workers.inference import cudart, slab_file
 from lockstep.workers.inference.growing import decoder_class
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.proofs import Proofs
@@ -65,6 +65,7 @@ class LoadedModel:
             model.intra_op_threads,
             model.providers,
             model.require or None,
+            rows_kept=model.rows_kept,
             kv_file=kv_file,
             cache=kernels,
         )
@@ -73,6 +74,8 @@ class LoadedModel:
         if self.decoder.report.got != proof.got:  # Its libraries came or went since.
             proof = proof_of(folder, model, Proofs(None), selftest_s, kernels)
         self.proven = proof.proven
+        if self.decoder.slab.array is None and (model.rows_kept or model.prefix_copies):
+            cudart.library()  # Better missed now than in the middle of a run.
         self.stop = frozenset(folder.facts.eos)
         self.tokens_max = model.tokens_max
         folder.close()

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from lockstep.engine import step_rows
 from lockstep.engine.errors import EXIT_OK, LockstepError
-from lockstep.engine.plan import Ended, Request, StepPlan
+from lockstep.engine.plan import Booked, ModelPlan, Outcome, Place, Request, StepPlan
 from lockstep.engine.planner import ModelLimits, Planner
 from lockstep.engine.record import Record, decode, decode_at
-from lockstep.engine.restored import ACTIVE, Asked, Restored
+from lockstep.engine.restored import Asked, Restored
 from lockstep.engine.stepper import Stepper
 from lockstep.engine.wire import RESULT_SLOT, FromEngine, ToEngine
 from lockstep.shm import BoardSlot
@@ -88,7 +89,12 @@ class Server:
         end: EngineEnd,
         board: BoardSlot | None,
     ) -> None:
-        limits = [ModelLimits(m.rows_max, m.prefill_tokens_per_step, m.period) for m in spec.models]
+        limits = [
+            ModelLimits(
+                m.rows_max, m.prefill_tokens_per_step, m.period, m.rows_kept, m.prefix_copies
+            )
+            for m in spec.models
+        ]
         self._models = models
         self._end = end
         self._board = board
@@ -116,9 +122,9 @@ class Server:
             plan = self._stepper.plan(step)
             # Its default action ends the process in whatever it does, in native code as well.
             signal.setitimer(signal.ITIMER_PROF, self._step_s)
-            rows, sampled = self._execute(plan)
+            rows, outcomes = self._execute(plan)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            answers = self._finish(plan.step, self._stepper.commit(sampled), rows)
+            answers = self._finish(plan.step, self._stepper.commit(outcomes), rows)
             rows.append((FromEngine.STEP, 0, 0, 0, plan.step, 0))
             self._end.report(np.array(rows, dtype=RESULT_SLOT), answers)
             self._show(step)
@@ -144,7 +150,8 @@ class Server:
         matters. It is the same plan, from the same tickets. Its chunks and rows write the same
         positions from the same inputs, every one of them at or behind the length that the slot
         has in the record, and a run reads no position that it or the record did not write. A slot
-        that it had taken over from another conversation is taken over again.
+        that it had taken over from another conversation is taken over again. Copies, which write
+        below such a length, are not done twice (workers/inference/copies.py).
 
         Raises:
             Diverged: what is computed again is not what was recorded.
@@ -153,8 +160,10 @@ class Server:
         decoders = [model.decoder for model in self._models]
         relive(past.again, requests, decoders, self._desk.draw_again, note)
         self._stepper.restore(past, requests)
-        active = [kept for kept in past.kept if kept.ended == ACTIVE]
-        self._desk.go_on([*past.queued, *past.offered], active)
+        queued = dict.fromkeys(each.ticket for each in past.queued)
+        # Rows of theirs that have ended count, too: their answers are not given yet.
+        rows = [kept for kept in (*past.kept, *past.left) if kept.ticket in queued]
+        self._desk.go_on([*queued, *past.offered], rows)
 
     def _again(self, asked: Asked) -> Request:
         record, _ = decode_at(asked.record, 0)
@@ -164,40 +173,37 @@ class Server:
         record = self._records.popleft()
         self._stepper.offer(self._desk.take(record, ticket, agent, due, ordinal))
 
-    def _execute(self, plan: StepPlan) -> tuple[list[_Row], dict[int, int | None]]:
-        """Run a plan: the step's slots, and ticket -> token (None: not finite)."""
+    def _execute(self, plan: StepPlan) -> tuple[list[_Row], dict[Place, Outcome]]:
+        """Run a plan: the step's slots, and what each row got."""
         rows: list[_Row] = []
-        sampled: dict[int, int | None] = {}
+        outcomes: dict[Place, Outcome] = {}
         if self._arrival:
             rows += [(FromEngine.TAKEN, what, 0, t, due, 0) for what, t, due in plan.taken]
         for part in plan.models:
-            m = part.model
-            rows += [(FromEngine.EVICT, m, slot, 0, 0, 0) for slot in part.evicted]
             for admission in part.admitted:
-                self._desk.admitted(admission.ticket, admission.hit)
-                rows.append((FromEngine.ADMIT, m, admission.slot, admission.ticket,
-                             admission.hit, 0))  # fmt: skip
-            where: dict[int, tuple[int, int]] = {}
-            for chunk in part.chunks:
-                size = len(chunk.tokens)
-                rows.append((FromEngine.CHUNK, m, chunk.slot, chunk.ticket, chunk.start, size))
-                where[chunk.ticket] = (chunk.slot, chunk.start + size)
-            for row in part.decodes:
-                where[row.ticket] = (row.slot, row.past + 1)
-            if not part.chunks and not part.decodes:
-                continue
-            for ticket, logits in self._models[m].decoder.run(part):
-                token = self._desk.draw(ticket, logits)
-                sampled[ticket] = token
-                slot, position = where[ticket]
-                if token is not None:
-                    rows.append((FromEngine.TOKEN, m, slot, ticket, token, position))
-        return rows, sampled
+                self._desk.admitted(admission.ticket, admission.sample, admission.hit)
+            rows += step_rows.planned(part)
+            if part.copies or part.chunks or part.decodes:
+                outcomes |= self._compute(plan.step, part)
+                rows += step_rows.drawn(part, outcomes)
+        return rows, outcomes
 
-    def _finish(self, step: int, ended: Sequence[Ended], rows: list[_Row]) -> bytes:
-        """END slots and the records of the answers."""
+    def _compute(self, step: int, part: ModelPlan) -> dict[Place, Outcome]:
+        """Run a model and draw its tokens."""
+        whose = {chunk.slot: (chunk.ticket, chunk.sample) for chunk in part.chunks}
+        whose |= {row.slot: (row.ticket, row.sample) for row in part.decodes}
+        results = self._models[part.model].decoder.run(part, step)
+        for chunk in part.chunks:
+            self._desk.computed(chunk.ticket, len(chunk.tokens))
+        drawn = self._desk.draw([(*whose[slot], logits) for slot, logits in results])
+        places = ((part.model, slot) for slot, _ in results)
+        return dict(zip(places, drawn, strict=True))
+
+    def _finish(self, step: int, booked: Booked, rows: list[_Row]) -> bytes:
+        """LEAVE and END slots and the records of the answers."""
+        rows += step_rows.left(booked)
         records = []
-        for end in ended:
+        for end in booked.ended:
             status, prompt_tokens, record = self._desk.answer(step, end)
             rows.append((FromEngine.END, 0, 0, end.ticket, status, prompt_tokens))
             records.append(record)

@@ -11,7 +11,7 @@ from lockstep.engine.plan import Chunk, ModelPlan, Request
 from lockstep.engine.restored import Again
 from lockstep.workers.inference.decoder import Decoder, Logits
 
-Choose = Callable[[int, int, Logits, int], int | None]
+Choose = Callable[[int, int, int, Logits, int], int | None]
 
 
 def relive(
@@ -27,7 +27,7 @@ def relive(
         past: In order.
         requests: By ticket, of every chunk.
         decoders: By model.
-        choose: Step, ticket, logits and the token's place -> token; None: not finite.
+        choose: Step, ticket, sample, logits and the token's place -> token; None: not finite.
         note: Told what is done, for people, if anything is.
 
     Raises:
@@ -36,15 +36,19 @@ def relive(
     steps = dict.fromkeys(again.step for again in past)
     if steps:
         note(f"executing {len(steps)} recorded steps again: the models' keys and values are gone")
+        # So are the copies of the step that was under way. (Where nothing is executed again
+        # nothing was held, and no copy was made.)
+        for decoder in decoders:
+            decoder.copies.forget()
     for again in past:
-        for ticket, logits in decoders[again.model].run(_plan(again, requests)):
-            said = again.said.get(ticket)
+        for slot, logits in decoders[again.model].run(_plan(again, requests)):
+            said = again.said.get(slot)
             if said is None:
                 continue  # Nobody needs this row any more: its slot may hold anything.
-            token = choose(again.step, ticket, logits, said.place)
+            token = choose(again.step, said.ticket, said.sample, logits, said.place)
             if token != said.token:
                 raise Diverged(
-                    f"step {again.step}, ticket {ticket}: token {said.place} of the answer is "
+                    f"step {again.step}, ticket {said.ticket}: token {said.place} of the answer is "
                     f"{'not finite' if token is None else token} when computed again, recorded is "
                     f"{said.token}"
                 )
@@ -57,10 +61,14 @@ def _plan(again: Again, requests: Mapping[int, Request]) -> ModelPlan:
             slot=c.slot,
             start=c.start,
             tokens=requests[c.ticket].prompt[c.start : c.start + c.size],
-            last=c.ticket in again.said,
+            last=c.slot in again.said,
         )
         for c in again.chunks
     )
     return ModelPlan(
-        again.model, chunks=chunks, decodes=again.decodes, lengths=again.lengths
-    )  # fmt: skip
+        again.model,
+        copies=again.copies,
+        chunks=chunks,
+        decodes=again.decodes,
+        lengths=again.lengths,
+    )

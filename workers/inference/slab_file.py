@@ -5,6 +5,9 @@ and need not know its size. The inference process gives it its size once the mod
 maps it. Dies that process, the next one gets the same descriptor and finds every key and value
 where it was. Such a file lies in no file system: /dev/shm may be as small as it likes. Nothing is
 touched before it is used.
+
+Its first page is not the slab's: it begins with one word, how far a step's copies came
+(workers/inference/copies.py).
 """
 
 import mmap
@@ -13,6 +16,7 @@ import os
 from lockstep.engine.errors import UsageError
 from lockstep.workers.room import free_memory
 
+HEAD_BYTES = 4096
 NONE = -1  # In place of a descriptor: no such memory here; keys and values die with the process.
 
 
@@ -23,36 +27,39 @@ def create(name: str) -> int:
     return os.memfd_create(f"lockstep-kv-{name}"[:200], os.MFD_CLOEXEC)
 
 
-def mapped(descriptor: int, size_bytes: int) -> memoryview:
-    """The bytes of a slab, zero if they are new. The mapping goes with the last view.
+def mapped(descriptor: int, slab_bytes: int, arithmetic: str = "") -> tuple[memoryview, memoryview]:
+    """The word and the bytes of a slab, zero if they are new. The mapping goes with the last view.
 
     Args:
         descriptor: Of `create`; may be closed afterwards.
-        size_bytes: What the slab needs; the same whenever the file is mapped.
+        slab_bytes: What the slab needs; the same whenever the file is mapped.
+        arithmetic: Where that comes from, for people.
+
+    Returns:
+        A view of one u64, and one of ``slab_bytes`` bytes, page-aligned.
 
     Raises:
         UsageError: the machine does not have so much memory.
     """
+    size_bytes = HEAD_BYTES + slab_bytes
     new = os.fstat(descriptor).st_size != size_bytes
+    needs = f"the KV slots need {size_bytes} bytes of memory{arithmetic}"
     if new:
-        _check(size_bytes)
+        _check(size_bytes, needs)
     try:
         if new:
             os.ftruncate(descriptor, size_bytes)
-        return memoryview(mmap.mmap(descriptor, size_bytes))
+        whole = memoryview(mmap.mmap(descriptor, size_bytes))
     except OSError as error:
-        raise UsageError(f"{_needs(size_bytes)}: {error.strerror}") from None
+        raise UsageError(f"{needs}: {error.strerror}") from None
+    return whole[:8].cast("Q"), whole[HEAD_BYTES:]
 
 
-def _check(size_bytes: int) -> None:
+def _check(size_bytes: int, needs: str) -> None:
     """Pages come when they are first written: what cannot be had then kills the process."""
     free_bytes, where = free_memory()
     if free_bytes is not None and size_bytes > free_bytes:
         raise UsageError(
-            f"{_needs(size_bytes)}, there are {free_bytes} bytes ({where}); a smaller `rows_max` "
-            "or `tokens_max` needs less"
+            f"{needs}, there are {free_bytes} bytes ({where}); a smaller `rows_max`, "
+            "`rows_kept` or `tokens_max` needs less"
         )
-
-
-def _needs(size_bytes: int) -> str:
-    return f"the KV slots need {size_bytes} bytes of memory"

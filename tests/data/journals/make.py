@@ -6,7 +6,8 @@ Journals that are here already are never made again: they must replay for ever, 
 that they were written with. FOLDER is a scratch folder; its path ends up in the journals.
 
 ``agents``    topics, broadcasts, calls and senders that wait, in several segments; no model
-``model``     a chain of agents that share the micro model
+``model``     agents that share the micro model: conversations rest and are given up, beginnings of
+              prompts are copied
 ``diverged``  ``agents``, with one more unit of fuel in one effect of its record
 """
 
@@ -66,6 +67,7 @@ path = "genai-micro-fp32"
 providers = ["cpu"]
 intra_op_threads = 1
 rows_max = 2
+rows_kept = 2
 tokens_max = 128
 prefill_tokens_per_step = 16
 [agents.burner]
@@ -77,13 +79,17 @@ after = ["burner"]
 replicas = 2
 input = "deal"
 config = { tokens = 6, temperature = 0.9 }
+[agents.teller]
+module = "teller.wasm"
+input = "broadcast"
+config = { tokens = 5 }
 [agents.echo]
 module = "echo.wasm"
 after = ["asker"]
 """
 
 
-def make(scratch: Path, name: str, fleet: str, count: int) -> Path:
+def make(scratch: Path, name: str, fleet: str, count: int, text: str = "say {}") -> Path:
     """Run a fleet and put its run folder here."""
     target = HERE / f"{NAME}-{name}"
     folder = scratch / name
@@ -92,7 +98,7 @@ def make(scratch: Path, name: str, fleet: str, count: int) -> Path:
         shutil.copy(wasm, folder)
     shutil.copytree(TESTS / "data/genai-micro-fp32", folder / "genai-micro-fp32")
     (folder / "fleet.toml").write_text(fleet.lstrip())
-    lines = [json.dumps({"id": n, "text": f"say {n}"}) + "\n" for n in range(count)]
+    lines = [json.dumps({"id": n, "text": text.format(n)}) + "\n" for n in range(count)]
     (folder / "input.jsonl").write_text("".join(lines))
     done = run(folder / "fleet.toml", folder / "input.jsonl", run_dir=target)
     if done.exit_code:
@@ -146,7 +152,7 @@ def main() -> None:
         raise SystemExit(f"{NAME}: is here already, and stays as it is")
     scratch = Path(sys.argv[1])
     diverge(make(scratch, "agents", AGENTS, 3))
-    make(scratch, "model", MODEL, 4)
+    make(scratch, "model", MODEL, 4, "once upon a time there was a {} of three")
 
 
 if __name__ == "__main__":

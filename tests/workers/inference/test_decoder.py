@@ -1,6 +1,7 @@
 """The decoder against expected tokens, and its bits against each other."""
 
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from lockstep.engine.errors import LockstepBug, UsageError
 from lockstep.engine.plan import Chunk, Decode, ModelPlan
 from lockstep.workers.inference import decoder as decoder_module
+from lockstep.workers.inference import slab_file
 from lockstep.workers.inference.greedy import generate
 from lockstep.workers.inference.kv import KvSlab
 from lockstep.workers.inference.model import ModelFolder
@@ -89,10 +91,8 @@ class Traffic:
     def run(self) -> dict[int, tuple[int, ...]]:
         while self.waiting or self.rows:
             self.admit()
-            slots = {row[0]: slot for slot, row in self.rows.items()}
-            for job, logits in self.decoder.run(self.plan()):
-                slot = slots[job]
-                _, prompt, goal, _, tokens = self.rows[slot]
+            for slot, logits in self.decoder.run(self.plan()):
+                job, prompt, goal, _, tokens = self.rows[slot]
                 tokens.append(int(np.argmax(logits)))
                 if len(tokens) == len(goal):
                     self.answers[job] = tuple(tokens)
@@ -237,7 +237,7 @@ def test_results_are_chunks_in_order_then_decodes_in_slot_order(fp32: Path, deco
     )
     plan = ModelPlan(0, chunks=chunks, decodes=(Decode(50, 1, 2, 8),), lengths=(2, 2, 2, 2))
     out = made.run(plan)
-    assert [ticket for ticket, _ in out] == [31, 29, 50]
+    assert [slot for slot, _ in out] == [3, 0, 1]
     assert {(row.dtype.name, row.shape) for _, row in out} == {("float32", (512,))}
     assert made.run(ModelPlan(0)) == []
 
@@ -271,6 +271,18 @@ def test_plan_that_no_planner_may_make_is_refused_before_anything_runs(
     with pytest.raises(LockstepBug, match="plan: "):
         made.run(plan)
     assert not made.slab.array.any()
+
+
+def test_slots_that_the_machine_has_no_memory_for_are_refused_with_the_arithmetic(
+    fp32: Path, decoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slab_file, "free_memory", lambda: (1_000_000, "here"))
+    file = slab_file.create("large")
+    wanted = r"1970176 bytes of memory, \(4 \+ 36\) rows of 96 tokens, there are 1000000 bytes \(h"
+    with pytest.raises(UsageError, match=wanted):
+        decoder(fp32, rows_kept=36, kv_file=file)
+    decoder(fp32, rows_kept=12, kv_file=file)
+    os.close(file)
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,40 @@ def test_buffer_that_is_too_small_is_refused_with_both_sizes(facts: Any) -> None
         KvSlab(facts, 2, 4, "cuda", memoryview(bytearray(need)))
 
 
+@pytest.mark.parametrize("pair", [(0, 2), (2, 0), (1, 4), (4, 1), (3, 4)])
+def test_a_part_of_a_slot_is_copied_bit_by_bit_and_nothing_beside_it(
+    facts: Any, pair: tuple[int, int]
+) -> None:
+    slab = KvSlab(facts, 3, 8, kept=2)
+    rng = np.random.default_rng(1)
+    for slot in range(5):
+        view = slab.tokens(slot, 0, 8)
+        view[:] = rng.integers(0, 2**32, view.shape, np.uint32).view(np.float32)  # NaNs, too.
+    before = [slab.tokens(slot, 0, 8).copy() for slot in range(5)]
+    source, target = pair
+    slab.copy(source, target, 2, 3)
+    for slot in range(5):
+        wanted = before[slot].copy()
+        if slot == target:
+            wanted[:, :, :, 2:5] = before[source][:, :, :, 2:5]
+        assert slab.tokens(slot, 0, 8).tobytes() == wanted.tobytes()
+
+
+def test_slots_that_rest_lie_behind_the_others_each_in_one_piece(facts: Any) -> None:
+    memory = bytearray(KvSlab.bytes_needed(facts, 5, 8))
+    slab = KvSlab(facts, 3, 8, buffer=memoryview(memory), kept=2)
+    assert slab.array is not None and slab.kept.shape == (2, 2, 2, 2, 8, 16)
+    assert slab.kept.ctypes.data == slab.array.ctypes.data + slab.array.nbytes
+    assert slab.array.nbytes + slab.kept.nbytes == len(memory)
+    for layer in range(2):
+        for part in range(2):
+            for slot in (3, 4):
+                view = slab.kept[slot - 3, layer, part]
+                assert view.flags.c_contiguous
+                assert slab.address(layer, part, slot) == view.ctypes.data
+    slab.close()
+
+
 class CopyingBinding:
     """A binding that, as a careless one would, holds copies."""
 

@@ -262,8 +262,8 @@ def test_a_row_that_is_not_finite_fails_and_the_others_are_served(loaded: Loaded
     host = Host(loaded)
     run = loaded.decoder.run
 
-    def poisoned(plan: Any) -> list[tuple[int, Any]]:
-        return [(t, np.full_like(row, np.nan) if t == 1 else row) for t, row in run(plan)]
+    def poisoned(plan: Any, step: int) -> list[tuple[int, Any]]:
+        return [(s, np.full_like(row, np.nan) if s == 0 else row) for s, row in run(plan, step)]
 
     loaded.decoder.run = poisoned  # type: ignore[method-assign]
     host.line.ticket(1, 0, infer(prompt="hello", max_tokens=3))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ from lockstep.engine.errors import Diverged, ModelRejected
 from lockstep.engine.fleet import Model
 from lockstep.engine.history import TICKET_PAYLOAD
 from lockstep.engine.past import Past
+from lockstep.engine.plan import Copy
 from lockstep.engine.record import Kind, encode
 from lockstep.engine.restore import restore
 from lockstep.engine.restored import Restored
@@ -32,9 +35,9 @@ from lockstep.workers.inference.loaded import LoadedModel
 from lockstep.workers.inference.process import Server
 from lockstep.workers.inference.spec import InferenceSpec
 
-ROWS = 3
+ROWS, KEPT = 3, 1
 SPEC = InferenceSpec(
-    models=(Model("tiny", "", ("cpu",), "", 1, ROWS, 96, 16, 1),),
+    models=(Model("tiny", "", ("cpu",), "", 1, ROWS, 96, 16, 1, KEPT, True),),
     agent_names=("ann", "ben", "cat"),
     seed=5,
     frozen_date="2000-01-01T00:00:00Z",
@@ -98,7 +101,10 @@ def requests(seed: int) -> list[tuple[int, int, int, bytes]]:
     for ticket in range(1, 25):
         agent, name = rng.randrange(3), rng.choice("ab")
         words = " ".join(rng.choices(["one", "two", "three", "four", "five"], k=rng.randint(1, 9)))
-        prompt = said[agent, name] = (said.get((agent, name), "") + " " + words)[-60:]
+        before = said.get((agent, name), "")
+        if not before or len(before) > 60:
+            before = "Once upon a time there was a little"
+        prompt = said[agent, name] = f"{before} {words}"
         fields = {
             "prompt": prompt,
             "max_tokens": rng.randint(1, 12),
@@ -155,17 +161,22 @@ def test_slots_are_made_again_to_the_bit_and_the_run_goes_on(load: Load, cut: in
 
 
 def _same_bits(past: Restored, before: LoadedModel, after: LoadedModel) -> None:
-    left, right = before.decoder.slab.array, after.decoder.slab.array
-    assert left is not None and right is not None and past.kept
+    left, right = before.decoder.slab, after.decoder.slab
+    assert past.kept
     for kept in past.kept:
         length = kept.filled + max(0, len(kept.tokens) - 1)
-        wanted = left[:, :, kept.slot, :, :length]
-        assert np.array_equal(right[:, :, kept.slot, :, :length], wanted)
+        wanted = left.tokens(kept.slot, 0, length)
+        assert np.array_equal(right.tokens(kept.slot, 0, length), wanted)
 
 
-def test_the_requests_have_chunks_hits_and_evictions(load: Load) -> None:
+def test_the_requests_have_chunks_hits_evictions_and_copies(load: Load) -> None:
     steps = serve(load(), 10_000, asked=requests(1)).steps
     rows = [row for body in steps.values() for row in _rows(body)]
+    ops = Counter(row[0] for row in rows)
+    assert ops[FromEngine.COPY] > 2 and ops[FromEngine.MOVE] > 2
+    cut = restore(past_of(requests(1), {n: body for n, body in steps.items() if n < 27}), FLEET)
+    assert any(again.copies for again in cut.again)
+    assert any(kept.slot >= ROWS for kept in cut.kept)
     assert any(row[0] == FromEngine.CHUNK and row[4] > 0 for row in rows)
     assert any(row[0] == FromEngine.ADMIT and row[4] > 0 for row in rows)
     assert any(row[0] == FromEngine.EVICT for row in rows)
@@ -178,12 +189,29 @@ def _rows(body: bytes) -> Iterator[tuple[int, ...]]:
         yield row
 
 
+def test_copies_of_the_step_that_was_under_way_are_lost_with_all_the_rest(load: Load) -> None:
+    asked = requests(1)
+    whole = serve(load(), 10_000, asked=asked).steps
+    moved = (step for step, body in whole.items() if step > 8 and _copies(body) > 0)
+    for cut in islice(moved, 3):
+        steps = {step: body for step, body in whole.items() if step < cut}
+        model = load()
+        nothing = Copy(0, 1, 0, 0, move=True)
+        model.decoder.copies.run(cut, [nothing] * _copies(whole[cut]))  # As it had done them.
+        again = serve(model, 10_000, restored=restore(past_of(asked, steps), FLEET))
+        assert steps | again.steps == whole
+
+
+def _copies(body: bytes) -> int:
+    return sum(row[0] in (FromEngine.COPY, FromEngine.MOVE) for row in _rows(body))
+
+
 def test_a_token_that_is_not_the_recorded_one_is_never_forced(load: Load) -> None:
     asked = requests(1)
     past = restore(past_of(asked, serve(load(), 20, asked=asked).steps), FLEET)
     at, said = next((n, again.said) for n, again in enumerate(past.again) if again.said)
-    ticket, (place, token) = next(iter(said.items()))
-    forged = replace(past.again[at], said={ticket: said[ticket]._replace(token=token + 1)})
+    slot, (ticket, _, place, token) = next(iter(said.items()))
+    forged = replace(past.again[at], said={slot: said[slot]._replace(token=token + 1)})
     wrong = replace(past, again=(*past.again[:at], forged, *past.again[at + 1 :]))
     with pytest.raises(Diverged) as caught:
         serve(load(), 20, restored=wrong)

@@ -39,6 +39,7 @@ items_in_flight_max = 4
 path = "MODEL"
 providers = ["cpu"]
 rows_max = 3
+rows_kept = 1
 tokens_max = 128
 prefill_tokens_per_step = 12
 [agents.ann]
@@ -90,18 +91,21 @@ def _slots(body: bytes) -> Iterator[tuple[int, ...]]:
         yield row
 
 
-def test_the_run_has_chunks_hits_and_evictions(undisturbed: dict[str, Any]) -> None:
+def test_the_run_has_chunks_hits_evictions_and_copies(undisturbed: dict[str, Any]) -> None:
     found = list(rows(undisturbed["run"]))
     assert any(row[0] == FromEngine.CHUNK and row[4] > 0 for row in found)
     assert any(row[0] == FromEngine.ADMIT and row[4] > 0 for row in found)
     assert any(row[0] == FromEngine.EVICT for row in found)
+    assert any(row[0] == FromEngine.COPY for row in found)
+    assert any(row[0] == FromEngine.MOVE and row[2] == 3 for row in found)  # To rest,
+    assert any(row[0] == FromEngine.MOVE and row[3] == 3 for row in found)  # and back.
 
 
 @pytest.mark.parametrize("point", INFERENCE_POINTS)
 def test_killed_anywhere_the_digest_is_that_of_the_undisturbed_run(
     tmp_path: Path, undisturbed: dict[str, Any], point: str
 ) -> None:
-    stages = [Stage(point, "inference", 7)]
+    stages = [Stage(point, "inference", 3 if "cop" in point else 7)]
     if "loaded" in point:  # The run begins behind it, so it takes a second life.
         stages = [Stage("inference: before a step", "inference", 3), Stage(point, "inference", 1)]
     summary = launched(tmp_path, STORIES, *stages)
@@ -150,10 +154,11 @@ def test_a_run_in_arrival_order_goes_on_and_can_be_repeated(tmp_path: Path) -> N
     text = STORIES.replace("[schedule]", '[schedule]\norder = "arrival"')
     stages = [
         Stage("inference: after a chunk of prefill", "inference", 4),
+        Stage("inference: copies done and counted", "inference", 2),
         Stage("inference: step done, results not pushed", "inference", 9),
     ]
     summary = launched(tmp_path, text, *stages)
-    assert (summary["state"], summary["restarts"]) == ("finished", 2)
+    assert (summary["state"], summary["restarts"]) == ("finished", 3)
     again = launch(
         replace(
             recorded(summary["run"]).job(tmp_path),

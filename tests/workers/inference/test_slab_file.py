@@ -21,10 +21,12 @@ def descriptor() -> Iterator[int]:
 def test_what_a_killed_process_wrote_is_there_for_the_next(descriptor: int) -> None:
     pid = os.fork()
     if pid == 0:
-        slab_file.mapped(descriptor, 10_000)[9_000:9_004] = b"bits"
+        word, slab = slab_file.mapped(descriptor, 10_000)
+        word[0], slab[9_000:9_004] = 2**63, b"bits"
         os.kill(os.getpid(), signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-    again = slab_file.mapped(descriptor, 10_000)
+    word, again = slab_file.mapped(descriptor, 10_000)
+    assert word.tolist() == [2**63] and len(again) == 10_000
     assert bytes(again[9_000:9_004]) == b"bits"
     assert not any(again[:9_000])
 
@@ -40,7 +42,7 @@ def test_it_is_in_no_file_system_that_may_be_small(descriptor: int) -> None:
 
 
 def test_more_than_the_machine_has_is_refused_with_the_arithmetic(descriptor: int) -> None:
-    wanted = r"KV slots need 1152921504606846976 bytes of memory, there are \d+ bytes \(.*rows_max"
+    wanted = r"KV slots need 1152921504606851072 bytes of memory, there are \d+ bytes \(.*rows_max"
     with pytest.raises(UsageError, match=wanted):
         slab_file.mapped(descriptor, 1 << 60)
     assert os.fstat(descriptor).st_size == 0

@@ -87,9 +87,9 @@ class Model:
     tokens_max: int
     prefill_tokens_per_step: int
     period: int
-    file: str = ""  # The ONNX file in the folder; empty: the only one.
     rows_kept: int = 0  # KV slots behind those: conversations rest there, nothing computes.
     prefix_copies: bool = False  # A prompt's prefix that another slot has is copied from there.
+    file: str = ""  # The ONNX file in the folder; empty: the only one.
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # Threads that wait for each other on a busy machine spin.
 
 import torch
 import transformers

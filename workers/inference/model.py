@@ -83,6 +83,8 @@ class ModelFolder:
         )
         self._tokenizer = self._bytes(TOKENIZER)
         self._template = self._find_template()
+        has_generation = GENERATION_CONFIG in self._blobs
+        self._generation = self._bytes(GENERATION_CONFIG) if has_generation else None
 
     def _add(self, name: str) -> Blob:
         if name not in self._blobs:
@@ -122,6 +124,11 @@ class ModelFolder:
     def template(self) -> str | None:
         """The chat template's source, or None: such a model takes prompts only."""
         return self._template
+
+    @property
+    def generation_config(self) -> bytes | None:
+        """generation_config.json, or None: there is none."""
+        return self._generation
 
     def identity(self) -> dict[str, str]:
         """File name to sha256, sorted, of every file that can change a bit."""

@@ -107,12 +107,21 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("keys, values", found["dtype"]),
         ("weights", "int4 blocks" if found["int4"] else "as in the graph"),
         ("chat template", "yes" if found["chat_template"] else "no"),
+        ("generation_config", _generation(found["generation_config"])),
         ("expected.json", f"{expected} cases" if expected else "none"),
         *_list("inputs", found["inputs"]),
         *_list("outputs", found["outputs"]),
         ("operators", ", ".join(found["operators"])),
         *_list("sha256", [f"{digest}  {name}" for name, digest in found["sha256"].items()]),
     ]
+
+
+def _generation(found: dict[str, Any]) -> str:
+    """Its values are never taken silently: say so beside them."""
+    if found["error"]:
+        return f"not taken: {found['error']}"
+    values = ", ".join(f"{name} {value!s:.40}" for name, value in found["values"].items())
+    return f'not taken, unless a request says "defaults": "model": {values or "greedy"}'
 
 
 def _list(label: str, lines: list[str]) -> list[tuple[str, object]]:

@@ -61,4 +61,5 @@ def inference_spec(fleet: Fleet, *, repeats: bool) -> InferenceSpec:
         record_bytes_max=fleet.record_bytes_max,
         order=fleet.schedule.order,
         repeats=repeats,
+        logic_flags=fleet.logic_flags,
     )

@@ -21,6 +21,20 @@ def test_inspect_says_what_a_folder_is(place: Any) -> None:
     assert re.search("^kind +llama$", shown.out, re.MULTILINE)
 
 
+def test_inspect_shows_sampling_defaults_as_not_taken(place: Any) -> None:
+    shutil.copytree(MODEL, place.path / "model")
+    without = place.lockstep("model", "inspect", "model")
+    assert "not taken: the model has no generation_config.json" in without.out
+    path = place.path / "model" / "generation_config.json"
+    path.write_text('{"do_sample": true, "temperature": 0.6, "eos_token_id": 2}')
+    shown = place.lockstep("model", "inspect", "model")
+    assert 'not taken, unless a request says "defaults": "model": do_sample True' in shown.out
+    path.write_text('{"do_sample": true, "temperature": 99}')
+    found = place.lockstep("model", "inspect", "model", "--json").json["generation_config"]
+    assert found["values"] == {"do_sample": True, "temperature": 99}
+    assert "temperature: 99, expected 0 to 10.0" in found["error"]
+
+
 def test_check_prints_the_proven_class_last(place: Any) -> None:
     result = place.lockstep("model", "check", MODEL, "--require-class", "batch-invariant")
     assert result.code == 0, result.out

@@ -20,6 +20,7 @@ from lockstep.workers.inference.expected import (
     cpu_flags,
     read_expected,
 )
+from lockstep.workers.inference.generation import generation_facts
 from lockstep.workers.inference.greedy import Row, generate
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.provider import SHORT
@@ -72,6 +73,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
             "dtype": facts.dtype,
             "int4": INT4_OPERATOR in graph.operators,
             "chat_template": folder.template is not None,
+            "generation_config": generation_facts(folder.generation_config),
             "expected_cases": 0 if expected is None else len(expected.cases),
             "inputs": [str(port) for port in graph.inputs],
             "outputs": [str(port) for port in graph.outputs],

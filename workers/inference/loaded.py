@@ -6,6 +6,7 @@ from lockstep.engine.errors import LockstepError, ModelRejected
 from lockstep.engine.fleet import Model
 from lockstep.workers.inference import cudart, slab_file
 from lockstep.workers.inference.decoder import Decoder
+from lockstep.workers.inference.generation import read_generation
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.inference.text import Text
@@ -51,6 +52,8 @@ class LoadedModel:
             cudart.library()  # Better missed now than in the middle of a run.
         self.stop = frozenset(folder.facts.eos)
         self.tokens_max = model.tokens_max
+        self.vocab = folder.facts.vocab
+        self.generation = read_generation(folder.generation_config)
         folder.close()
 
 

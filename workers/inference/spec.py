@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from lockstep.engine.fleet import Model
 from lockstep.engine.restored import Restored
+from lockstep.engine.version import LOGIC_FLAGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class InferenceSpec:
         past_seeds: (step, seed): other seeds, that the steps below that step were sampled with,
             rising: the run was forked there, and its seed changed.
         tokens: That were made before, for display.
+        logic_flags: Rules of the run.
     """
 
     models: tuple[Model, ...]
@@ -40,3 +42,4 @@ class InferenceSpec:
     files: tuple[dict[str, str], ...] = ()
     past_seeds: tuple[tuple[int, int], ...] = ()
     tokens: int = 0
+    logic_flags: int = LOGIC_FLAGS

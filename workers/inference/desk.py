@@ -47,6 +47,7 @@ class _Open:
     """A ticket that is not answered yet.
 
     Attributes:
+        hit: Tokens of its prompt that its first row found when it was admitted.
         computed: Tokens of its prompt that were prefilled.
         samples: By number, those that have begun.
         again: Likewise, of recorded steps that are executed again.
@@ -59,6 +60,7 @@ class _Open:
     model: int
     prompt_tokens: int
     terms: Terms
+    hit: int = 0
     computed: int = 0
     samples: dict[int, Sample] = field(default_factory=dict)
     again: dict[int, Sample] = field(default_factory=dict)
@@ -190,8 +192,10 @@ class Desk:
 
     def admitted(self, ticket: int, sample: int, hit: int) -> None:
         """A row of a ticket got its slot, with so many tokens of its prompt in it."""
-        del hit  # What was not computed is told by what was (`computed`).
-        self._open[ticket].sample(sample)
+        open_ = self._open[ticket]
+        open_.sample(sample)
+        if sample == 0:
+            open_.hit = hit
 
     def computed(self, ticket: int, tokens: int) -> None:
         """So many prompt tokens of a ticket were prefilled."""
@@ -266,6 +270,8 @@ class Desk:
             served[kept.ticket] = None
             open_ = self._open[kept.ticket]
             open_.computed += kept.filled - kept.hit
+            if kept.sample == 0:
+                open_.hit = kept.hit
             places = found.get((kept.ticket, kept.sample), [])
             open_.sample(kept.sample).replay(kept.tokens, [tuple(place) for place in places])
         self._open = {ticket: self._open[ticket] for ticket in served}
@@ -329,13 +335,16 @@ class Desk:
     def _result(self, open_: _Open, ticket: int, step: int) -> bytes:
         sampling = open_.request.sampling
         choices = [_choice(open_.samples[number], sampling) for number in sorted(open_.samples)]
-        in_force = sampling.in_force(open_.terms.tokens_max) if self._says else None
+        in_force, cached = None, open_.hit
+        if self._says:
+            in_force = sampling.in_force(open_.terms.tokens_max)
+            cached = max(0, open_.prompt_tokens - open_.computed)
         return encode_result(
             open_.request.raw,
             choices,
             sampling=in_force,
             tokens_in=open_.prompt_tokens,
-            tokens_cached=max(0, open_.prompt_tokens - open_.computed),
+            tokens_cached=cached,
             ticket=ticket,
             step=step,
         )

@@ -354,3 +354,16 @@ def test_a_models_own_defaults_are_taken_by_those_who_ask(copy: Path) -> None:
     plain, taken = (answered(desk, ticket)["sampling"] for ticket in (1, 2))
     assert (plain["temperature"], plain["top_p"], plain["defaults"]) == (0.0, 1.0, "lockstep")
     assert (taken["temperature"], taken["top_p"], taken["defaults"]) == (0.7, 0.8, "model")
+
+
+@pytest.mark.parametrize(("flags", "cached"), [(1, 3), (3, 4)])
+def test_what_was_not_computed_counts_as_cached_even_if_it_came_after_the_slot(
+    model: LoadedModel, flags: int, cached: int
+) -> None:
+    desk = Desk(replace(SPEC, logic_flags=flags), [model])
+    record = _record(1, {"prompt": "hello there", "max_tokens": 1})
+    prompt = desk.take(record, 1, 0, 0, 7).prompt
+    desk.admitted(1, 0, 3)
+    desk.computed(1, len(prompt) - 4)  # One more was copied from a row that had it by then.
+    desk.draw([(1, 0, only(9))])
+    assert answered(desk, 1)["usage"]["cached_tokens"] == cached

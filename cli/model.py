@@ -138,6 +138,7 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("opsets", ", ".join(f"{name or 'onnx'} {n}" for name, n in found["opsets"].items())),
         ("chat template", "yes" if found["chat_template"] else "no"),
         *_list("tokens", [f"{name} {text!r}" for name, text in found["special_tokens"].items()]),
+        ("generation_config", _generation(found["generation_config"])),
         *_list("not taken", found["notes"]),
         ("expected.json", f"{expected} cases" if expected else "none"),
         *_list("inputs", found["inputs"]),
@@ -145,6 +146,14 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("operators", ", ".join(found["operators"])),
         *_list("sha256", [f"{digest}  {name}" for name, digest in found["sha256"].items()]),
     ]
+
+
+def _generation(found: dict[str, Any]) -> str:
+    """Its values are never taken silently: say so beside them."""
+    if found["error"]:
+        return f"not taken: {found['error']}"
+    values = ", ".join(f"{name} {value!s:.40}" for name, value in found["values"].items())
+    return f'not taken, unless a request says "defaults": "model": {values or "greedy"}'
 
 
 def _list(label: str, lines: list[str]) -> list[tuple[str, object]]:

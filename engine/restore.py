@@ -22,7 +22,16 @@ from lockstep.engine.lineage import Key, Lineage, Row
 from lockstep.engine.past import Earlier, Past, place_of
 from lockstep.engine.plan import CANCEL, DUE
 from lockstep.engine.record import HEADER, HEADER_BYTES, Kind, aligned, decode_at
-from lockstep.engine.restored import ACTIVE, UNKNOWN, Asked, Kept, PastCancel, Queued, Restored
+from lockstep.engine.restored import (
+    ACTIVE,
+    UNKNOWN,
+    Asked,
+    Kept,
+    PastCancel,
+    Queued,
+    Restored,
+    Score,
+)
 from lockstep.engine.wire import FromEngine
 
 _INTERESTING = frozenset({Kind.TICKET, Kind.REVOKE, Kind.EFFECT})
@@ -153,6 +162,7 @@ class _Tail:
         self._asked: list[Asked] = []
         self._open: list[Asked] = []  # Unanswered, without their records.
         self._cancels: list[PastCancel] = []
+        self._scores: list[Score] = []  # Last first.
         self._tag_step = 0  # Of the entry that is being read.
 
     # -- steps ----------------------------------------------------------------------------------
@@ -162,10 +172,13 @@ class _Tail:
         if self._last_step < 0:
             self._last_step = step
         for row in reversed(rows):
-            op, model, slot, ticket, a, _ = row
+            op, model, slot, ticket, a, b = row
             if op == FromEngine.END:
                 self._ended[ticket] = (step, a)
                 self._answered[ticket] = None
+            elif op == FromEngine.SCORE:
+                if ticket not in self._answered:  # Its fields are not those of a row.
+                    self._scores.append(Score(ticket, model, slot, a, b))
             elif op == FromEngine.MOVE:
                 self._moved((model, slot), (model, ticket))
             elif op == FromEngine.LEAVE:
@@ -322,6 +335,7 @@ class _Tail:
             queued=tuple(queued),
             offered=tuple(offered),
             cancels=tuple(self._chosen.cancels(reversed(self._cancels))),
+            scores=tuple(reversed(self._scores)),
             left=tuple(reversed(self._left)),
         )
 

@@ -91,6 +91,16 @@ class Said(NamedTuple):
     token: int
 
 
+class Score(NamedTuple):
+    """A recorded log-probability: of a token that might be, or is, the ``place``-th of a row."""
+
+    ticket: int
+    sample: int
+    place: int
+    token: int
+    steps: int
+
+
 @dataclass(frozen=True, slots=True)
 class Again:
     """What a model has to run again of one recorded step.
@@ -127,6 +137,7 @@ class Restored:
         offered: Tickets that join theirs later.
         cancels: That were not taken yet.
         again: What makes the slots' content again, in order; empty if that is not lost.
+        scores: Log-probabilities of unanswered tickets, as recorded.
     """
 
     last_step: int
@@ -136,4 +147,5 @@ class Restored:
     offered: tuple[int, ...]
     cancels: tuple[PastCancel, ...]
     again: tuple[Again, ...] = field(default=(), repr=False)
+    scores: tuple[Score, ...] = field(default=(), repr=False)
     left: tuple[Kept, ...] = ()

@@ -18,13 +18,17 @@ FIELDS = {
     FromEngine.SHARE: ("tokens", ""),
     FromEngine.CHUNK: ("start", "tokens"),
     FromEngine.TOKEN: ("token", "position"),
+    FromEngine.SCORE: ("token", "logprob_1e4"),
     FromEngine.END: ("status", "prompt_tokens"),
     FromEngine.TAKEN: ("due", ""),
 }
 
 
 class Slot(NamedTuple):
-    """One slot; ``values`` are its a and b by name."""
+    """One slot; ``values`` are its a and b by name.
+
+    Of a SCORE, ``model`` is the sample and ``slot`` the place of its token in the answer.
+    """
 
     op: FromEngine
     model: int
@@ -34,6 +38,8 @@ class Slot(NamedTuple):
 
     def __str__(self) -> str:
         row = "" if self.op in (FromEngine.END, FromEngine.TAKEN) else f" slot {self.slot}"
+        if self.op == FromEngine.SCORE:
+            row = f" sample {self.model} place {self.slot}"
         whose = "from" if self.op in (FromEngine.COPY, FromEngine.MOVE) else "ticket"
         values = "".join(f" {name} {value}" for name, value in self.values.items())
         return f"{self.op.name.lower()} {whose} {self.ticket}{row}{values}"

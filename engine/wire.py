@@ -36,6 +36,7 @@ TICKET_SLOT = np.dtype(
 #   SHARE   model  slot  ticket  tokens       0             of the hit, that others may copy
 #   CHUNK   model  slot  ticket  start        tokens
 #   TOKEN   model  slot  ticket  token id     position
+#   SCORE   sample place ticket  token id     logprob       place: of the token in the answer
 #   LEAVE   model  slot  ticket  0            0             other samples of it go on
 #   END     0      0     ticket  status       prompt tokens
 #   TAKEN   what   0     ticket  due step     0             arrival order: of a ticket or cancel
@@ -80,6 +81,7 @@ class FromEngine(IntEnum):
     LEAVE = 9
     MOVE = 10
     SHARE = 11
+    SCORE = 12  # In steps of 1e-4. First the drawn token's, behind its TOKEN, then the likeliest's.
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,6 +260,8 @@ def _slot(slot: Slot, names: Names) -> Object:
     found: Object = {"op": slot.op.name.lower(), "source" if copied else "ticket": slot.ticket}
     if slot.op == FromEngine.TAKEN:
         found["what"] = "ticket" if slot.model == DUE else "cancel"
+    elif slot.op == FromEngine.SCORE:
+        found |= {"sample": slot.model, "place": slot.slot}
     elif slot.op != FromEngine.END:
         found |= {"model": _named(names.models, slot.model), "slot": slot.slot}
     found |= slot.values

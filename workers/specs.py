@@ -63,4 +63,5 @@ def inference_spec(fleet: Fleet, *, repeats: bool, cache: str = "") -> Inference
         repeats=repeats,
         cache=cache,
         step_s=fleet.recovery.step_s,
+        logic_flags=fleet.logic_flags,
     )

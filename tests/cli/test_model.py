@@ -31,7 +31,7 @@ def test_inspect_says_how_a_growing_graph_runs_and_what_is_not_taken(place: Any)
         "^layout +hugging face$", "^file +model.onnx$", "^path +growing$",
         "^because +no GroupQueryAttention", "^cost +each row runs alone",
         r"^vocabulary +512, begins 0, ends \[2\] \(generation_config.json\)$",
-        "^not taken +generation_config.json has temperature = 0.6",
+        "^generation_config +not taken, unless a request says .*temperature 0.6",
     ):  # fmt: skip
         assert re.search(line, shown.out, re.MULTILINE), line
 
@@ -48,6 +48,20 @@ def test_one_of_several_files_is_named(place: Any) -> None:
     (folder / "expected.json").unlink()
     checked = place.lockstep("model", "check", "model", *named)
     assert (checked.code, checked.json["file"]) == (0, "model_fp32.onnx")
+
+
+def test_inspect_shows_sampling_defaults_as_not_taken(place: Any) -> None:
+    shutil.copytree(MODEL, place.path / "model")
+    without = place.lockstep("model", "inspect", "model")
+    assert "not taken: the model has no generation_config.json" in without.out
+    path = place.path / "model" / "generation_config.json"
+    path.write_text('{"do_sample": true, "temperature": 0.6, "eos_token_id": 2}')
+    shown = place.lockstep("model", "inspect", "model")
+    assert 'not taken, unless a request says "defaults": "model": do_sample True' in shown.out
+    path.write_text('{"do_sample": true, "temperature": 99}')
+    found = place.lockstep("model", "inspect", "model", "--json").json["generation_config"]
+    assert found["values"] == {"do_sample": True, "temperature": 99}
+    assert "temperature: 99, expected 0 to 10.0" in found["error"]
 
 
 def test_check_prints_the_proven_class_last(place: Any) -> None:

@@ -31,6 +31,7 @@ FLAGS = {
     "keeper": BARE,
     "looper": BARE,
     "pacer": BARE,
+    "poser": BARE,
     "probe": BARE,
     "router": BARE,
     "talker": BARE,

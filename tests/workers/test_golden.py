@@ -43,7 +43,7 @@ def digest(folder: Path) -> str:
 
 def test_this_version_has_golden_journals_and_they_are_small() -> None:
     names = [path.name for path in FOLDERS]
-    for kind in ("agents", "diverged", "model"):
+    for kind in ("agents", "diverged", "model", "requests"):
         assert f"format{JOURNAL_FORMAT}-flags{LOGIC_FLAGS}-{kind}" in names
     for folder in FOLDERS:
         assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 200_000

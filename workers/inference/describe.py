@@ -8,6 +8,7 @@ from typing import Any
 
 from lockstep.workers.inference.config import SLAB
 from lockstep.workers.inference.expected import INT4_OPERATOR, read_expected
+from lockstep.workers.inference.generation import generation_facts
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.text import Text
 from lockstep.workers.inference.wiring import attention_nodes
@@ -53,6 +54,7 @@ def describe(folder: ModelFolder) -> dict[str, Any]:
         "chat_template": folder.template is not None,
         "special_tokens": text.special_tokens(),
         "notes": notes(folder, text),
+        "generation_config": generation_facts(folder.generation_config),
         "expected_cases": 0 if expected is None else len(expected.cases),
         "inputs": [str(port) for port in graph.inputs],
         "outputs": [str(port) for port in graph.outputs],
@@ -94,7 +96,6 @@ def notes(folder: ModelFolder, text: Text) -> list[str]:
         said.append(f"chat templates that are not used: {', '.join(unused)}")
     if not folder.facts.eos:
         said.append("no file says which token ends a sequence: only limits and stops end an answer")
-    said.extend(folder.generation_notes())
     return said
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from lockstep.engine.errors import LockstepError, ModelRejected, ProviderMissing
 from lockstep.engine.fleet import Model
 from lockstep.workers.inference import cudart, slab_file
+from lockstep.workers.inference.generation import read_generation
 from lockstep.workers.inference.growing import decoder_class
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.proofs import Proofs
@@ -78,6 +79,8 @@ class LoadedModel:
             cudart.library()  # Better missed now than in the middle of a run.
         self.stop = frozenset(folder.facts.eos)
         self.tokens_max = model.tokens_max
+        self.vocab = folder.facts.vocab
+        self.generation = read_generation(folder.generation_config)
         folder.close()
 
     def notes(self) -> list[str]:

@@ -30,7 +30,6 @@ TEMPLATES_MORE = "additional_chat_templates"  # Folder of named ones; none of th
 SPECIAL_TOKENS_MAP = "special_tokens_map.json"
 # Named in the identity where they are.
 OPTIONAL = (TEMPLATE, TEMPLATE_JSON, SPECIAL_TOKENS_MAP, GENERATION_CONFIG)
-SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 FILES_MAX = 256  # External data files that one graph may name.
 TEXT_BYTES_MAX = 256 << 20
 GRAPH_BYTES_MAX = 1 << 31  # Of protobuf itself.
@@ -96,6 +95,8 @@ class ModelFolder:
             self.tokenizer_config = self._object(SPECIAL_TOKENS_MAP) | self.tokenizer_config
         self._tokenizer = self._bytes(TOKENIZER)
         self._template = self._find_template()
+        has_generation = GENERATION_CONFIG in self._blobs
+        self._generation = self._bytes(GENERATION_CONFIG) if has_generation else None
 
     def _has(self, name: str) -> bool:
         """Whether there is something of that name: a dangling link is refused later, not missed."""
@@ -172,6 +173,11 @@ class ModelFolder:
         """The chat template's source, or None: such a model takes prompts only."""
         return self._template
 
+    @property
+    def generation_config(self) -> bytes | None:
+        """generation_config.json, or None: there is none."""
+        return self._generation
+
     def identity(self) -> dict[str, str]:
         """File name to sha256, sorted, of every file that can change a bit."""
         return {name: self._blobs[name].sha256 for name in sorted(self._blobs)}
@@ -191,15 +197,6 @@ class ModelFolder:
         files = (self.path / TEMPLATES_MORE).glob("*.jinja")
         names = {str(name) for name in named if name != "default"} | {path.stem for path in files}
         return sorted(names)
-
-    def generation_notes(self) -> list[str]:
-        """What generation_config.json would set for a request: named, never taken."""
-        if GENERATION_CONFIG not in self._blobs:
-            return []
-        found = self._object(GENERATION_CONFIG)
-        said = [f"{key} = {found[key]}" for key in SAMPLING if found.get(key) is not None]
-        line = f"{GENERATION_CONFIG} has {', '.join(said)}: requests say their own"
-        return [line] if said else []
 
     def size_bytes(self) -> int:
         """Of all its files, while it is open."""

@@ -163,7 +163,7 @@ class Server:
         queued = dict.fromkeys(each.ticket for each in past.queued)
         # Rows of theirs that have ended count, too: their answers are not given yet.
         rows = [kept for kept in (*past.kept, *past.left) if kept.ticket in queued]
-        self._desk.go_on([*queued, *past.offered], rows)
+        self._desk.go_on([*queued, *past.offered], rows, past.scores)
 
     def _again(self, asked: Asked) -> Request:
         record, _ = decode_at(asked.record, 0)
@@ -186,6 +186,7 @@ class Server:
             if part.copies or part.chunks or part.decodes:
                 outcomes |= self._compute(plan.step, part)
                 rows += step_rows.drawn(part, outcomes)
+                rows += self._desk.scores()
         return rows, outcomes
 
     def _compute(self, step: int, part: ModelPlan) -> dict[Place, Outcome]:

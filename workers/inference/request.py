@@ -11,21 +11,40 @@ from typing import Any
 from lockstep.engine.errors import RequestRejected
 from lockstep.engine.settings import nearest
 from lockstep.engine.strict_json import loads
+from lockstep.workers.inference import sampling
+from lockstep.workers.inference.fields import Fields, real, words
+from lockstep.workers.inference.sampling import PLAIN, TEMPERATURE_MAX, Sampling, read_sampling
 
 REQUEST_BYTES_MAX = 16 << 20
 DEPTH_MAX = 8
 MESSAGES_MAX = 4096
 NAME_BYTES_MAX = 256  # Of `model` and `conversation`.
 TOKENS_OUT_MAX = (1 << 31) - 1
-TEMPERATURE_MAX = 10.0
-SEED_MAX = (1 << 64) - 1
 PRIORITY_MAX = 7
 TIMEOUT_STEPS_MAX = (1 << 32) - 1
 ROLES = ("system", "developer", "user", "assistant", "tool")
-KEYS = (
+# Those of runs whose rules do not know `engine.version.ANSWERS`; a refusal lists them.
+OLD_KEYS = (
     "messages", "prompt", "max_tokens", "temperature", "seed", "model", "priority",
     "timeout_steps", "conversation",
 )  # fmt: skip
+KEYS = (*OLD_KEYS, *(key for key in sampling.KEYS if key not in OLD_KEYS))
+# What others take and this runtime does not: said by name, since nothing here is near to it.
+FOREIGN = {
+    "OpenAI": (
+        "audio", "function_call", "functions", "logit_bias", "metadata",
+        "modalities", "parallel_tool_calls", "prediction", "reasoning_effort", "response_format",
+        "service_tier", "store", "stream", "stream_options", "suffix", "echo", "best_of",
+        "tool_choice", "tools", "user",
+    ),
+    "vLLM": (
+        "allowed_token_ids", "bad_words", "detokenize", "extra_args", "guided_json",
+        "include_stop_str_in_output", "length_penalty", "logits_processors", "output_kind",
+        "prompt_logprobs", "skip_special_tokens", "spaces_between_special_tokens",
+        "structured_outputs", "truncate_prompt_tokens", "use_beam_search",
+    ),
+}  # fmt: skip
+RENAMED = {"max_completion_tokens": "max_tokens", "max_new_tokens": "max_tokens"}
 
 # INFER, binary form, little-endian; then the prompt in UTF-8.
 #
@@ -55,8 +74,7 @@ class InferRequest:
         prompt: Text as it is.
         messages: For the chat template.
         tokens_out_max: None: as many as there is room for.
-        temperature: 0 is greedy.
-        seed: Takes the place of the run seed.
+        sampling: How its tokens are chosen.
         model: Name; None: the record's ``peer`` counts.
         priority: 0 (default) to 7.
         timeout_steps: 0 is never.
@@ -67,8 +85,7 @@ class InferRequest:
     prompt: str | None = None
     messages: tuple[Message, ...] | None = None
     tokens_out_max: int | None = None
-    temperature: float = 0.0
-    seed: int | None = None
+    sampling: Sampling = PLAIN
     model: str | None = None
     priority: int = 0
     timeout_steps: int = 0
@@ -76,17 +93,18 @@ class InferRequest:
     raw: bool = False
 
 
-def parse_infer(payload: bytes, raw: bool) -> InferRequest:
+def parse_infer(payload: bytes, raw: bool, *, old: bool = False) -> InferRequest:
     """The request in an INFER payload.
 
     Args:
         payload: Of the record.
         raw: The record has flag RAW.
+        old: The run's rules are older than `engine.version.ANSWERS`: only `OLD_KEYS` are known.
 
     Raises:
         RequestRejected: malformed, an unknown key, or a value out of range.
     """
-    return _parse_binary(payload) if raw else _parse_json(payload)
+    return _parse_binary(payload) if raw else _parse_json(payload, OLD_KEYS if old else KEYS)
 
 
 def tokens_out(request: InferRequest, prompt_tokens: int, tokens_max: int) -> int:
@@ -112,7 +130,7 @@ def tokens_out(request: InferRequest, prompt_tokens: int, tokens_max: int) -> in
     return wanted
 
 
-def _parse_json(payload: bytes) -> InferRequest:
+def _parse_json(payload: bytes, known: tuple[str, ...]) -> InferRequest:
     if len(payload) > REQUEST_BYTES_MAX:
         raise RequestRejected(f"request: {len(payload)} bytes, at most {REQUEST_BYTES_MAX}")
     try:
@@ -122,21 +140,31 @@ def _parse_json(payload: bytes) -> InferRequest:
     if not isinstance(found, dict):
         raise RequestRejected(f"request: expected a JSON object, found {type(found).__name__}")
     for key in found:
-        if key not in KEYS:
-            raise RequestRejected(f"request: key {key!r:.80} is unknown{nearest(key[:80], KEYS)}")
+        if key not in known:
+            raise RequestRejected(f"request: key {key!r:.80} is {_unknown(key[:80], known)}")
     if ("prompt" in found) == ("messages" in found):
         raise RequestRejected("request: expected one of prompt and messages")
+    fields = Fields(found)
     return InferRequest(
-        prompt=_text(found["prompt"], "prompt") if "prompt" in found else None,
+        prompt=fields.text("prompt"),
         messages=_messages(found["messages"]) if "messages" in found else None,
-        tokens_out_max=_integer(found, "max_tokens", 1, TOKENS_OUT_MAX),
-        temperature=_temperature(found.get("temperature", 0.0)),
-        seed=_integer(found, "seed", 0, SEED_MAX),
-        model=_name(found, "model"),
-        priority=_integer(found, "priority", 0, PRIORITY_MAX) or 0,
-        timeout_steps=_integer(found, "timeout_steps", 0, TIMEOUT_STEPS_MAX) or 0,
-        conversation=_name(found, "conversation"),
+        tokens_out_max=fields.integer("max_tokens", 1, TOKENS_OUT_MAX),
+        sampling=read_sampling(fields),
+        model=fields.name("model", NAME_BYTES_MAX),
+        priority=fields.integer("priority", 0, PRIORITY_MAX) or 0,
+        timeout_steps=fields.integer("timeout_steps", 0, TIMEOUT_STEPS_MAX) or 0,
+        conversation=fields.name("conversation", NAME_BYTES_MAX),
     )
+
+
+def _unknown(key: str, known: tuple[str, ...]) -> str:
+    if known is KEYS:
+        if key in RENAMED:
+            return f"unknown; here it is {RENAMED[key]!r}"
+        for whose, keys in FOREIGN.items():
+            if key in keys:
+                return f"known to {whose}, and not served here"
+    return f"unknown{nearest(key, known)}"
 
 
 def _parse_binary(payload: bytes) -> InferRequest:
@@ -161,46 +189,14 @@ def _parse_binary(payload: bytes) -> InferRequest:
     except UnicodeDecodeError as error:
         raise RequestRejected(f"prompt: not UTF-8 at byte {error.start}") from None
     return InferRequest(
-        prompt=_text(prompt, "prompt"),
+        prompt=words(prompt, "prompt"),
         tokens_out_max=tokens_out_max or None,
-        temperature=_temperature(temperature),
-        seed=seed if flags else None,
+        sampling=Sampling(
+            temperature=real(temperature, "temperature", 0, TEMPERATURE_MAX),
+            seed=seed if flags else None,
+        ),
         raw=True,
     )
-
-
-def _integer(found: dict[str, Any], key: str, low: int, high: int) -> int | None:
-    if key not in found:
-        return None
-    value = found[key]
-    if type(value) is not int or not low <= value <= high:
-        raise RequestRejected(f"{key}: {value!r:.80}, expected a whole number of {low} to {high}")
-    return value
-
-
-def _temperature(value: Any) -> float:
-    # A NaN, which the binary form can spell, fails the comparison.
-    if type(value) not in (int, float) or not 0 <= value <= TEMPERATURE_MAX:
-        raise RequestRejected(f"temperature: {value!r:.80}, expected 0 to {TEMPERATURE_MAX}")
-    return abs(float(value))  # -0.0 is 0.
-
-
-def _text(value: Any, key: str) -> str:
-    if not isinstance(value, str):
-        raise RequestRejected(f"{key}: {value!r:.80}, expected text")
-    if not value:
-        raise RequestRejected(f"{key}: empty, at least 1 character is needed")
-    return value
-
-
-def _name(found: dict[str, Any], key: str) -> str | None:
-    if key not in found:
-        return None
-    value = _text(found[key], key)
-    size = len(value.encode())
-    if size > NAME_BYTES_MAX:
-        raise RequestRejected(f"{key}: {size} bytes, at most {NAME_BYTES_MAX}")
-    return value
 
 
 def _messages(value: Any) -> tuple[Message, ...]:

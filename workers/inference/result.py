@@ -5,9 +5,12 @@ They are part of the history that two runs are compared by, so each value has on
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from lockstep.engine.plan import FINISH_STATUS, GOOD_FINISHES
 from lockstep.engine.strict_json import dumps
+from lockstep.workers.inference.logprobs import Scored, spelled
 
 # RESULT, binary form, little-endian; then text, zero padding to 4, and i32 token ids.
 #
@@ -23,38 +26,95 @@ RESULT_OFFSETS = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One answer of a request.
+
+    Attributes:
+        text: Without what ended it.
+        token_ids: As generated.
+        finish_reason: "stop" or "length".
+        stop_reason: The stop string or stop token of the request that ended it, or None.
+        logprobs: Of each token, or None: nobody asked.
+    """
+
+    text: str
+    token_ids: Sequence[int]
+    finish_reason: str
+    stop_reason: str | int | None = None
+    logprobs: Sequence[Sequence[Scored]] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As in the answer."""
+        shown: dict[str, Any] = {
+            "text": self.text,
+            "token_ids": list(self.token_ids),
+            "finish_reason": self.finish_reason,
+            "stop_reason": self.stop_reason,
+        }
+        if self.logprobs is not None:
+            shown["logprobs"] = [spelled(scored) for scored in self.logprobs]
+        return shown
+
+
 def encode_result(
     raw: bool,
+    choices: Sequence[Choice],
     *,
-    text: str,
-    token_ids: Sequence[int],
-    finish_reason: str,
+    sampling: dict[str, Any] | None,
     tokens_in: int,
     tokens_cached: int,
     ticket: int,
     step: int,
 ) -> bytes:
-    """The RESULT payload of a request that was answered ("stop" or "length")."""
-    if finish_reason not in GOOD_FINISHES:
-        raise ValueError(f"finish reason {finish_reason!r} is a failure")
+    """The RESULT payload of a request that was answered ("stop" or "length").
+
+    Args:
+        raw: In binary form; it has one choice.
+        choices: One, or ``choices`` are listed.
+        sampling: What was in force; None: the run's rules are older than that.
+        tokens_in: Of the prompt.
+        tokens_cached: Of them, those that were not computed.
+        ticket: Its number.
+        step: That ended it.
+    """
+    for choice in choices:
+        if choice.finish_reason not in GOOD_FINISHES:
+            raise ValueError(f"finish reason {choice.finish_reason!r} is a failure")
+    first = choices[0]
     if raw:
-        status = FINISH_STATUS[finish_reason]
-        return _binary_result(status, tokens_in, token_ids, text, ticket, step)
+        status = FINISH_STATUS[first.finish_reason]
+        return _binary_result(status, tokens_in, first.token_ids, first.text, ticket, step)
     usage = {
         "prompt_tokens": tokens_in,
-        "completion_tokens": len(token_ids),
+        "completion_tokens": sum(len(choice.token_ids) for choice in choices),
         "cached_tokens": tokens_cached,
     }
-    return dumps(
-        {
-            "text": text,
-            "token_ids": list(token_ids),
-            "finish_reason": finish_reason,
-            "usage": usage,
-            "ticket": ticket,
-            "step": step,
-        }
+    shown = first.to_json()
+    if sampling is None:
+        del shown["stop_reason"]
+    else:
+        shown["sampling"] = sampling
+    if len(choices) > 1:
+        listed = [{"index": n, **choice.to_json()} for n, choice in enumerate(choices)]
+        shown = {"choices": listed, "sampling": sampling}
+    return dumps({**shown, "usage": usage, "ticket": ticket, "step": step})
+
+
+def result_bytes_least(
+    tokens: int, samples: int, logprobs: int | None, sampling: dict[str, Any]
+) -> int:
+    """Bytes that the JSON form has at least, with so many tokens in each of so many samples.
+
+    Every text is counted as empty, and every number as its shortest spelling.
+    """
+    scored = None if logprobs is None else (Scored(0, 0),) * (1 + logprobs)
+    empty = Choice("", (), "stop", None, None if scored is None else ())
+    frame = encode_result(
+        False, [empty] * samples, sampling=sampling, tokens_in=1, tokens_cached=0, ticket=0, step=0
     )
+    each = len("0,") + (0 if scored is None else len(dumps(spelled(scored))) + 1)
+    return len(frame) + samples * max(0, tokens * each - (1 if scored is None else 2))
 
 
 def encode_failure(raw: bool, *, finish_reason: str, error: str, ticket: int, step: int) -> bytes:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from lockstep.engine.fleet import Model
 from lockstep.engine.restored import Restored
+from lockstep.engine.version import LOGIC_FLAGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class InferenceSpec:
         tokens: That were made before, for display.
         cache: Folder of what is kept between runs (workers/inference/proofs.py); empty: nothing is.
         step_s: As in `Recovery`.
+        logic_flags: Rules of the run.
     """
 
     models: tuple[Model, ...]
@@ -46,3 +48,4 @@ class InferenceSpec:
     tokens: int = 0
     cache: str = ""
     step_s: int = 0
+    logic_flags: int = LOGIC_FLAGS

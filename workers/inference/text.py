@@ -6,6 +6,7 @@ sees no clock: dates come from the fleet's frozen date.
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,7 @@ from lockstep.workers.inference.request import InferRequest, Message
 from lockstep.workers.inference.template import ChatTemplate
 
 FROZEN_DATE = "2000-01-01T00:00:00Z"
+BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
 
 
@@ -40,6 +42,11 @@ class Text:
         """
         self._vocab = folder.facts.vocab
         self._tokenizer = _load_tokenizer(folder)
+        self._silent = frozenset(
+            token for token, added in self._tokenizer.get_added_tokens_decoder().items()
+            if added.special
+        )  # fmt: skip
+        self._byte_fallback = _falls_back(json.loads(folder.tokenizer).get("decoder"))
         self._date = datetime.fromisoformat(frozen_date)
         self._special = {
             name: _token_text(folder.tokenizer_config.get(name)) for name in SPECIAL_TOKENS
@@ -62,6 +69,16 @@ class Text:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens left out; what is not UTF-8 becomes U+FFFD."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def silent(self, token: int) -> bool:
+        """Whether `decode` leaves the token out: a special one, or one that has no text."""
+        return token in self._silent or self._tokenizer.id_to_token(token) is None
+
+    def byte(self, token: int) -> bool:
+        """Whether the token is one byte of a run that is decoded as a whole (byte fallback)."""
+        if not self._byte_fallback:
+            return False
+        return BYTE_TOKEN.fullmatch(self._tokenizer.id_to_token(token) or "") is not None
 
     def chat(self, messages: Sequence[Message]) -> str:
         """A conversation as the prompt that the model was trained on.
@@ -137,6 +154,15 @@ def _load_tokenizer(folder: ModelFolder) -> Any:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _falls_back(decoder: Any) -> bool:
+    """Whether a decoder of tokenizer.json, or a part of it, joins byte tokens."""
+    if not isinstance(decoder, dict):
+        return False
+    if decoder.get("type") == "ByteFallback":
+        return True
+    return any(_falls_back(part) for part in decoder.get("decoders") or ())
 
 
 def _token_text(value: Any) -> str | None:

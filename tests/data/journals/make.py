@@ -8,6 +8,7 @@ that they were written with. FOLDER is a scratch folder; its path ends up in the
 ``agents``    topics, broadcasts, calls and senders that wait, in several segments; no model
 ``model``     agents that share the micro model: conversations rest and are given up, beginnings of
               prompts are copied
+``requests``  an agent that asks for all that a request may
 ``diverged``  ``agents``, with one more unit of fuel in one effect of its record
 """
 
@@ -15,6 +16,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from lockstep.engine.journal import Frame, JournalWriter
@@ -88,9 +90,38 @@ module = "echo.wasm"
 after = ["asker"]
 """
 
+REQUESTS = """
+[fleet]
+name = "requests"
+seed = 3
+[schedule]
+policy = "dag"
+items_in_flight_max = 4
+[models.default]
+path = "genai-micro-fp32"
+providers = ["cpu"]
+intra_op_threads = 1
+rows_max = 3
+rows_kept = 2
+tokens_max = 96
+prefill_tokens_per_step = 16
+[agents.poser]
+module = "poser.wasm"
+"""
+ASKED: list[dict[str, object]] = [
+    {"prompt": "one two three four five", "max_tokens": 9, "temperature": 1.2, "n": 4,
+     "logprobs": 2, "top_p": 0.95},
+    {"prompt": "one two three four five", "max_tokens": 20, "temperature": 0.9, "top_k": 40,
+     "stop": ["e", "th"], "min_tokens": 3, "n": 2},
+    {"prompt": "say it again", "max_tokens": 12, "repetition_penalty": 1.4,
+     "frequency_penalty": 0.3, "presence_penalty": 0.2, "logprobs": True, "ignore_eos": True},
+    {"prompt": "seeded", "max_tokens": 9, "temperature": 1, "min_p": 0.05, "seed": 8},
+    {"prompt": "x", "tools": []},
+]  # fmt: skip
 
-def make(scratch: Path, name: str, fleet: str, count: int, text: str = "say {}") -> Path:
-    """Run a fleet and put its run folder here."""
+
+def make(scratch: Path, name: str, fleet: str, items: Sequence[object]) -> Path:
+    """Run a fleet on some items and put its run folder here."""
     target = HERE / f"{NAME}-{name}"
     folder = scratch / name
     folder.mkdir(parents=True)
@@ -98,7 +129,7 @@ def make(scratch: Path, name: str, fleet: str, count: int, text: str = "say {}")
         shutil.copy(wasm, folder)
     shutil.copytree(TESTS / "data/genai-micro-fp32", folder / "genai-micro-fp32")
     (folder / "fleet.toml").write_text(fleet.lstrip())
-    lines = [json.dumps({"id": n, "text": text.format(n)}) + "\n" for n in range(count)]
+    lines = [json.dumps(item) + "\n" for item in items]
     (folder / "input.jsonl").write_text("".join(lines))
     done = run(folder / "fleet.toml", folder / "input.jsonl", run_dir=target)
     if done.exit_code:
@@ -146,13 +177,19 @@ def diverge(folder: Path) -> None:
     (target / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
+def texts(text: str, count: int) -> list[object]:
+    """Items with a text each."""
+    return [{"id": n, "text": text.format(n)} for n in range(count)]
+
+
 def main() -> None:
     """As the module says."""
     if any(HERE.glob(f"{NAME}-*")):
         raise SystemExit(f"{NAME}: is here already, and stays as it is")
     scratch = Path(sys.argv[1])
-    diverge(make(scratch, "agents", AGENTS, 3))
-    make(scratch, "model", MODEL, 4, "once upon a time there was a {} of three")
+    diverge(make(scratch, "agents", AGENTS, texts("say {}", 3)))
+    make(scratch, "model", MODEL, texts("once upon a time there was a {} of three", 4))
+    make(scratch, "requests", REQUESTS, ASKED)
 
 
 if __name__ == "__main__":

@@ -271,3 +271,41 @@ def test_a_row_that_is_not_finite_fails_and_the_others_are_served(loaded: Loaded
     answers = host.go()
     assert answers[1][0] == 3 and "NaN or Inf" in said(answers[1])["error"]
     assert answers[2][0] == 1
+
+
+def test_a_stop_string_ends_a_request_in_the_step_that_completes_it(loaded: LoadedModel) -> None:
+    whole = Host(loaded)
+    whole.line.ticket(1, 0, infer(prompt="hello", max_tokens=20))
+    answer = said(whole.go()[1])
+    text = answer["text"]
+    middle = text[len(text) // 2 : len(text) // 2 + 3]
+    host = Host(loaded)
+    host.line.ticket(1, 0, infer(prompt="hello", max_tokens=20, stop=["no such", middle]))
+    status, payload = host.go()[1]
+    cut = said((status, payload))
+    assert (status, cut["finish_reason"], cut["stop_reason"]) == (0, "stop", middle)
+    assert cut["text"] == text[: text.index(middle)]
+    count = len(cut["token_ids"])
+    assert cut["token_ids"] == answer["token_ids"][:count] and count < 20
+    assert middle in loaded.text.decode(cut["token_ids"])
+    assert host.line.steps[-1].step == count - 1
+
+
+def test_log_probabilities_are_in_the_record_of_the_step_that_drew_the_token(
+    loaded: LoadedModel,
+) -> None:
+    host = Host(loaded)
+    host.line.ticket(1, 0, infer(prompt="hello", max_tokens=4, logprobs=3))
+    host.line.ticket(2, 0, infer(prompt="hello", max_tokens=4))
+    answers = host.go()
+    entries = said(answers[1])["logprobs"]
+    rows = [row for row in host.line.slots if row[0] == FromEngine.SCORE]
+    shown = [
+        [(e["token_id"], e["logprob"]), *((t["token_id"], t["logprob"]) for t in e["top_logprobs"])]
+        for e in entries
+    ]
+    assert [(row[3], row[2]) for row in rows] == [(1, n) for n in range(4) for _ in range(4)]
+    assert [[(r[4], r[5] / 10_000) for r in rows[n * 4 : n * 4 + 4]] for n in range(4)] == shown
+    # Greedy: what was drawn is the likeliest.
+    assert all(entry[0] == entry[1] for entry in shown)
+    assert said(answers[1])["token_ids"] == said(answers[2])["token_ids"]

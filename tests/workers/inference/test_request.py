@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lockstep.engine.errors import RequestRejected
 from lockstep.workers.inference import request as module
+from lockstep.workers.inference import sampling
 from lockstep.workers.inference.request import (
     INFER_HEADER,
     INFER_OFFSETS,
@@ -18,6 +19,7 @@ from lockstep.workers.inference.request import (
     parse_infer,
     tokens_out,
 )
+from lockstep.workers.inference.sampling import Sampling
 
 # A loaded machine is slow; that is not a fault of what is tested.
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -33,10 +35,39 @@ def test_every_field_of_the_json_form_is_read() -> None:
         model="m", priority=7, timeout_steps=9, conversation="c",
     )  # fmt: skip
     assert found == InferRequest(
-        messages=(Message("user", "hé"),), tokens_out_max=5, temperature=1.0, seed=2**64 - 1,
-        model="m", priority=7, timeout_steps=9, conversation="c",
+        messages=(Message("user", "hé"),), tokens_out_max=5, model="m", priority=7,
+        timeout_steps=9, conversation="c",
+        sampling=Sampling(temperature=1.0, seed=2**64 - 1, given=("temperature", "seed")),
     )  # fmt: skip
     assert parse(prompt="x") == InferRequest(prompt="x")
+    assert set(module.KEYS) == {*module.OLD_KEYS, *sampling.KEYS}
+
+
+def test_older_runs_know_the_keys_of_their_day_and_list_no_others() -> None:
+    request = b'{"prompt":"a","temperature":0.5,"seed":3}'
+    assert parse_infer(request, False, old=True) == parse_infer(request, False)
+    known = ", ".join(sorted(module.OLD_KEYS))
+    for key in ("top_p", "tools"):
+        with pytest.raises(RequestRejected) as caught:
+            parse_infer(json.dumps({"prompt": "a", key: 1}).encode(), False, old=True)
+        assert str(caught.value) == f"request: key {key!r} is unknown; known: {known}"
+
+
+@pytest.mark.parametrize(
+    ("key", "match"),
+    [
+        ("tools", "'tools' is known to OpenAI, and not served here"),
+        ("logit_bias", "'logit_bias' is known to OpenAI, and not served here"),
+        ("response_format", "'response_format' is known to OpenAI, and not served here"),
+        ("bad_words", "'bad_words' is known to vLLM, and not served here"),
+        ("max_completion_tokens", "unknown; here it is 'max_tokens'"),
+        ("topp", "unknown; did you mean 'top_p'"),
+    ],
+)
+def test_what_others_take_and_this_does_not_is_said_by_name(key: str, match: str) -> None:
+    with pytest.raises(RequestRejected, match=match):
+        parse(**{"prompt": "a", key: 1})
+    assert not any(key in module.KEYS for keys in module.FOREIGN.values() for key in keys)
 
 
 @pytest.mark.parametrize(
@@ -107,10 +138,11 @@ def binary(tokens: int = 5, temperature: float = 0.5, flags: int = 0, reserved: 
 
 def test_binary_form_is_read_at_its_offsets() -> None:
     assert (INFER_HEADER.size, list(INFER_OFFSETS.values())) == (24, [0, 4, 8, 12, 16])
-    want = InferRequest(prompt="hi", tokens_out_max=5, temperature=0.5, seed=9, raw=True)
+    how = Sampling(temperature=0.5, seed=9)
+    want = InferRequest(prompt="hi", tokens_out_max=5, sampling=how, raw=True)
     assert parse_infer(binary(flags=1, seed=9), True) == want
     assert parse_infer(binary(tokens=0), True).tokens_out_max is None
-    assert parse_infer(binary(), True).seed is None
+    assert parse_infer(binary(), True).sampling.seed is None
 
 
 @pytest.mark.parametrize(
@@ -149,7 +181,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
     max_leaves=6,
 )
-FIELDS = st.dictionaries(st.sampled_from([*module.KEYS, "stop"]), JSON, max_size=4)
+FIELDS = st.dictionaries(st.sampled_from(module.KEYS), JSON, max_size=4)
 
 
 @relaxed

@@ -2,25 +2,30 @@
 
 import json
 import struct
+from typing import Any
 
 import pytest
 
+from lockstep.workers.inference.logprobs import Scored
 from lockstep.workers.inference.result import (
     RESULT_HEADER,
     RESULT_OFFSETS,
+    Choice,
     encode_failure,
     encode_result,
+    result_bytes_least,
 )
+from lockstep.workers.inference.sampling import Sampling
 
 
 def result(raw: bool, text: str = "né") -> bytes:
+    choice = Choice(text, [7, 511], "length")
     return encode_result(
-        raw, text=text, token_ids=[7, 511], finish_reason="length", tokens_in=5, tokens_cached=3,
-        ticket=9, step=12,
-    )  # fmt: skip
+        raw, [choice], sampling=None, tokens_in=5, tokens_cached=3, ticket=9, step=12
+    )
 
 
-def test_json_result_is_canonical() -> None:
+def test_json_result_of_older_runs_has_the_bytes_it_always_had() -> None:
     assert result(False).decode() == (
         '{"finish_reason":"length","step":12,"text":"né","ticket":9,"token_ids":[7,511],'
         '"usage":{"cached_tokens":3,"completion_tokens":2,"prompt_tokens":5}}'
@@ -53,5 +58,54 @@ def test_a_failure_is_not_encoded_as_a_result_nor_the_other_way_round() -> None:
     with pytest.raises(ValueError, match="is no failure"):
         encode_failure(False, finish_reason="stop", error="", ticket=0, step=0)
     with pytest.raises(ValueError, match="is a failure"):
-        encode_result(False, text="", token_ids=[], finish_reason="timeout", tokens_in=0,
+        encode_result(False, [Choice("", [], "timeout")], sampling=None, tokens_in=0,
                       tokens_cached=0, ticket=0, step=0)  # fmt: skip
+
+
+SAMPLING = Sampling(n=2, logprobs=1).in_force(9)
+
+
+def shown(choices: list[Choice]) -> dict[str, Any]:
+    data = encode_result(
+        False, choices, sampling=SAMPLING, tokens_in=5, tokens_cached=3, ticket=9, step=12
+    )
+    found: dict[str, Any] = json.loads(data)
+    return found
+
+
+def test_one_choice_stands_alone_and_says_what_was_in_force() -> None:
+    scored = [(Scored(7, -3271), Scored(2, -1))]
+    found = shown([Choice("a", [7], "stop", "\n", scored)])
+    assert found == {
+        "text": "a", "token_ids": [7], "finish_reason": "stop", "stop_reason": "\n",
+        "logprobs": [
+            {"token_id": 7, "logprob": -0.3271,
+             "top_logprobs": [{"token_id": 2, "logprob": -0.0001}]},
+        ],
+        "sampling": SAMPLING, "ticket": 9, "step": 12,
+        "usage": {"prompt_tokens": 5, "completion_tokens": 1, "cached_tokens": 3},
+    }  # fmt: skip
+
+
+def test_several_choices_are_listed_and_their_tokens_counted_together() -> None:
+    found = shown([Choice("a", [7], "stop", 7), Choice("bc", [8, 9], "length")])
+    assert [choice["index"] for choice in found["choices"]] == [0, 1]
+    assert [choice["stop_reason"] for choice in found["choices"]] == [7, None]
+    assert found["usage"]["completion_tokens"] == 3
+    assert set(found) == {"choices", "usage", "sampling", "ticket", "step"}
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 30])
+@pytest.mark.parametrize("samples", [1, 2, 64])
+@pytest.mark.parametrize("top", [None, 0, 20])
+def test_the_least_size_is_that_of_an_answer_of_the_shortest_numbers(
+    tokens: int, samples: int, top: int | None
+) -> None:
+    scored = None if top is None else [(Scored(0, 0),) * (1 + top)] * tokens
+    choice = Choice("", [0] * tokens, "stop", None, scored)
+    data = encode_result(
+        False, [choice] * samples, sampling=SAMPLING, tokens_in=1, tokens_cached=0, ticket=0, step=0
+    )
+    least = result_bytes_least(tokens, samples, top, SAMPLING)
+    # The count of tokens is one digit in the estimate.
+    assert least <= len(data) <= least + 3

@@ -423,7 +423,9 @@ def test_what_is_not_taken_of_a_folder_is_told(optimum: Path, edit_json: Edit) -
         "pair": [], "special_tokens": {"<|endoftext|>": {
             "id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}},
     }))  # fmt: skip
-    notes = "\n".join(inspect(optimum)["notes"])
-    said = ["'<|endoftext|>' before a prompt", "such as '<extra>'", "not used: tool_use",
-            "temperature = 0.6, top_k = 20"]  # fmt: skip
+    found = inspect(optimum)
+    notes = "\n".join(found["notes"])
+    said = ["'<|endoftext|>' before a prompt", "such as '<extra>'", "not used: tool_use"]
     assert [part for part in said if part not in notes] == []
+    values = found["generation_config"]["values"]
+    assert (values["temperature"], values["top_k"]) == (0.6, 20)

@@ -10,10 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lockstep.engine.errors import ModelRejected, ProviderMissing, UsageError
-from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.ort import ort
 from lockstep.workers.inference.stderr import CapturedStderr
 
@@ -38,6 +37,20 @@ NOT_BUILT = "not in this build of onnxruntime"
 MISSING_LIBRARY = re.compile(r"with error: (\S+): cannot open shared object")
 DETAIL_CHARS_MAX = 300
 LOG_ERRORS = 3  # ONNX Runtime's log severity: errors and worse.
+
+
+class Weights(Protocol):
+    """An opened folder with a graph (`model.ModelFolder`, `tensor_folder.TensorFolder`)."""
+
+    path: Path
+
+    def weights(self) -> tuple[bytes, list[str], list[Any], list[int]]:
+        """The ONNX file and what it names: names, mapped contents, sizes."""
+        ...
+
+    def unchanged(self) -> None:
+        """Raise ModelRejected when a file was written to since it was opened."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +106,7 @@ def full_names(asked: Sequence[str]) -> list[str]:
 
 
 def open_session(
-    folder: ModelFolder,
+    folder: Weights,
     asked: Sequence[str],
     require: str | None,
     intra_op_threads: int,
@@ -143,7 +156,7 @@ def _missing(name: str, cause: str) -> Missing:
 
 
 def _create(
-    folder: ModelFolder, names: list[str], options: Any, cache: Path | None
+    folder: Weights, names: list[str], options: Any, cache: Path | None
 ) -> tuple[Any, dict[str, str]]:
     """The session, and the cause for each provider that is known to fail."""
     built = ort.get_available_providers()

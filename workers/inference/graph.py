@@ -31,7 +31,11 @@ CHILDREN: dict[str, dict[int, str]] = {
     "weight": {13: "entry"},
     "tensor": {13: "entry"},
 }
-ELEMENT_TYPES = {1: "float32", 6: "int32", 7: "int64", 10: "float16", 16: "bfloat16"}
+ELEMENT_TYPES = {
+    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64",
+    8: "string", 9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64",
+    16: "bfloat16",
+}  # fmt: skip
 
 ONNX_DOMAIN = "ai.onnx"  # The same as "".
 ATTRIBUTE_INT = 2  # AttributeProto.INT

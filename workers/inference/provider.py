@@ -10,10 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lockstep.engine.errors import ModelRejected, ProviderMissing, UsageError
-from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.ort import ort
 from lockstep.workers.inference.stderr import CapturedStderr
 from lockstep.workers.inference.surgery import last_position_only
@@ -47,6 +46,20 @@ NOT_BUILT = "not in this build of onnxruntime"
 MISSING_LIBRARY = re.compile(r"with error: (\S+): cannot open shared object")
 DETAIL_CHARS_MAX = 300
 LOG_ERRORS = 3  # ONNX Runtime's log severity: errors and worse.
+
+
+class Weights(Protocol):
+    """An opened folder with a graph (`model.ModelFolder`, `tensor_folder.TensorFolder`)."""
+
+    path: Path
+
+    def weights(self) -> tuple[bytes, list[str], list[Any], list[int]]:
+        """The ONNX file and what it names: names, mapped contents, sizes."""
+        ...
+
+    def unchanged(self) -> None:
+        """Raise ModelRejected when a file was written to since it was opened."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +153,7 @@ def device_of(memory: str) -> str:
 
 
 def open_session(
-    folder: ModelFolder,
+    folder: Weights,
     asked: Sequence[str],
     require: str | None,
     intra_op_threads: int,
@@ -197,7 +210,7 @@ def _missing(name: str, cause: str) -> Missing:
 
 
 def _create(
-    folder: ModelFolder, given: list[tuple[str, dict[str, str]]], options: Any, logits: str
+    folder: Weights, given: list[tuple[str, dict[str, str]]], options: Any, logits: str
 ) -> tuple[Any, dict[str, str]]:
     """The session, and the cause for each provider that is known to fail."""
     built = ort.get_available_providers()

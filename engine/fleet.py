@@ -90,6 +90,7 @@ class Model:
     rows_kept: int = 0  # KV slots behind those: conversations rest there, nothing computes.
     prefix_copies: bool = False  # A prompt's prefix that another slot has is copied from there.
     file: str = ""  # The ONNX file in the folder; empty: the only one.
+    kind: str = "decoder"  # Or "tensors": any graph, one run a request.
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,8 @@ class Fleet:
         del settings["recovery"], settings["logic_flags"]
         for model in settings["models"]:
             del model["file"]  # Its name is among the hashed files that stand for the path.
+            if model["kind"] == "decoder":  # All were, before there were others.
+                del model["kind"]
             if not self.logic_flags & KV_REUSE:  # These were no settings then.
                 del model["rows_kept"], model["prefix_copies"]
         return settings

@@ -3,6 +3,7 @@
 import datetime as dt
 import re
 import tomllib
+from dataclasses import replace
 from typing import Any
 
 from lockstep.engine.errors import UsageError
@@ -29,6 +30,9 @@ from lockstep.engine.topology import check_topology
 from lockstep.engine.version import KV_REUSE, LOGIC_FLAGS
 
 ROWS_KEPT_MAX = 16_384  # Per model.
+TOKENS_MAX = 256  # Of a slot, by default.
+PREFILL_TOKENS = 256  # Of a step, by default.
+KINDS = ("decoder", "tensors")
 CONFIG_DEPTH_MAX = 32  # Of an agent's config; the identity nests it a little deeper.
 POLICIES = ("events", "round-robin", "dag")
 ORDERS = ("strict", "arrival")
@@ -149,24 +153,22 @@ def _models(tables: dict[str, Any], where: str, logic_flags: int) -> tuple[Model
         place = f"{where}: [models.{_name(name, where)}]"
         section = Section(values, place)
         require = section.text("require", "")
-        rows_max = section.integer("rows_max", 16, 1, 1024)
-        reuse = bool(logic_flags & KV_REUSE)
+        kind = section.choice("kind", "decoder", KINDS)
         model = Model(
             name=name,
             path=section.text("path", None),
             providers=section.texts("providers", (require,) if require else ("cuda", "cpu")),
             require=require,
             intra_op_threads=section.integer("intra_op_threads", 2, 1, 256),
-            rows_max=rows_max,
-            tokens_max=section.integer("tokens_max", 256, 4, 2**20),
-            prefill_tokens_per_step=section.integer(
-                "prefill_tokens_per_step", 256, CHUNK_TOKENS_MIN, 2**20
-            ),
+            rows_max=section.integer("rows_max", 16, 1, 1024),
+            tokens_max=TOKENS_MAX,
+            prefill_tokens_per_step=PREFILL_TOKENS,
             period=section.integer("period", 1, 1, 2**10),
             file=section.text("file", ""),
-            rows_kept=section.integer("rows_kept", rows_max, 0, ROWS_KEPT_MAX) if reuse else 0,
-            prefix_copies=section.flag("prefix_copies", True) if reuse else False,
+            kind=kind,
         )
+        if kind == "decoder":
+            model = _decoder(model, section, bool(logic_flags & KV_REUSE))
         section.done()
         if not model.providers:
             raise section.error("providers", [], "at least one provider")
@@ -174,6 +176,20 @@ def _models(tables: dict[str, Any], where: str, logic_flags: int) -> tuple[Model
             raise section.error("require", model.require, f"one of providers {model.providers}")
         models.append(model)
     return tuple(models)
+
+
+def _decoder(model: Model, section: Section, reuse: bool) -> Model:
+    """A model with the sizes that only decoders have."""
+    kept = section.integer("rows_kept", model.rows_max, 0, ROWS_KEPT_MAX) if reuse else 0
+    return replace(
+        model,
+        tokens_max=section.integer("tokens_max", TOKENS_MAX, 4, 2**20),
+        prefill_tokens_per_step=section.integer(
+            "prefill_tokens_per_step", PREFILL_TOKENS, CHUNK_TOKENS_MIN, 2**20
+        ),
+        rows_kept=kept,
+        prefix_copies=section.flag("prefix_copies", True) if reuse else False,
+    )
 
 
 def _tools(tables: dict[str, Any], where: str) -> tuple[Tool, ...]:

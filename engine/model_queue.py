@@ -33,6 +33,7 @@ class ModelLimits:
         period: The model runs in steps divisible by it.
         rows_kept: KV slots behind those, in which conversations rest.
         prefix_copies: Whether a prompt's prefix that another slot has is copied from there.
+        calls: It is no decoder: a request is one run, which ends in the step it is admitted in.
     """
 
     rows_max: int
@@ -40,6 +41,7 @@ class ModelLimits:
     period: int = 1
     rows_kept: int = 0
     prefix_copies: bool = False
+    calls: bool = False
 
 
 def limits_of(model: Model) -> ModelLimits:
@@ -50,6 +52,7 @@ def limits_of(model: Model) -> ModelLimits:
         model.period,
         model.rows_kept,
         model.prefix_copies,
+        model.kind != "decoder",
     )
 
 
@@ -136,6 +139,8 @@ class ModelQueue:
         return Admission(row.request.ticket, row.slot, row.filled, row.sample, shared)
 
     def _prefill(self, waiting: Sequence[Row]) -> list[Chunk]:
+        if self.limits.calls:
+            return [Chunk(row.request.ticket, row.slot, 0, (), True) for row in self._rows]
         budget = self.limits.prefill_tokens
         chunks = []
         for row in self._rows:

@@ -26,13 +26,17 @@ def planned(part: ModelPlan) -> list[Row]:
             rows.append((FromEngine.SHARE, m, a.slot, a.ticket, a.shared, 0))
     for chunk in part.chunks:
         size = len(chunk.tokens)
+        if not size:
+            continue  # A call: that it was admitted says everything.
         rows.append((FromEngine.CHUNK, m, chunk.slot, chunk.ticket, chunk.start, size))
     return rows
 
 
 def drawn(part: ModelPlan, outcomes: Mapping[Place, Outcome]) -> list[Row]:
     """Tokens that a model's rows got, in the order of the plan; none where it was not finite."""
-    where = {c.slot: (c.ticket, c.start + len(c.tokens)) for c in part.chunks if c.last}
+    where = {
+        c.slot: (c.ticket, c.start + len(c.tokens)) for c in part.chunks if c.last and c.tokens
+    }
     where |= {d.slot: (d.ticket, d.past + 1) for d in part.decodes}
     rows: list[Row] = []
     for slot, (ticket, position) in where.items():

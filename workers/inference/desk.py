@@ -5,7 +5,7 @@ gets its token, drawn by name (rule 14), and in the end its answer. A row is a s
 their answers go back together.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lockstep.engine import keyed
@@ -84,7 +84,7 @@ class Desk:
         tokens: That were made so far, for display.
     """
 
-    def __init__(self, spec: InferenceSpec, models: Sequence[LoadedModel]) -> None:
+    def __init__(self, spec: InferenceSpec, models: Mapping[int, LoadedModel]) -> None:
         self._spec = spec
         self._says = bool(spec.logic_flags & ANSWERS)
         self._models = models

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from lockstep.engine.errors import LockstepError, ModelRejected, ProviderMissing
+from lockstep.engine.errors import LockstepError
 from lockstep.engine.fleet import Model
 from lockstep.workers.inference import cudart, slab_file
 from lockstep.workers.inference.generation import read_generation
@@ -13,8 +13,10 @@ from lockstep.workers.inference.growing import decoder_class
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.proofs import Proofs
 from lockstep.workers.inference.provider import ProviderReport
+from lockstep.workers.inference.sameness import check_files, check_providers
 from lockstep.workers.inference.selftest import NONE, proof_of
 from lockstep.workers.inference.spec import InferenceSpec
+from lockstep.workers.inference.tensor_model import TensorModel
 from lockstep.workers.inference.text import Text
 
 
@@ -54,7 +56,7 @@ class LoadedModel:
         self._path = folder.path
         self.identity = folder.identity()
         if files is not None:
-            _check_files(files, self.identity)
+            check_files(files, self.identity)
         self.text = Text(folder, frozen_date)
         proofs = Proofs(cache / "proofs" if cache else None)
         kernels = _kernels(cache, self.identity) if set(model.providers) != {"cpu"} else None
@@ -71,7 +73,7 @@ class LoadedModel:
             cache=kernels,
         )
         if got is not None:
-            _check_providers(got, self.decoder.report)
+            check_providers(got, self.decoder.report)
         if self.decoder.report.got != proof.got:  # Its libraries came or went since.
             proof = proof_of(folder, model, Proofs(None), selftest_s, kernels)
         self.proven = proof.proven
@@ -82,6 +84,16 @@ class LoadedModel:
         self.vocab = folder.facts.vocab
         self.generation = read_generation(folder.generation_config)
         folder.close()
+
+    @property
+    def report(self) -> ProviderReport:
+        """Which providers were asked for and got."""
+        return self.decoder.report
+
+    @property
+    def outlives(self) -> bool:
+        """Whether keys and values outlive this process."""
+        return self.decoder.outlives
 
     def notes(self) -> list[str]:
         """For people: which provider is missing, and if no equality holds."""
@@ -95,20 +107,26 @@ class LoadedModel:
         return notes
 
 
-def load_all(spec: InferenceSpec, kv_files: Sequence[int] = ()) -> list[LoadedModel]:
+AnyModel = LoadedModel | TensorModel
+
+
+def load_all(spec: InferenceSpec, kv_files: Sequence[int] = ()) -> list[AnyModel]:
     """Every model of a fleet. Errors as `LoadedModel`, the model named.
 
     Args:
         spec: Of the inference process.
         kv_files: By model; none: their slabs die with this process.
     """
-    models = []
+    models: list[AnyModel] = []
     count = len(spec.models)
     kv_files = kv_files or [slab_file.NONE] * count
     any_files, any_got = spec.files or (None,) * count, spec.got or (None,) * count
     for model, kv_file, files, got in zip(spec.models, kv_files, any_files, any_got, strict=True):
         try:
             cache = Path(spec.cache) if spec.cache else None
+            if model.kind != "decoder":
+                models.append(TensorModel(model, files, got))
+                continue
             models.append(
                 LoadedModel(model, spec.frozen_date, kv_file, files, got, cache, spec.step_s)
             )
@@ -116,21 +134,6 @@ def load_all(spec: InferenceSpec, kv_files: Sequence[int] = ()) -> list[LoadedMo
             error.args = (f"[models.{model.name}]: {error}",)
             raise
     return models
-
-
-def _check_providers(then: tuple[str, ...], report: ProviderReport) -> None:
-    """Refuse to go on elsewhere in silence: from here on the bits would be others.
-
-    Raises:
-        ProviderMissing: with both, and the cause of what is missing now.
-    """
-    if report.got != then:
-        why = "; ".join(f"{item.provider}: {item.cause}" for item in report.missing)
-        raise ProviderMissing(
-            f"the run was computed on {', '.join(then)} so far, now there is "
-            f"{', '.join(report.got)}{f' ({why})' if why else ''}; resume it where they are the "
-            "same again"
-        )
 
 
 def _kernels(cache: Path | None, files: dict[str, str]) -> Path | None:
@@ -147,15 +150,3 @@ def _kernels(cache: Path | None, files: dict[str, str]) -> Path | None:
     except OSError:
         return None
     return folder
-
-
-def _check_files(expected: dict[str, str], found: dict[str, str]) -> None:
-    """Refuse a model that was changed since: its tokens would be others.
-
-    Raises:
-        ModelRejected: with both hashes.
-    """
-    for name in sorted({**expected, **found}):
-        then, now = expected.get(name, "no such file"), found.get(name, "no such file")
-        if then != now:
-            raise ModelRejected(f"{name} was changed since the run began: {then} -> {now} (sha256)")

@@ -17,16 +17,18 @@ import numpy as np
 from lockstep.engine import step_rows
 from lockstep.engine.errors import EXIT_OK, LockstepError
 from lockstep.engine.plan import Booked, ModelPlan, Outcome, Place, Request, StepPlan
-from lockstep.engine.planner import ModelLimits, Planner
+from lockstep.engine.planner import Planner, limits_of
 from lockstep.engine.record import Record, decode, decode_at
 from lockstep.engine.restored import Asked, Restored
 from lockstep.engine.stepper import Stepper
 from lockstep.engine.wire import RESULT_SLOT, FromEngine, ToEngine
 from lockstep.shm import BoardSlot
+from lockstep.workers.inference.calls import Calls
 from lockstep.workers.inference.desk import Desk
-from lockstep.workers.inference.loaded import LoadedModel, load_all
+from lockstep.workers.inference.loaded import AnyModel, LoadedModel, load_all
 from lockstep.workers.inference.relive import relive
 from lockstep.workers.inference.spec import InferenceSpec
+from lockstep.workers.inference.tensor_model import TensorModel
 from lockstep.workers.links import EngineEnd
 
 _Row = tuple[int, int, int, int, int, int]  # Fields of RESULT_SLOT.
@@ -62,8 +64,8 @@ def inference_main(
     said = [
         {
             "files": m.identity,
-            "provider": m.decoder.report.to_json(),
-            "outlives": m.decoder.outlives,
+            "provider": m.report.to_json(),
+            "outlives": m.outlives,
             "class": m.proven,
         }
         for m in models
@@ -85,24 +87,23 @@ class Server:
     def __init__(
         self,
         spec: InferenceSpec,
-        models: Sequence[LoadedModel],
+        models: Sequence[AnyModel],
         end: EngineEnd,
         board: BoardSlot | None,
     ) -> None:
-        limits = [
-            ModelLimits(
-                m.rows_max, m.prefill_tokens_per_step, m.period, m.rows_kept, m.prefix_copies
-            )
-            for m in spec.models
-        ]
-        self._models = models
+        limits = [limits_of(model) for model in spec.models]
         self._end = end
         self._board = board
         self._planner = Planner(limits, spec.priority_steps)
         self._arrival = spec.order == "arrival"
         lookahead = 0 if self._arrival else spec.lookahead
         self._stepper = Stepper(self._planner, lookahead, self._arrival and not spec.repeats)
-        self._desk = Desk(spec, models)
+        decoders = {n: m for n, m in enumerate(models) if isinstance(m, LoadedModel)}
+        others = {n: m for n, m in enumerate(models) if isinstance(m, TensorModel)}
+        self._desk = Desk(spec, decoders)
+        self._decoders = {number: model.decoder for number, model in decoders.items()}
+        names = [model.name for model in spec.models]
+        self._calls = Calls(names, others, spec.record_bytes_max)
         self._records: deque[Record] = deque()  # INFERs whose slots have not been read yet.
         self._stopped = False
         # CPU time of all threads, so that neither a slow nor a stopped machine ends a good step.
@@ -157,21 +158,29 @@ class Server:
             Diverged: what is computed again is not what was recorded.
         """
         requests = {asked.ticket: self._again(asked) for asked in past.asked}
-        decoders = [model.decoder for model in self._models]
-        relive(past.again, requests, decoders, self._desk.draw_again, note)
+        relive(past.again, requests, self._decoders, self._desk.draw_again, note)
         self._stepper.restore(past, requests)
         queued = dict.fromkeys(each.ticket for each in past.queued)
         # Rows of theirs that have ended count, too: their answers are not given yet.
         rows = [kept for kept in (*past.kept, *past.left) if kept.ticket in queued]
-        self._desk.go_on([*queued, *past.offered], rows, past.scores)
+        open_ = dict.fromkeys([*queued, *past.offered])
+        self._calls.go_on(open_)
+        waiting = [ticket for ticket in open_ if ticket not in self._calls]
+        self._desk.go_on(waiting, rows, past.scores)
 
     def _again(self, asked: Asked) -> Request:
         record, _ = decode_at(asked.record, 0)
-        return self._desk.take(record, asked.ticket, asked.agent, asked.due, asked.ordinal)
+        return self._take(record, asked.ticket, asked.agent, asked.due, asked.ordinal)
 
     def _offer(self, ticket: int, agent: int, due: int, ordinal: int) -> None:
         record = self._records.popleft()
-        self._stepper.offer(self._desk.take(record, ticket, agent, due, ordinal))
+        self._stepper.offer(self._take(record, ticket, agent, due, ordinal))
+
+    def _take(self, record: Record, ticket: int, agent: int, due: int, ordinal: int) -> Request:
+        model, here = self._calls.asked(record)
+        if here:
+            return self._calls.take(record, ticket, agent, due, model)
+        return self._desk.take(record._replace(peer=model), ticket, agent, due, ordinal)
 
     def _execute(self, plan: StepPlan) -> tuple[list[_Row], dict[Place, Outcome]]:
         """Run a plan: the step's slots, and what each row got."""
@@ -180,9 +189,13 @@ class Server:
         if self._arrival:
             rows += [(FromEngine.TAKEN, what, 0, t, due, 0) for what, t, due in plan.taken]
         for part in plan.models:
+            rows += step_rows.planned(part)
+            if self._calls.takes(part.model):
+                for chunk in part.chunks:
+                    outcomes[part.model, chunk.slot] = self._calls.run(chunk.ticket)
+                continue
             for admission in part.admitted:
                 self._desk.admitted(admission.ticket, admission.sample, admission.hit)
-            rows += step_rows.planned(part)
             if part.copies or part.chunks or part.decodes:
                 outcomes |= self._compute(plan.step, part)
                 rows += step_rows.drawn(part, outcomes)
@@ -193,7 +206,7 @@ class Server:
         """Run a model and draw its tokens."""
         whose = {chunk.slot: (chunk.ticket, chunk.sample) for chunk in part.chunks}
         whose |= {row.slot: (row.ticket, row.sample) for row in part.decodes}
-        results = self._models[part.model].decoder.run(part, step)
+        results = self._decoders[part.model].run(part, step)
         for chunk in part.chunks:
             self._desk.computed(chunk.ticket, len(chunk.tokens))
         drawn = self._desk.draw([(*whose[slot], logits) for slot, logits in results])
@@ -205,7 +218,8 @@ class Server:
         rows += step_rows.left(booked)
         records = []
         for end in booked.ended:
-            status, prompt_tokens, record = self._desk.answer(step, end)
+            desk = self._calls if end.ticket in self._calls else self._desk
+            status, prompt_tokens, record = desk.answer(step, end)
             rows.append((FromEngine.END, 0, 0, end.ticket, status, prompt_tokens))
             records.append(record)
         return b"".join(records)

@@ -17,7 +17,7 @@ Choose = Callable[[int, int, int, Logits, int], int | None]
 def relive(
     past: Sequence[Again],
     requests: Mapping[int, Request],
-    decoders: Sequence[Decoder],
+    decoders: Mapping[int, Decoder],
     choose: Choose,
     note: Callable[[str], None],
 ) -> None:
@@ -38,7 +38,7 @@ def relive(
         note(f"executing {len(steps)} recorded steps again: the models' keys and values are gone")
         # So are the copies of the step that was under way. (Where nothing is executed again
         # nothing was held, and no copy was made.)
-        for decoder in decoders:
+        for decoder in decoders.values():
             decoder.copies.forget()
     for again in past:
         for slot, logits in decoders[again.model].run(_plan(again, requests)):

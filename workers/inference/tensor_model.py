@@ -3,7 +3,6 @@
 No request shares a run with another one, so nothing but its own inputs decides its bits.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from lockstep.engine.fleet import Model
 from lockstep.workers.inference.embedder import Embedder
 from lockstep.workers.inference.graph import Port
 from lockstep.workers.inference.provider import open_session
+from lockstep.workers.inference.sameness import check_files, check_providers
 from lockstep.workers.inference.tensor_folder import TOKENIZER, TensorFolder
 from lockstep.workers.inference.tensor_request import TensorRequest
 from lockstep.workers.inference.tensors import (
@@ -37,17 +37,29 @@ class TensorModel:
     """
 
     outlives = True
+    proven = ""  # No class: no request shares a run with another one.
 
-    def __init__(self, model: Model, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        files: dict[str, str] | None = None,
+        got: tuple[str, ...] | None = None,
+    ) -> None:
         """Read, check, and create the session.
 
+        Args:
+            model: Which.
+            files, got: As in `InferenceSpec`; None: whatever is there.
+
         Raises:
-            ModelRejected: the folder or its graph cannot be used.
-            ProviderMissing: a required provider was not got.
+            ModelRejected: the folder or its graph cannot be used, or is another one than it was.
+            ProviderMissing: a required provider was not got, or other ones than before.
         """
-        folder = TensorFolder.open(model.path)
+        folder = TensorFolder.open(model.path, model.file)
         try:
             self.identity = folder.identity()
+            if files is not None:
+                check_files(files, self.identity)
             self.inputs: tuple[Port, ...] = folder.graph.inputs
             self.outputs: tuple[Port, ...] = folder.graph.outputs
             self._embedder: Embedder | None = None
@@ -55,8 +67,10 @@ class TensorModel:
             if folder.has(TOKENIZER):
                 self._embed_with(folder)
             self.session, self.report = open_session(
-                folder, model.providers, model.require or None, model.intra_op_threads, cache
+                folder, model.providers, model.require or None, model.intra_op_threads
             )
+            if got is not None:
+                check_providers(got, self.report)
         finally:
             folder.close()
 
@@ -119,6 +133,10 @@ class TensorModel:
             why = " ".join(str(error).split())[:ERROR_CHARS_MAX]
             raise RequestRejected(f"the model refused its inputs: {why}") from None
         return found
+
+    def notes(self) -> list[str]:
+        """For people: which provider is missing."""
+        return self.report.lines()
 
     def close(self) -> None:
         """Destroy the session."""

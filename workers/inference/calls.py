@@ -1,0 +1,185 @@
+"""Calls: requests to models that are no decoders, from the asking record to the answering one.
+
+The desk's sibling (desk.py) for tensors and embeddings. A call takes one step: it is admitted, run
+alone and answered in it, in ticket order; nothing of it is kept.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lockstep.engine.errors import RequestRejected
+from lockstep.engine.plan import FINISH_STATUS, GOOD_FINISHES, Ended, Outcome, Request
+from lockstep.engine.record import (
+    FLAG_ERROR,
+    FLAG_RAW,
+    HEADER_BYTES,
+    Kind,
+    Record,
+    aligned,
+    encode,
+)
+from lockstep.engine.settings import nearest
+from lockstep.engine.strict_json import dumps, loads
+from lockstep.workers.inference.fields import Fields
+from lockstep.workers.inference.request import (
+    NAME_BYTES_MAX,
+    PRIORITY_MAX,
+    REQUEST_BYTES_MAX,
+    TIMEOUT_STEPS_MAX,
+)
+from lockstep.workers.inference.result import encode_failure
+from lockstep.workers.inference.tensor_model import Runs, TensorModel
+from lockstep.workers.inference.tensor_request import TensorRequest, parse_tensor_request
+from lockstep.workers.inference.tensors import RANK_MAX
+
+DEPTH_MAX = RANK_MAX + 4  # Of the JSON: a tensor's lists, in an object of tensors, in the request.
+DONE = Outcome(0, stop=True)  # There is no token; the planner only needs to know that it ended.
+
+
+@dataclass(slots=True)
+class _Open:
+    """A call that is not answered yet; ``answer`` is what its model gave, ``error`` why nothing."""
+
+    record: Record
+    model: int
+    request: TensorRequest
+    runs: Runs
+    answer: dict[str, Any] | None = None
+    error: str = ""
+
+
+class Calls:
+    """Open calls, by ticket.
+
+    Args:
+        names: Of all models of the fleet, in order.
+        models: Those that are no decoders, by index.
+        record_bytes_max: Largest record an answer may be.
+    """
+
+    def __init__(
+        self, names: Sequence[str], models: Mapping[int, TensorModel], record_bytes_max: int
+    ) -> None:
+        self._names = list(names)
+        self._models = models
+        self._bytes_max = record_bytes_max
+        self._open: dict[int, _Open] = {}
+
+    def __contains__(self, ticket: int) -> bool:
+        return ticket in self._open
+
+    def asked(self, record: Record) -> tuple[int, bool]:
+        """Which model a record asks, and whether it is answered here.
+
+        So is who asks for a model that there is not: nobody knows of which kind it would be.
+        """
+        model = record.peer
+        if not self._models or record.flags & FLAG_RAW:
+            return model, self.takes(model)
+        try:
+            name = _object(record.payload).get("model")
+        except RequestRejected:
+            return model, self.takes(model)
+        if isinstance(name, str) and name not in self._names:
+            return model, True
+        model = self._names.index(name) if isinstance(name, str) else model
+        return model, self.takes(model)
+
+    def takes(self, model: int) -> bool:
+        """Whether a model is one of these."""
+        return model in self._models
+
+    def take(self, record: Record, ticket: int, agent: int, due: int, model: int) -> Request:
+        """The call in a record, open from now on; what cannot be served says so."""
+        request, runs, refusal = TensorRequest(), [], ""
+        priority = timeout_steps = 0
+        try:
+            fields = self._fields(record)
+            priority = fields.integer("priority", 0, PRIORITY_MAX) or 0
+            timeout_steps = fields.integer("timeout_steps", 0, TIMEOUT_STEPS_MAX) or 0
+            request = parse_tensor_request(_object(record.payload))
+            runs = self._models[model].prepare(request)
+        except RequestRejected as error:
+            refusal = str(error)
+        self._open[ticket] = _Open(record, model, request, runs)
+        return Request(
+            ticket=ticket,
+            due=due,
+            model=model,
+            conversation=(agent, f"item {record.item}"),
+            prompt=(),
+            tokens_out_max=1,
+            priority=priority,
+            timeout_steps=timeout_steps,
+            refusal=refusal,
+        )
+
+    def _fields(self, record: Record) -> Fields:
+        if record.flags & FLAG_RAW:
+            raise RequestRejected("request: the binary form is for decoders, expected JSON")
+        fields = Fields(_object(record.payload))
+        name = fields.name("model", NAME_BYTES_MAX)
+        if name is not None and name not in self._names:
+            hint = nearest(name, self._names)
+            raise RequestRejected(f"model: {name!r} is not in the fleet{hint}")
+        return fields
+
+    def run(self, ticket: int) -> Outcome:
+        """Execute a call."""
+        open_ = self._open[ticket]
+        try:
+            open_.answer = self._models[open_.model].answer(open_.request, open_.runs)
+        except RequestRejected as error:
+            open_.error = str(error)
+            return Outcome(None)
+        return DONE
+
+    def answer(self, step: int, end: Ended) -> tuple[int, int, bytes]:
+        """As `Desk.answer`: status, prompt tokens, the answer as the guest reads it."""
+        open_ = self._open.pop(end.ticket)
+        reason, text = end.reason, open_.error or end.text
+        payload = b""
+        if reason in GOOD_FINISHES:
+            assert open_.answer is not None
+            head = {"finish_reason": reason, "ticket": end.ticket, "step": step}
+            payload = dumps(open_.answer | head)
+            if aligned(HEADER_BYTES + len(payload)) > self._bytes_max:
+                reason = "refused"
+                text = (
+                    f"the answer has {len(payload)} bytes, [fleet] record_bytes_max allows "
+                    f"{self._bytes_max - HEADER_BYTES}"
+                )
+        good = reason in GOOD_FINISHES
+        raw = bool(open_.record.flags & FLAG_RAW)
+        if not good:
+            payload = encode_failure(
+                raw, finish_reason=reason, error=text, ticket=end.ticket, step=step
+            )
+        kind = Kind.CANCELLED if reason == "cancelled" else Kind.RESULT
+        flags = (FLAG_RAW if raw else 0) | (0 if good else FLAG_ERROR)
+        record = open_.record
+        answer = encode(
+            kind, payload, flags=flags, id=record.id, item=record.item, peer=open_.model
+        )
+        return FINISH_STATUS[reason], _tokens(open_.answer), answer
+
+    def go_on(self, tickets: Mapping[int, object]) -> None:
+        """These are open, and no others."""
+        self._open = {t: open_ for t, open_ in self._open.items() if t in tickets}
+
+
+def _tokens(answer: dict[str, Any] | None) -> int:
+    return int(answer["usage"]["prompt_tokens"]) if answer and "usage" in answer else 0
+
+
+def _object(payload: bytes) -> dict[str, Any]:
+    if len(payload) > REQUEST_BYTES_MAX:
+        raise RequestRejected(f"request: {len(payload)} bytes, at most {REQUEST_BYTES_MAX}")
+    try:
+        found = loads(payload, DEPTH_MAX)
+    except ValueError as error:
+        raise RequestRejected(f"request: not valid JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise RequestRejected(f"request: expected a JSON object, found {type(found).__name__}")
+    return found

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from lockstep.bench import machine, models, peers
-from lockstep.bench.bandwidth import Probe, step_bytes
+from lockstep.bench.bandwidth import BUFFER_BYTES, Probe, step_bytes
 from lockstep.bench.decoding import prompt
 from lockstep.bench.groups import Tell
 from lockstep.bench.line import Line
@@ -27,6 +27,7 @@ BATCHES, BATCHES_QUICK = (1, 4, 8, 16), (1, 16)
 PAIRS, PAIRS_QUICK = 25, 7
 STEPS, STEPS_QUICK = 8, 3  # Measured ones of a round: short, so that all meet the same machine.
 PROMPT, PROMPT_QUICK = 64, 16  # Tokens that are there before the first step.
+PROBE_BYTES = BUFFER_BYTES
 LIMIT_BATCH = 1  # At which reading the weights is all that counts.
 SHARE_BATCH = 16
 
@@ -78,9 +79,12 @@ def run(quick: bool, tell: Tell) -> Report:
     report.notes["threads"] = f"{threads} for everybody"
     batches = BATCHES_QUICK if quick else BATCHES
     for contest in CONTESTS:
-        with _opened(report, contest, threads, quick, tell) as lines, Probe(threads) as probe:
+        with (
+            _opened(report, contest, threads, quick, tell) as lines,
+            Probe(threads, PROBE_BYTES) as probe,
+        ):
             for batch in batches:
-                tell(f"{contest.kind}, batch {batch}: lockstep, {', '.join(list(lines)[1:])}")
+                tell(f"{contest.kind}, batch {batch}: {', '.join(lines)}")
                 _batch(report, contest, lines, probe, batch, quick)
     if quick:
         _left_out(report)
@@ -96,6 +100,7 @@ def _opened(
     with ExitStack() as stack:
         ours = stack.enter_context(lockstep())
         size = (PROMPT_QUICK if quick else PROMPT) + tokens(quick) + 1
+        report.notes["lockstep"] = f"onnxruntime {ours.hello['versions']['onnxruntime']}"
         ours.ask(do="open", model=str(model), threads=threads, rows_max=max(BATCHES),
                  tokens_max=size)  # fmt: skip
         lines = {"lockstep": ours}
@@ -145,9 +150,8 @@ def _batch(
     if batch == LIMIT_BATCH:
         _limit(report, contest, end, past, steps, measured)
     if batch == SHARE_BATCH:
-        report.results[f"python_share_{end}"] = (median(shares), "of a step")
-        if contest.kind == "int4":
-            report.results["python_share_b16"] = (median(shares), "of a step")
+        name = "python_share" if contest.kind == "int4" else f"python_share_{contest.kind}"
+        report.results[f"{name}_b{batch}"] = (median(shares), "of a step")
 
 
 def _limit(

@@ -24,6 +24,7 @@ PEERS = {
     "genai_engine": Peer("genai_engine", peers.GENAI),
     "hf": Peer("hf_rounds", peers.HF),
 }
+MODEL, SIZES = models.large, models.LARGE
 TIMES, TIMES_QUICK = 3, 1
 ANSWER_S_MAX = 3_600.0  # A whole trace, on a slow machine.
 PREFILL_TOKENS = 128  # Of a step: about as long as a step of all rows.
@@ -54,7 +55,7 @@ def setup(tell: Tell) -> None:
     Raises:
         UsageError: something cannot be made; the rest is.
     """
-    tell(f"model: {models.large(tell)}")
+    tell(f"model: {MODEL(tell)}")
     peers.make_all((peer.environment for peer in PEERS.values()), tell)
 
 
@@ -105,7 +106,7 @@ def fleet(said: Trace, model: str, threads: int) -> str:
 
 
 def _ours(report: Report, said: Trace, threads: int, tell: Tell) -> Callable[[], float]:
-    text = fleet(said, str(models.large(tell)), threads)
+    text = fleet(said, str(MODEL(tell)), threads)
 
     def serve() -> float:
         tell("lockstep serves")
@@ -140,7 +141,7 @@ def _book(report: Report, start: str, requests: list[Any], seconds: float, said:
 
 
 def _open(report: Report, name: str, line: Line, agents: int, threads: int, tell: Tell) -> None:
-    model = str(models.large(tell))
-    said = line.ask(do="open", model=model, shape=models.LARGE, threads=threads, agents=agents)
+    model = str(MODEL(tell))
+    said = line.ask(do="open", model=model, shape=SIZES, threads=threads, agents=agents)
     versions = [f"{package} {number}" for package, number in line.hello["versions"].items()]
     report.notes[name] = ", ".join([*versions, *(f"{k} {v}" for k, v in said.items())])

@@ -41,18 +41,22 @@ class Contest:
         sizes: Of the model.
         folder: Builds it if it is not there.
         peers: Prefix of a ratio's name to who it is about.
+        not_quick: Of these, who takes too long to open.
     """
 
     kind: str
     sizes: dict[str, Any]
     folder: Callable[[Tell], Path]
     peers: dict[str, Peer]
+    not_quick: tuple[str, ...] = ()
 
 
 GENAI = Peer("genai", peers.GENAI)
 HF = Peer("hf", peers.HF)
+LLAMACPP = Peer("llamacpp", peers.LLAMACPP)
+INT4_PEERS = {"genai": GENAI, "llamacpp": LLAMACPP}
 CONTESTS = (
-    Contest("int4", models.LARGE, models.large, {"genai": GENAI}),
+    Contest("int4", models.LARGE, models.large, INT4_PEERS, not_quick=("llamacpp",)),
     Contest("fp32", models.LARGE_FP32, models.large_fp32, {"genai": GENAI, "hf": HF}),
 )
 
@@ -105,12 +109,15 @@ def _opened(
                  tokens_max=size)  # fmt: skip
         lines = {"lockstep": ours}
         for name, peer in contest.peers.items():
+            if quick and name in contest.not_quick:
+                continue
             if missing := peer.missing(report.group):
                 for batch in BATCHES:
                     report.skipped.append((f"{name}_{contest.kind}_b{batch}", *missing))
                 continue
             lines[name] = stack.enter_context(peer.start())
-            lines[name].ask(do="open", model=str(model), shape=contest.sizes, threads=threads)
+            lines[name].ask(do="open", model=str(model), shape=contest.sizes, threads=threads,
+                            rows_max=max(BATCHES), tokens_max=size)  # fmt: skip
             versions = lines[name].hello["versions"].items()
             report.notes[name] = ", ".join(f"{package} {number}" for package, number in versions)
         yield lines

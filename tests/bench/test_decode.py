@@ -46,7 +46,8 @@ def test_prompts_differ_from_row_to_row_and_are_a_token_a_character() -> None:
 def test_the_group_has_its_figures_and_names_the_peers_that_are_not_there(
     small_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    contest = Contest("int4", models.SMALL, models.small, {"genai": ABSENT})
+    two = {"genai": ABSENT, "slow": ABSENT}
+    contest = Contest("int4", models.SMALL, models.small, two, not_quick=("slow",))
     monkeypatch.setattr(decode, "CONTESTS", (contest,))
     monkeypatch.setattr(decode, "PROBE_BYTES", 1 << 20)
     told: list[str] = []
@@ -57,24 +58,32 @@ def test_the_group_has_its_figures_and_names_the_peers_that_are_not_there(
     assert report.results["lockstep_int4_b1"][0] > 0 < report.results["lockstep_int4_b16"][0]
     names = [f"genai_int4_b{batch}" for batch in decode.BATCHES]
     get = ("none==1 is not there", "lockstep bench setup decode")
-    assert report.skipped == [(name, *get) for name in names]
+    left = [(f"slow_int4_b{n}", "--quick", "lockstep bench decode") for n in decode.BATCHES]
+    assert report.skipped == [*((name, *get) for name in names), *left]
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("contest", decode.CONTESTS, ids=lambda contest: contest.kind)
-def test_peers_take_the_model_of_135_million_parameters_step_by_step(contest: Contest) -> None:
-    folder: Path = contest.folder(lambda _: None)
-    for peer in contest.peers.values():
-        if not peer.environment.ready():
-            pytest.skip("lockstep bench setup decode")
-        with peer.start() as line:
-            line.ask(do="open", model=str(folder), shape=contest.sizes, threads=2)
-            for rows in (1, 3):
-                ids = [models.token_ids(prompt(row, 8)) for row in range(rows)]
-                line.ask(do="begin", rows=rows, prompt=8, ids=ids, tokens=4)
-                assert len(line.ask(do="steps", steps=4)["times_ns"]) == 4
+@pytest.mark.parametrize(
+    ("contest", "name"),
+    [(contest, name) for contest in decode.CONTESTS for name in contest.peers],
+    ids=lambda value: value if isinstance(value, str) else value.kind,
+)
+def test_peers_take_the_model_of_135_million_parameters_step_by_step(
+    contest: Contest, name: str
+) -> None:
+    peer = contest.peers[name]
+    if not peer.environment.ready():
+        pytest.skip("lockstep bench setup decode")
+    model = str(contest.folder(lambda _: None))
+    sizes = {"shape": contest.sizes, "threads": 2, "rows_max": 3, "tokens_max": 16}
+    with peer.start() as line:
+        line.ask(do="open", model=model, **sizes)
+        for rows in (1, 3):
+            ids = [models.token_ids(prompt(row, 8)) for row in range(rows)]
+            line.ask(do="begin", rows=rows, prompt=8, ids=ids, tokens=4)
+            assert len(line.ask(do="steps", steps=4)["times_ns"]) == 4
 
 
 def test_the_peers_of_a_model_are_in_environments_that_setup_makes() -> None:
     made = {peer.environment for contest in decode.CONTESTS for peer in contest.peers.values()}
-    assert made == {peers.GENAI, peers.HF}
+    assert made == {peers.GENAI, peers.HF, peers.LLAMACPP}

@@ -24,8 +24,8 @@ from lockstep.engine.errors import UsageError
 from lockstep.workers.launch import ENVIRONMENT
 
 BATCHES, BATCHES_QUICK = (1, 4, 8, 16), (1, 16)
-PAIRS, PAIRS_QUICK = 25, 7
-STEPS, STEPS_QUICK = 8, 3  # Measured ones of a round: short, so that all meet the same machine.
+PAIRS, PAIRS_QUICK = 25, 6
+STEPS, STEPS_QUICK = 8, 2  # Measured ones of a round: short, so that all meet the same machine.
 PROMPT, PROMPT_QUICK = 64, 16  # Tokens that are there before the first step.
 PROBE_BYTES = BUFFER_BYTES
 LIMIT_BATCH = 1  # At which reading the weights is all that counts.

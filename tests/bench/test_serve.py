@@ -37,6 +37,16 @@ def test_the_group_has_its_figures_and_names_the_peers_that_are_not_there(
     assert {"median_ttft_ms", "p99_itl_ms", "mean_tpot_ms", "request_goodput"} <= figures.keys()
 
 
+@pytest.mark.usefixtures("small_model", "small")
+def test_who_takes_long_without_a_batch_is_left_out_when_it_has_to_be_quick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = Peer("hf_generate", Environment("none-of-the-kind", (), 0))
+    monkeypatch.setattr(serve, "PEERS", {"hf_generate": there})
+    report = serve.measure(trace(1, 1, 10), 1, lambda _: None, quick=True)
+    assert report.skipped == [("hf_generate", "--quick", "lockstep bench serve")]
+
+
 def test_who_says_fewer_tokens_than_the_trace_has_is_no_figure() -> None:
     with pytest.raises(UsageError, match=f"hf_: 2 tokens, the trace has {TRACE.tokens_out}"):
         serve._book(Report("serve", {}), "hf_", [[0, [1, 2], 5, 0]], 1.0, TRACE)
@@ -51,6 +61,9 @@ def test_a_peer_serves_the_whole_trace(name: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(serve, "PEERS", {name: serve.PEERS[name]})
     report = serve.measure(TRACE, 1, lambda _: None)
     assert report.ratios[name].median > 0
+    assert report.results[f"{name}_output_throughput"][0] > 0
+    if name in serve.ALONE:
+        return
     assert report.results[f"{name}_completed"] == (6, "requests")
     assert report.results[f"{name}_total_output_tokens"][0] == TRACE.tokens_out
     asked = report.results["total_input_tokens"]

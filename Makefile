@@ -53,6 +53,8 @@ bench: $(VENV)/.bench
 	$(BIN)/lockstep bench setup
 	$(BIN)/lockstep bench agents
 	$(BIN)/lockstep bench tax
+	$(BIN)/lockstep bench decode
+	$(BIN)/lockstep bench serve
 	$(BIN)/pytest bench/suites --benchmark-enable
 
 $(VENV)/bin/python:

@@ -25,10 +25,12 @@ class Whole(NamedTuple):
     Attributes:
         seconds: From when every agent had started to the last tag.
         summary: As `lockstep run --json` prints it.
+        seen: What bench/watch.py saw, if it was asked for.
     """
 
     seconds: float
     summary: dict[str, Any]
+    seen: dict[str, Any]
 
     @property
     def tokens_out(self) -> int:
@@ -55,25 +57,26 @@ def lockstep(
         yield line
 
 
-def whole(fleet: str, lines: str) -> Whole:
+def whole(fleet: str, lines: str, watch: bool = False) -> Whole:
     """Run a fleet to its end.
 
     Args:
         fleet: As `lockstep`.
         lines: The input.
+        watch: Note when requests were asked and tokens came (bench/watch.py).
 
     Raises:
         UsageError: the run was refused, or something in it failed: its speed means nothing.
     """
     with _folder() as folder:
-        with _started(folder, fleet, lines) as line:
+        with _started(folder, fleet, lines, watch=watch) as line:
             answer = line.ask(turns=0)
         summary = json.loads((folder / "run" / SUMMARY).read_text(encoding="utf-8"))
     failed = summary["failures"] or summary["items_failed"] or summary["requests_failed"]
     if summary["state"] != "finished" or failed:
         why = summary["reason"] or "; ".join(summary["failures"]) or summary["request_failure"]
         raise UsageError(f"a run of the benchmark {summary['state']} with failures: {why}")
-    return Whole(answer["ns"] / 1e9, summary)
+    return Whole(answer["ns"] / 1e9, summary, answer)
 
 
 def write_fleet(folder: Path, fleet: str, lines: str) -> tuple[Path, Path]:
@@ -95,7 +98,12 @@ def _folder() -> Iterator[Path]:
 
 @contextmanager
 def _started(
-    folder: Path, fleet: str, lines: str, durability: str = "async", bare: bool = False
+    folder: Path,
+    fleet: str,
+    lines: str,
+    durability: str = "async",
+    bare: bool = False,
+    watch: bool = False,
 ) -> Iterator[Line]:
     path, items = write_fleet(folder, fleet, lines)
     job = Job(
@@ -106,7 +114,8 @@ def _started(
         durability=durability,
         cache=cache_folder(),
     )
-    command = [sys.executable, "-P", "-m", "lockstep.bench.tap", *["bare"] * bare]
+    words = [*["bare"] * bare, *["requests"] * watch]
+    command = [sys.executable, "-P", "-m", "lockstep.bench.tap", *words]
     environment = {**os.environ, **ENVIRONMENT}
     with Line("lockstep", command, environment, job.to_json().encode() + b"\n") as line:
         yield line

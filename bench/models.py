@@ -1,6 +1,9 @@
 """Models of benchmarks: built on the spot from drawn weights, kept in the cache folder.
 
-They say nothing sensible, and cost what a trained model of their shape costs.
+They say nothing sensible, and cost what a trained model of their shape costs. They say letters,
+digits and spaces only: an answer has the length asked for (its end is never said), and a text
+that contains it has its tokens again, so that a conversation can go on in text as it does with a
+trained model.
 """
 
 import json
@@ -8,6 +11,8 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lockstep.bench.groups import Tell
 from lockstep.bench.peers import cache_folder
@@ -17,6 +22,9 @@ DONE = "done.json"  # Written last: the folder is whole.
 SPECIALS = ("<s>", "</s>", "<pad>")
 VOCAB = len(SPECIALS) + 256  # One token per byte: a prompt's length in tokens is its bytes.
 SEED = 1
+SPOKEN = "".join(chr(code) for code in range(128) if chr(code).isalnum()) + " "
+SPACE = "\u0120"  # How the byte-level alphabet writes one.
+MUTE = 1e-3  # Factor of the output weights of all other tokens: their logits are about 0.
 # About 5 M parameters: a decode step of some milliseconds on two cores.
 SMALL: dict[str, Any] = {
     "layers": 6,
@@ -41,7 +49,8 @@ LARGE: dict[str, Any] = {
     "tied_embeddings": True,
     "weight_bits": 4,
 }
-END = 1  # Of SPECIALS: as good as never said, so that answers have the length asked for.
+LARGE_FP32 = {**LARGE, "weight_bits": 32}
+END = 1  # Of SPECIALS.
 
 
 def small(tell: Tell) -> Path:
@@ -58,9 +67,14 @@ def large(tell: Tell) -> Path:
     return _folder("large-int4", LARGE, tell)
 
 
+def large_fp32(tell: Tell) -> Path:
+    """The same with weights of 32 bits. As `small`."""
+    return _folder("large-fp32", LARGE_FP32, tell)
+
+
 def _folder(name: str, shape: dict[str, Any], tell: Tell) -> Path:
     folder = cache_folder() / "models" / name
-    wanted = {"shape": shape, "seed": SEED}
+    wanted = {"shape": shape, "seed": SEED, "spoken": SPOKEN}
     if _read(folder / DONE) == wanted:
         return folder
     tell(f"building a model in {folder}")
@@ -79,6 +93,20 @@ def _folder(name: str, shape: dict[str, Any], tell: Tell) -> Path:
     return folder
 
 
+def token_of(char: str) -> int:
+    """The token of a character of `SPOKEN`."""
+    from tokenizers import pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    return len(SPECIALS) + alphabet.index(SPACE if char == " " else char)
+
+
+def token_ids(text: str) -> list[int]:
+    """The tokens of a text of `SPOKEN` characters: one each."""
+    table = {char: token_of(char) for char in SPOKEN}
+    return [table[char] for char in text]
+
+
 def _build(folder: Path, sizes: dict[str, Any]) -> None:
     from lockstep.bench.decoder_graph import (
         EMBED,
@@ -91,8 +119,10 @@ def _build(folder: Path, sizes: dict[str, Any]) -> None:
 
     shape = DecoderShape(**sizes)
     weights = random_weights(shape, SEED)
-    # Its logit is about 0, and the largest of so many draws never is.
-    weights[EMBED if shape.tied_embeddings else HEAD][END] *= 1e-3
+    # The largest logit of those that are spoken is never below one that is about 0.
+    mute = np.ones(shape.vocab, bool)
+    mute[[token_of(char) for char in SPOKEN]] = False
+    weights[EMBED if shape.tied_embeddings else HEAD][mute] *= np.float32(MUTE)
     write_folder(folder, shape, weights, SpecialTokens(0, END, 2))
     _write_tokenizer(folder, shape.vocab, shape.context_tokens)
 

@@ -45,6 +45,23 @@ def interleave(ours: Round, theirs: Round, pairs: int) -> Iterator[tuple[float, 
             yield own, theirs()
 
 
+def rotate(rounds: Sequence[Round], times: int) -> Iterator[tuple[float, ...]]:
+    """As `interleave` for any number of contestants: who is first goes round.
+
+    Args:
+        rounds: Measure one round of each.
+        times: How many of each.
+
+    Yields:
+        One figure of each, in the order of ``rounds``.
+    """
+    count = len(rounds)
+    for number in range(times):
+        order = [(number + place) % count for place in range(count)]
+        figures = {which: rounds[which]() for which in order}
+        yield tuple(figures[which] for which in range(count))
+
+
 def ratio(values: Sequence[float]) -> Ratio:
     """Median and interval of paired ratios.
 
@@ -61,6 +78,13 @@ def ratio(values: Sequence[float]) -> Ratio:
     ordered = sorted(values)
     rank = interval_rank(len(ordered))
     return Ratio(median(ordered), ordered[rank], ordered[-1 - rank])
+
+
+def paired(values: Sequence[float]) -> Ratio:
+    """As `ratio`; of too few pairs for an interval, their range."""
+    if len(values) < PAIRS_MIN:
+        return Ratio(median(values), min(values), max(values))
+    return ratio(values)
 
 
 def interval_rank(count: int) -> int:

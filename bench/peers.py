@@ -10,17 +10,20 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lockstep.bench.line import Line
+from lockstep.bench.line import ANSWER_S_MAX, Line
 from lockstep.engine.errors import UsageError
 
 DONE = "done.json"  # Written last into an environment: it is whole.
 SAID_CHARS_MAX = 400
 HOST = Path(__file__).parent / "peer" / "host.py"
+
+# No peer tells anybody that it is measured, or asks for what is not there.
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "ORT_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
 
 Tell = Callable[[str], None]
 
@@ -90,6 +93,10 @@ class Environment:
 
 PLAIN = Environment("plain", (), 0)
 AUTOGEN = Environment("autogen", ("autogen-core==0.7.5",), 10)
+GENAI = Environment("genai", ("onnxruntime-genai==0.18.0", "onnxruntime==1.32.0"), 60)
+HF = Environment("hf", ("torch==2.15.0", "transformers==5.23.0"), 3000)
+# Built from source: it wants a C++ compiler and some minutes.
+LLAMACPP = Environment("llamacpp", ("llama-cpp-python==0.3.36", "gguf==0.19.0"), 80)
 RAY = Environment("ray", ("ray==2.60.0", "numpy>=2.2,<3"), 100)
 
 
@@ -105,14 +112,24 @@ class Peer:
     script: str
     environment: Environment
 
-    def start(self) -> Line:
-        """Start it; its hello has ``versions``, a request is ``turns``, an answer ``times_ns``.
+    def start(self, answer_s_max: float = ANSWER_S_MAX) -> Line:
+        """Start it; its hello has ``versions``, requests and answers are as its script says.
+
+        Args:
+            answer_s_max: It is killed when an answer takes longer.
 
         Raises:
             UsageError: it died while it started.
         """
         command = [self.environment.python, "-P", str(HOST), self.script]
-        return Line(self.script, command, {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"})
+        return Line(self.script, command, {**os.environ, **QUIET}, answer_s_max=answer_s_max)
+
+    def missing(self, group: str) -> tuple[str, str] | None:
+        """Why it cannot be measured and how to get it, for `Report.skipped`; None: it is there."""
+        if self.environment.ready():
+            return None
+        why = f"{' '.join(self.environment.requirements)} is not there"
+        return why, f"lockstep bench setup {group}"
 
 
 def cache_folder() -> Path:
@@ -126,3 +143,19 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def make_all(environments: Iterable[Environment], tell: Tell) -> None:
+    """Make several.
+
+    Raises:
+        UsageError: one or more cannot be made; the others are.
+    """
+    problems = []
+    for environment in dict.fromkeys(environments):
+        try:
+            environment.make(tell)
+        except UsageError as error:
+            problems.append(str(error))
+    if problems:
+        raise UsageError("; ".join(problems))

@@ -1,10 +1,10 @@
 """Tap: a real supervisor with a watch held to its sequencer, in a process of its own.
 
-``python -m lockstep.bench.tap [bare] READ WRITE``, with a job on standard input as any supervisor
-gets it. The loop, the processes, rings, journal and output are those of every run; only the
-sequencer notes the wall clock when the supervisor calls it, and stops at the end of a round until
-the next is asked for. So nothing of the product has a switch for measuring, and nothing is left
-out (but the journal, with ``bare``).
+``python -m lockstep.bench.tap [bare] [requests] READ WRITE``, with a job on standard input as any
+supervisor gets it. The loop, the processes, rings, journal and output are those of every run; only
+the sequencer notes the wall clock when the supervisor calls it, and stops at the end of a round
+until the next is asked for. So nothing of the product has a switch for measuring, and nothing is
+left out (but the journal, with ``bare``).
 
 Once every agent has ended its turn 0 it says hello: ``{"agents", "start_ns"}`` (from the first
 fork). Then each ``{"turns": N}`` is answered with what happened until N turns had ended:
@@ -16,7 +16,7 @@ fork). Then each ``{"turns": N}`` is answered with what happened until N turns h
 ``hops_ns``   from a send in one agent's process to its receipt in the other's, per turn
 
 Hops are right where one message is under way (a ring with one token). With ``{"turns": 0}`` the
-run goes to its end, and the answer comes then.
+run goes to its end, and the answer comes then; with ``requests`` it has what bench/watch.py saw.
 """
 
 import json
@@ -27,10 +27,12 @@ import sys
 import time
 from typing import Any
 
+from lockstep.bench.watch import RequestWatch
 from lockstep.engine import actions
 from lockstep.engine.effects import Turn
 from lockstep.engine.history import Entry
 from lockstep.engine.sequencer import Sequencer
+from lockstep.engine.wire import StepReport
 from lockstep.workers import beginning, supervisor
 from lockstep.workers import crew as crews
 from lockstep.workers.agent.channel import Channel
@@ -45,7 +47,8 @@ STAMP = struct.Struct("<QQ")  # perf_counter_ns of an agent's last send and its 
 class Tap:
     """The watch, and the line to who asks for rounds."""
 
-    def __init__(self, reading: int, writing: int) -> None:
+    def __init__(self, reading: int, writing: int, watch: RequestWatch | None = None) -> None:
+        self._watch = watch
         self._requests = os.fdopen(reading, "rb", buffering=0)
         self._answers = os.fdopen(writing, "wb", buffering=0)
         self._stamps = mmap.mmap(-1, AGENTS_MAX * STAMP.size)  # Shared with the agents.
@@ -95,10 +98,18 @@ class Tap:
             if self._woken_ns:
                 self._times_ns.append(now - self._woken_ns)
             self._woken_ns = now
+        if self._watch is not None:
+            self._watch.issued(done)
+
+    def step_reported(self, report: StepReport) -> None:
+        """The model has done a step, and the supervisor has it."""
+        if self._watch is not None:
+            self._watch.reported(report)
 
     def finished(self, messages: int) -> None:
         """The run is over: whatever round it was."""
-        self._say(self._round(messages))
+        seen = self._watch.to_json() if self._watch is not None else {}
+        self._say(self._round(messages) | seen)
         self._turns_max = 0
 
     def channel(self, index: int, channel: Channel) -> "StampedChannel":
@@ -164,6 +175,10 @@ def tapped_sequencer(tap: Tap) -> type[Sequencer]:
             tap.turn_ended(agent)
             super().turn_ended(agent, turn)
 
+        def step_reported(self, report: StepReport) -> None:
+            tap.step_reported(report)
+            super().step_reported(report)
+
         def pump(self) -> list[actions.Action]:
             counts = self.world.counts
             tap.before_pump(counts.messages)
@@ -199,7 +214,8 @@ class BareLedger(Ledger):
 
 def main() -> int:
     """Entry of the process."""
-    tap = Tap(int(sys.argv[-2]), int(sys.argv[-1]))
+    watch = RequestWatch() if "requests" in sys.argv else None
+    tap = Tap(int(sys.argv[-2]), int(sys.argv[-1]), watch)
 
     def stamped_main(spec: AgentSpec, channel: Channel, *more: Any) -> int:
         return agent_main(spec, tap.channel(spec.index, channel), *more)

@@ -18,6 +18,8 @@ GROUPS = (
     "agents",
     "tax",
     "journal",
+    "decode",
+    "serve",
 )  # As bench/groups has them; named here so that help loads nothing.
 
 
@@ -43,9 +45,9 @@ def setup(group: str | None) -> int:
         lockstep bench setup
         lockstep bench setup agents
 
-    A group is agents, tax or journal; without one everything is made. What is there already is
-    left alone. It needs a network (or a package index of pip's settings) for the peers, which go to
-    $XDG_CACHE_HOME/lockstep/bench, and none of it into this Python.
+    A group is agents, tax, journal, decode or serve; without one everything is made. What is there
+    already is left alone. It needs a network (or a package index of pip's settings) for the peers,
+    which go to $XDG_CACHE_HOME/lockstep/bench, and none of it into this Python.
 
     Exit codes: 0, or 2 when something could not be made.
     """
@@ -116,6 +118,49 @@ def journal(quick: bool, as_json: bool) -> int:
     Exit codes: 0, or 2 when a run could not be made.
     """
     return _show(_group("journal").run(quick, _tell), as_json)
+
+
+@command.command("decode", short_help="A step of a model at equal batch, and the memory's limit.")
+@click.option("--quick", is_flag=True,
+              help="Within 45 s on two cores: fewer batches, wider intervals.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True,
+              help="The last line of standard output is one JSON object.")  # fmt: skip
+def decode(quick: bool, as_json: bool) -> int:
+    """Measure decode steps at equal batch, in pairs with other runtimes and with reading memory.
+
+    \b
+    Examples:
+        lockstep bench setup decode
+        lockstep bench decode
+        lockstep bench decode --quick --json | jq .ratios
+
+    A ratio above 1 means that Lockstep is faster; bandwidth_... is the share of what the memory
+    allows. docs/benchmarks.md says what is compared.
+
+    Exit codes: 0, or 2 when a model or a run could not be made.
+    """
+    return _show(_group("decode").run(quick, _tell), as_json)
+
+
+@command.command("serve", short_help="Many agents' conversations on one model.")
+@click.option("--quick", is_flag=True, help="Within 8 minutes on two cores: each serves once.")
+@click.option("--json", "as_json", is_flag=True,
+              help="The last line of standard output is one JSON object.")  # fmt: skip
+def serve(quick: bool, as_json: bool) -> int:
+    """Measure a trace of conversations of 32 agents, served by Lockstep and by other runtimes.
+
+    \b
+    Examples:
+        lockstep bench setup serve
+        lockstep bench serve
+        lockstep bench serve --quick --json | jq .results
+
+    A ratio above 1 means that Lockstep has more tokens per second. docs/benchmarks.md says what
+    is compared.
+
+    Exit codes: 0, or 2 when a model or a run could not be made.
+    """
+    return _show(_group("serve").run(quick, _tell), as_json)
 
 
 def _group(name: str) -> Any:

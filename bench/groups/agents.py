@@ -16,7 +16,6 @@ from lockstep.bench.pairs import interleave, percentile, ratio
 from lockstep.bench.peers import Peer
 from lockstep.bench.report import Report
 from lockstep.bench.wakes import wakes_ns
-from lockstep.engine.errors import UsageError
 
 PEERS = {
     "autogen_turn": Peer("autogen", peers.AUTOGEN),
@@ -63,14 +62,7 @@ def setup(tell: Tell) -> None:
     Raises:
         UsageError: one or more cannot be made; the others are.
     """
-    problems = []
-    for environment in dict.fromkeys(peer.environment for peer in PEERS.values()):
-        try:
-            environment.make(tell)
-        except UsageError as error:
-            problems.append(str(error))
-    if problems:
-        raise UsageError("; ".join(problems))
+    peers.make_all((peer.environment for peer in PEERS.values()), tell)
 
 
 def run(quick: bool, tell: Tell) -> Report:
@@ -104,9 +96,8 @@ def _turns(report: Report, ours: Line, turns: int) -> None:
 
 
 def _compare(report: Report, name: str, peer: Peer, ours: Line, pairs: int) -> None:
-    if not peer.environment.ready():
-        why = f"{' '.join(peer.environment.requirements)} is not there"
-        report.skipped.append((name, why, f"lockstep bench setup {report.group}"))
+    if missing := peer.missing(report.group):
+        report.skipped.append((name, *missing))
         return
     with peer.start() as theirs:
         theirs.ask(turns=WARM_TURNS)

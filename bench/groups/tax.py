@@ -14,7 +14,7 @@ from typing import Any
 from lockstep.bench import machine, models
 from lockstep.bench.contestant import whole
 from lockstep.bench.groups import Tell
-from lockstep.bench.pairs import PAIRS_MIN, Ratio, interleave, ratio
+from lockstep.bench.pairs import Ratio, interleave, paired, ratio
 from lockstep.bench.report import Report
 from lockstep.bench.svg import Panel, picture
 
@@ -208,13 +208,6 @@ def throughput(fleet: str) -> float:
     """
     run = whole(fleet, INPUT)
     return run.tokens_out / run.seconds
-
-
-def paired(values: list[float]) -> Ratio:
-    """As `ratio`; of too few pairs for an interval, their range."""
-    if len(values) < PAIRS_MIN:
-        return Ratio(median(values), min(values), max(values))
-    return ratio(values)
 
 
 def _curves(model: Path, pairs: int, tell: Tell) -> list[Panel]:

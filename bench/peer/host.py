@@ -1,15 +1,21 @@
 """Host of a peer: ``python host.py PEER READ WRITE``, in the peer's own environment.
 
-Says hello with the peer's versions, then answers each line ``{"turns": N}`` with the times of N
-turns, one after another. Ends when the requests end. Standard library only.
+Says hello with the peer's versions, then answers each line until the requests end. A peer has
+``start(stack)``, whose second result gives the times of N turns for each ``{"turns": N}``, or
+``begin(stack)``, whose second result takes each request as it is and gives the answer. Standard
+library only.
 """
 
 import json
 import os
 import runpy
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+
+Answers = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def main() -> None:
@@ -24,11 +30,15 @@ def main() -> None:
         os.fdopen(reading, "rb", buffering=0) as requests,
         os.fdopen(writing, "wb", buffering=0) as answers,
     ):
-        versions, turns = peer["start"](stack)
+        versions, answer = peer["begin"](stack) if "begin" in peer else _turns(peer, stack)
         answers.write(json.dumps({"versions": versions}).encode() + b"\n")
         while line := requests.readline():
-            times_ns = turns(int(json.loads(line)["turns"]))
-            answers.write(json.dumps({"times_ns": times_ns}).encode() + b"\n")
+            answers.write(json.dumps(answer(json.loads(line))).encode() + b"\n")
+
+
+def _turns(peer: dict[str, Any], stack: ExitStack) -> tuple[Any, Answers]:
+    versions, turns = peer["start"](stack)
+    return versions, lambda request: {"times_ns": turns(int(request["turns"]))}
 
 
 if __name__ == "__main__":

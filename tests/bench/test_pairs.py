@@ -12,6 +12,7 @@ from lockstep.bench.pairs import (
     interval_rank,
     percentile,
     ratio,
+    rotate,
 )
 
 
@@ -21,6 +22,18 @@ def test_who_is_first_alternates() -> None:
     theirs = lambda: called.append("theirs") or 2.0  # type: ignore[func-returns-value]  # noqa: E731
     assert list(interleave(ours, theirs, 3)) == [(1.0, 2.0)] * 3
     assert called == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
+
+
+def test_of_several_contestants_each_is_first_in_turn() -> None:
+    called: list[int] = []
+
+    def contestant(number: int) -> float:
+        called.append(number)
+        return float(number)
+
+    rounds = [lambda number=number: contestant(number) for number in range(3)]
+    assert list(rotate(rounds, 4)) == [(0.0, 1.0, 2.0)] * 4
+    assert called == [0, 1, 2, 1, 2, 0, 2, 0, 1, 0, 1, 2]
 
 
 @pytest.mark.parametrize(("count", "rank"), [(6, 0), (8, 0), (9, 1), (12, 2), (41, 13)])

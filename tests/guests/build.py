@@ -40,7 +40,7 @@ FLAGS = {
     "trapper": BARE,
 }
 EXAMPLES = {"judge": BARE, "solver": BARE}
-BENCH = {"flood": BARE, "pass": BARE, "relay": BARE, "think": BARE}
+BENCH = {"converse": BARE, "flood": BARE, "pass": BARE, "relay": BARE, "think": BARE}
 
 
 def sources() -> dict[Path, tuple[str, ...]]:

@@ -281,7 +281,7 @@ def test_tokens_are_drawn_again_with_the_penalties_and_seeds_they_had(model: Loa
     desk = Desk(SPEC, [model])
     ask(desk, 1, **fields)
     rows = [logits_of(n) for n in range(6)]
-    said = [[desk.draw([(1, s, row)])[0].token for row in rows] for s in (0, 1, 3)]
+    said = [[desk.draw([(1, s, row)])[0].token for row in rows] for s in (0, 1)]
     forked = Desk(replace(SPEC, seed=6, past_seeds=((4, 5),)), [model])
     ask(forked, 1, **fields)
     for sample in (1, 0):

@@ -27,7 +27,7 @@ from lockstep.engine.fleet_file import parse
 from lockstep.engine.record import Kind, encode
 from lockstep.engine.strict_json import dumps
 from lockstep.engine.wire import TICKET_SLOT, FromEngine, Slots, ToEngine
-from lockstep.workers.inference.loaded import load_all
+from lockstep.workers.inference.loaded import LoadedModel, load_all
 from lockstep.workers.inference.ort import ort
 from lockstep.workers.inference.process import Server
 from lockstep.workers.inference.spec import InferenceSpec
@@ -42,6 +42,7 @@ name = "decoding"
 path = "{model}"
 providers = ["cpu"]
 intra_op_threads = {threads}
+spin = "on"
 rows_max = {rows_max}
 tokens_max = {tokens_max}
 prefill_tokens_per_step = {prefill}
@@ -196,6 +197,7 @@ def main() -> int:
         return 0
     given = spec(request["model"], request["threads"], request["rows_max"], request["tokens_max"])
     models = load_all(given)
+    assert isinstance(models[0], LoadedModel)
     decoder: Any = models[0].decoder
     conductor.session = decoder.session = TimedSession(decoder.session)
     end: Any = conductor

@@ -91,6 +91,7 @@ class Model:
     prefix_copies: bool = False  # A prompt's prefix that another slot has is copied from there.
     file: str = ""  # The ONNX file in the folder; empty: the only one.
     kind: str = "decoder"  # Or "tensors": any graph, one run a request.
+    spin: str = "auto"  # "on", "off": whether its threads spin while they wait. Physical.
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,7 @@ class Fleet:
         del settings["recovery"], settings["logic_flags"]
         for model in settings["models"]:
             del model["file"]  # Its name is among the hashed files that stand for the path.
+            del model["spin"]  # No bit depends on it.
             if model["kind"] == "decoder":  # All were, before there were others.
                 del model["kind"]
             if not self.logic_flags & KV_REUSE:  # These were no settings then.

@@ -33,6 +33,7 @@ ROWS_KEPT_MAX = 16_384  # Per model.
 TOKENS_MAX = 256  # Of a slot, by default.
 PREFILL_TOKENS = 256  # Of a step, by default.
 KINDS = ("decoder", "tensors")
+SPINS = ("auto", "on", "off")
 CONFIG_DEPTH_MAX = 32  # Of an agent's config; the identity nests it a little deeper.
 POLICIES = ("events", "round-robin", "dag")
 ORDERS = ("strict", "arrival")
@@ -166,6 +167,7 @@ def _models(tables: dict[str, Any], where: str, logic_flags: int) -> tuple[Model
             period=section.integer("period", 1, 1, 2**10),
             file=section.text("file", ""),
             kind=kind,
+            spin=section.choice("spin", "auto", SPINS),
         )
         if kind == "decoder":
             model = _decoder(model, section, bool(logic_flags & KV_REUSE))

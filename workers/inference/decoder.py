@@ -90,6 +90,7 @@ class Decoder:
         kv_file: int = slab_file.NONE,
         cache: Path | None = None,
         graphs: bool = False,
+        spin: bool = False,
         options: Any = None,
     ) -> None:
         """Create the session and the slab.
@@ -107,6 +108,7 @@ class Decoder:
                 where the session wants the slab on a device.
             cache: Folder for kernel choices of GPU providers.
             graphs: Decode by CUDA graphs, one for each slot range (captured.py).
+            spin: As `open_session`.
             options: Of every run of the session; None: the usual ones.
 
         Raises:
@@ -122,7 +124,7 @@ class Decoder:
         self.facts, self.rows_max, self.tokens_max = facts, rows_max, tokens_max
         self._slots = rows_max + rows_kept
         self.session, self.report = open_session(
-            folder, providers, require, intra_op_threads, cache, facts.logits, graphs
+            folder, providers, require, intra_op_threads, cache, facts.logits, graphs, spin
         )
         self._options = options
         _assert_denormals()

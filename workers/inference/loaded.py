@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,6 +72,7 @@ class LoadedModel:
             rows_kept=model.rows_kept,
             kv_file=kv_file,
             cache=kernels,
+            spin=spins(model),
         )
         if got is not None:
             check_providers(got, self.decoder.report)
@@ -105,6 +107,18 @@ class LoadedModel:
                 f"model check` says more"
             )
         return notes
+
+
+def spins(model: Model) -> bool:
+    """Whether a model's threads may spin: by itself only where there are cores to spare.
+
+    On cores that agents need, spinning between the parts of a step takes them from their turns.
+    """
+    if model.spin != "auto":
+        return model.spin == "on"
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return cores > model.intra_op_threads
 
 
 AnyModel = LoadedModel | TensorModel

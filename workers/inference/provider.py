@@ -160,6 +160,7 @@ def open_session(
     cache: Path | None = None,
     logits: str = "",
     graphs: bool = False,
+    spin: bool = False,
 ) -> tuple[Any, ProviderReport]:
     """A session on the first providers that work, made of the bytes that the folder hashed.
 
@@ -173,6 +174,7 @@ def open_session(
         logits: Output that is needed of the last position only (surgery.py); empty: the graph
             stays as it is.
         graphs: As `provider_options`.
+        spin: Its threads spin while they wait for one another; no bit depends on it.
 
     Raises:
         UsageError: a provider's name is unknown, or ``require`` is not among those asked for.
@@ -183,7 +185,7 @@ def open_session(
     needed = NAMES.get(require, require) if require else None
     if needed is not None and needed not in names:
         raise UsageError(f"require = {require!r}, but providers = {list(asked)} do not ask for it")
-    options = _options(intra_op_threads, cache)
+    options = _options(intra_op_threads, cache, spin)
     given = [(name, provider_options(name, cache, graphs)) for name in names]
     session, found = _create(folder, given, options, logits)
     got = session.get_providers()
@@ -267,7 +269,7 @@ def _cause(name: str, log: str, error: str) -> str:
     return lines[-1][:DETAIL_CHARS_MAX] if lines else ""
 
 
-def _options(intra_op_threads: int, cache: Path | None) -> Any:
+def _options(intra_op_threads: int, cache: Path | None, spin: bool) -> Any:
     """Session options under which the order of every sum is fixed."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
@@ -275,8 +277,8 @@ def _options(intra_op_threads: int, cache: Path | None) -> Any:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = LOG_ERRORS
     options.use_deterministic_compute = True
-    # Agents share the cores: a pool that spins between steps takes them from turns.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Where agents share the cores, a pool that spins between steps takes them from turns.
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("session.set_denormal_as_zero", "0")
     # Kernels that are chosen by timing them would differ from process to process.

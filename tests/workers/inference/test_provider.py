@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 
 from lockstep.engine.errors import ModelRejected, ProviderMissing, UsageError
+from lockstep.engine.fleet import Model
 from lockstep.workers.inference import provider
+from lockstep.workers.inference.decoder import Decoder
+from lockstep.workers.inference.greedy import generate
+from lockstep.workers.inference.loaded import spins
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.provider import (
     device_of,
@@ -166,3 +170,24 @@ def test_model_written_to_while_it_loads_is_refused(copy: Path) -> None:
     with pytest.raises(ModelRejected, match=r"model\.onnx\.data: changed while"):
         open_session(folder, ["cpu"], None, 1)
     folder.close()
+
+
+@pytest.mark.parametrize(("said", "cores", "spin"), [
+    ("on", 1, True), ("off", 64, False), ("auto", 2, False), ("auto", 3, True),
+])  # fmt: skip
+def test_threads_spin_by_themselves_only_where_there_are_cores_to_spare(
+    monkeypatch: pytest.MonkeyPatch, said: str, cores: int, spin: bool
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    assert spins(Model("m", "m", ("cpu",), "", 2, 1, 8, 8, 1, spin=said)) is spin
+
+
+def test_spinning_changes_no_bit(fp32: Path) -> None:
+    rows = []
+    for spin in (False, True):
+        folder = ModelFolder.open(fp32)
+        decoder = Decoder(folder, 2, 64, 2, spin=spin)
+        folder.close()
+        rows.append(generate(decoder, [(5, 6, 7), (9,)], 6))
+        decoder.close()
+    assert all(a.same(b) for a, b in zip(*rows, strict=True))

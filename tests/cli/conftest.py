@@ -125,8 +125,7 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # A background job of a shell ignores Ctrl-C; so would its children, and so would we.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=_hear,
         )
 
     def names(self) -> set[str]:
@@ -186,6 +185,12 @@ def _cut(run: Path, to: Path, frames: int, tail: bytes = b"") -> Path:
     path = to / JOURNAL
     path.write_bytes(path.read_bytes()[: frame.offset] + tail)
     return to
+
+
+def _hear() -> None:
+    """A background job of a shell ignores Ctrl-C, one of `nohup` SIGHUP; so would its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 Live = Callable[..., "subprocess.Popen[str]"]

@@ -9,15 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lockstep.engine.errors import RequestRejected
-from lockstep.engine.plan import FINISH_STATUS, GOOD_FINISHES, Ended, Outcome, Request
+from lockstep.engine.plan import GOOD_FINISHES, Ended, Outcome, Request
 from lockstep.engine.record import (
-    FLAG_ERROR,
     FLAG_RAW,
-    HEADER_BYTES,
-    Kind,
     Record,
-    aligned,
-    encode,
 )
 from lockstep.engine.settings import nearest
 from lockstep.engine.strict_json import dumps, loads
@@ -28,7 +23,7 @@ from lockstep.workers.inference.request import (
     REQUEST_BYTES_MAX,
     TIMEOUT_STEPS_MAX,
 )
-from lockstep.workers.inference.result import encode_failure
+from lockstep.workers.inference.result import encode_answer
 from lockstep.workers.inference.tensor_model import Runs, TensorModel
 from lockstep.workers.inference.tensor_request import TensorRequest, parse_tensor_request
 from lockstep.workers.inference.tensors import RANK_MAX
@@ -138,31 +133,16 @@ class Calls:
     def answer(self, step: int, end: Ended) -> tuple[int, int, bytes]:
         """As `Desk.answer`: status, prompt tokens, the answer as the guest reads it."""
         open_ = self._open.pop(end.ticket)
-        reason, text = end.reason, open_.error or end.text
         payload = b""
-        if reason in GOOD_FINISHES:
+        if end.reason in GOOD_FINISHES:
             assert open_.answer is not None
-            head = {"finish_reason": reason, "ticket": end.ticket, "step": step}
+            head = {"finish_reason": end.reason, "ticket": end.ticket, "step": step}
             payload = dumps(open_.answer | head)
-            if aligned(HEADER_BYTES + len(payload)) > self._bytes_max:
-                reason = "refused"
-                text = (
-                    f"the answer has {len(payload)} bytes, [fleet] record_bytes_max allows "
-                    f"{self._bytes_max - HEADER_BYTES}"
-                )
-        good = reason in GOOD_FINISHES
-        raw = bool(open_.record.flags & FLAG_RAW)
-        if not good:
-            payload = encode_failure(
-                raw, finish_reason=reason, error=text, ticket=end.ticket, step=step
-            )
-        kind = Kind.CANCELLED if reason == "cancelled" else Kind.RESULT
-        flags = (FLAG_RAW if raw else 0) | (0 if good else FLAG_ERROR)
-        record = open_.record
-        answer = encode(
-            kind, payload, flags=flags, id=record.id, item=record.item, peer=open_.model
+        end = end._replace(text=open_.error or end.text)
+        status, answer = encode_answer(
+            open_.record, open_.model, step, end, payload, self._bytes_max
         )
-        return FINISH_STATUS[reason], _tokens(open_.answer), answer
+        return status, _tokens(open_.answer), answer
 
     def go_on(self, tickets: Mapping[int, object]) -> None:
         """These are open, and no others."""

@@ -10,15 +10,11 @@ from dataclasses import dataclass, field, replace
 
 from lockstep.engine import keyed
 from lockstep.engine.errors import LockstepBug, RequestRejected
-from lockstep.engine.plan import FINISH_STATUS, GOOD_FINISHES, Ended, Outcome, Request
+from lockstep.engine.plan import GOOD_FINISHES, Ended, Outcome, Request
 from lockstep.engine.record import (
-    FLAG_ERROR,
     FLAG_RAW,
     HEADER_BYTES,
-    Kind,
     Record,
-    aligned,
-    encode,
 )
 from lockstep.engine.restored import Kept, Score
 from lockstep.engine.settings import nearest
@@ -30,7 +26,7 @@ from lockstep.workers.inference.logprobs import Scored, scores
 from lockstep.workers.inference.request import InferRequest, parse_infer, tokens_out
 from lockstep.workers.inference.result import (
     Choice,
-    encode_failure,
+    encode_answer,
     encode_result,
     result_bytes_least,
 )
@@ -309,28 +305,12 @@ class Desk:
     def answer(self, step: int, end: Ended) -> tuple[int, int, bytes]:
         """Close a ticket: its status, its prompt tokens, its answer as the guest reads it."""
         open_ = self._open.pop(end.ticket)
-        raw = open_.request.raw
-        kind = Kind.CANCELLED if end.reason == "cancelled" else Kind.RESULT
-        good = end.reason in GOOD_FINISHES
-        if good:
+        payload = b""
+        if end.reason in GOOD_FINISHES:
             payload = self._result(open_, end.ticket, step)
-            room = self._spec.record_bytes_max - HEADER_BYTES
-            if aligned(HEADER_BYTES + len(payload)) > self._spec.record_bytes_max:
-                good = False
-                text = (
-                    f"the answer has {len(payload)} bytes, [fleet] record_bytes_max allows {room}"
-                )
-                end = Ended(end.ticket, "refused", text)
-        if not good:
-            payload = encode_failure(
-                raw, finish_reason=end.reason, error=end.text, ticket=end.ticket, step=step
-            )
-        flags = (FLAG_RAW if raw else 0) | (0 if good else FLAG_ERROR)
-        record = open_.record
-        answer = encode(
-            kind, payload, flags=flags, id=record.id, item=record.item, peer=open_.model
-        )
-        return FINISH_STATUS[end.reason], open_.prompt_tokens, answer
+        bytes_max = self._spec.record_bytes_max
+        status, answer = encode_answer(open_.record, open_.model, step, end, payload, bytes_max)
+        return status, open_.prompt_tokens, answer
 
     def _result(self, open_: _Open, ticket: int, step: int) -> bytes:
         sampling = open_.request.sampling

@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lockstep.engine.plan import FINISH_STATUS, GOOD_FINISHES
+from lockstep.engine.plan import FINISH_STATUS, GOOD_FINISHES, Ended
+from lockstep.engine.record import (
+    FLAG_ERROR,
+    FLAG_RAW,
+    HEADER_BYTES,
+    Kind,
+    Record,
+    aligned,
+    encode,
+)
 from lockstep.engine.strict_json import dumps
 from lockstep.workers.inference.logprobs import Scored, spelled
 
@@ -115,6 +124,35 @@ def result_bytes_least(
     )
     each = len("0,") + (0 if scored is None else len(dumps(spelled(scored))) + 1)
     return len(frame) + samples * max(0, tokens * each - (1 if scored is None else 2))
+
+
+def encode_answer(
+    record: Record, model: int, step: int, end: Ended, payload: bytes, bytes_max: int
+) -> tuple[int, bytes]:
+    """The record that answers a request, and its status (`FINISH_STATUS`).
+
+    Args:
+        record: That asked.
+        model: Index of who was asked.
+        step: In which it ended.
+        end: How.
+        payload: Of a good answer; one that does not fit is refused with the arithmetic.
+        bytes_max: Of the record.
+    """
+    raw = bool(record.flags & FLAG_RAW)
+    if end.reason in GOOD_FINISHES and aligned(HEADER_BYTES + len(payload)) > bytes_max:
+        room = bytes_max - HEADER_BYTES
+        text = f"the answer has {len(payload)} bytes, [fleet] record_bytes_max allows {room}"
+        end = Ended(end.ticket, "refused", text)
+    good = end.reason in GOOD_FINISHES
+    if not good:
+        payload = encode_failure(
+            raw, finish_reason=end.reason, error=end.text, ticket=end.ticket, step=step
+        )
+    kind = Kind.CANCELLED if end.reason == "cancelled" else Kind.RESULT
+    flags = (FLAG_RAW if raw else 0) | (0 if good else FLAG_ERROR)
+    answer = encode(kind, payload, flags=flags, id=record.id, item=record.item, peer=model)
+    return FINISH_STATUS[end.reason], answer
 
 
 def encode_failure(raw: bool, *, finish_reason: str, error: str, ticket: int, step: int) -> bytes:

@@ -21,6 +21,7 @@ from lockstep.engine.errors import (
     Diverged,
     LockstepBug,
     LockstepError,
+    ProviderMissing,
     RunStopped,
 )
 from lockstep.engine.restore import restore
@@ -32,6 +33,8 @@ from lockstep.workers.agent.spec import AgentSpec
 from lockstep.workers.crew import Crew
 from lockstep.workers.deaths import how, told
 from lockstep.workers.engine_recovery import EngineRecovery
+from lockstep.workers.fallbacks import Fallbacks
+from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.job import Job
 from lockstep.workers.loop import Loop
 from lockstep.workers.outside.doors import Doors, stdin_of
@@ -75,6 +78,14 @@ class Supervisor:
         self._doors = Doors(
             self._loop, fleet, prepared.items, self._sequencer, live, beginning.came
         )
+        self._fallbacks = Fallbacks(
+            fleet,
+            self._sequencer,
+            self._doors.gate.bring,
+            live=live,
+            reached=-1 if beginning.past is None else self._sequencer.step + 1,
+            told=self._note,
+        )
         streams = any(not source.to for source in fleet.sources)
         if (
             job.input_path is None
@@ -88,10 +99,8 @@ class Supervisor:
             self._said = said = beginning.models() or self._load_models()
             identity = prepare.identity(prepared, [m["files"] for m in said["models"]])
             providers = [m["provider"] for m in said["models"]]
-            self._provider = ", ".join(dict.fromkeys(p["got"][0] for p in providers)) or "none"
-            proven = [m.get("class", "") for m in said["models"]]
-            self._classes = {m.name: c for m, c in zip(fleet.models, proven, strict=True)}
-            environment = prepare.environment(prepared, providers, self._classes)
+            self._fallbacks.loaded(said["models"])
+            environment = prepare.environment(prepared, providers, self._fallbacks.classes)
             self._folder, self._ledger = beginning.open(
                 prepared, identity, environment, crew.board.name, self._note
             )
@@ -120,11 +129,25 @@ class Supervisor:
                 files=self._beginning.files,
                 got=self._beginning.got,
             )
-        self._spec = spec
-        said = self._crew.start_inference(spec, self._given_up, self._note)
+        said = self._start_inference(spec)
         for note in said["notes"]:
             self._note(note)
         return said
+
+    def _start_inference(self, spec: InferenceSpec) -> dict[str, Any]:
+        """Start it; of a run that goes on, elsewhere if a provider is gone and the fleet allows it.
+
+        Raises:
+            ModelError, Diverged, GivenUp: as `Crew.start_inference`.
+        """
+        self._spec = self._fallbacks.applied(spec)
+        try:
+            return self._crew.start_inference(self._spec, self._given_up, self._note)
+        except ProviderMissing as error:
+            if self._beginning.past is None or not self._fallbacks.failed(str(error)):
+                raise
+        self._crew.end_inference()
+        return self._start_inference(spec)
 
     # -- the loop -----------------------------------------------------------------------------
 
@@ -186,6 +209,7 @@ class Supervisor:
             said=self._said,
             read_back=self._ledger.read_back,
             note=self._note,
+            fallbacks=self._fallbacks,
         )
         self._agents.overdue.watch(made.suspects)
         return made
@@ -317,6 +341,8 @@ class Supervisor:
         except (LockstepError, OSError) as error:
             stopped, code = stopped or str(error), code or EXIT_UNFINISHED
         self._doors.end_orphans()  # The ledger's sync process is no orphan.
+        if self._fallbacks.made:
+            self._book_fallbacks()
         summary = self._summary(stopped, code, run_s)
         try:
             folder.write_json(folders.SUMMARY, summary | {"agents": self._view.table()})
@@ -334,8 +360,9 @@ class Supervisor:
             **figures(self._sequencer, self._ledger, self._fleet, self._doors.gate.counts),
             "wall_s": round(self._reporter.elapsed_s(), 3),
             **waits(self._stalls, run_s),
-            "provider": self._provider,
-            "classes": self._classes,
+            "provider": self._fallbacks.providers,
+            "fallbacks": self._fallbacks.table(),
+            "classes": self._fallbacks.classes,
             "output": str(self._folder.path / folders.OUTPUT),
             "lines_refused": refused,
             "restarts": self._agents.recovery.restarts
@@ -358,6 +385,13 @@ class Supervisor:
             name = self._fleet.agents[holder].name if holder >= 0 else ""
             value = {**value, "waits_for": name}
         return value
+
+    def _book_fallbacks(self) -> None:
+        """In the manifest, what its providers do not say: where the models went on since."""
+        try:
+            self._folder.amend_json(folders.MANIFEST, {"fallbacks": self._fallbacks.table()})
+        except (OSError, ValueError) as error:
+            self._note(f"{self._folder.path}: {folders.MANIFEST} was not amended: {error}")
 
     def _note(self, text: str) -> None:
         if self._repetition is not None:

@@ -280,7 +280,7 @@ class Desk:
         for kept in active:
             served[kept.ticket] = None
             open_ = self._open[kept.ticket]
-            open_.computed += kept.filled - kept.hit
+            open_.computed += kept.computed
             if kept.sample == 0:
                 open_.hit = kept.hit
             places = found.get((kept.ticket, kept.sample), [])

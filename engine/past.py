@@ -16,8 +16,8 @@ from lockstep.engine import compare
 from lockstep.engine import tag as tags
 from lockstep.engine.effects import Turn, was_refused
 from lockstep.engine.errors import JournalCorrupt, ProtocolError
-from lockstep.engine.order import EFFECT
 from lockstep.engine.fallback import from_outside
+from lockstep.engine.order import EFFECT
 from lockstep.engine.outside import Outside, What, from_record
 from lockstep.engine.past_index import Index, Place, corrupt, header
 from lockstep.engine.record import (

@@ -89,7 +89,7 @@ def _provide(how: str, mark: str) -> None:
     def opened(folder: Any, asked: Any, require: Any, *more: Any) -> Any:
         if FIRST not in asked:
             return real(folder, asked, require, *more)
-        if how == GONE or (how == LOST and os.path.exists(mark)):
+        if how == GONE or (how == LOST and Path(mark).exists()):
             return real(folder, asked, require, *more)  # Nobody knows it: the CPU is left.
         module: Any = provider
         module._options = plain
@@ -110,7 +110,7 @@ def _fail(step: int, how: str, mark: str) -> None:
     rows = changed.rows
 
     def failing(self: Any, plan: Any, at: int | None = None, short: Any = ()) -> Any:
-        if at is not None and at >= step and self.report.running == FIRST:
+        if at is not None and at >= step and self.report.running != "cpu":
             if how in (DIES, LOST):
                 if mark:
                     Path(mark).touch()

@@ -134,9 +134,7 @@ def test_a_verification_whose_provider_fails_stops_and_records_nothing(
 
 
 @pytest.mark.parametrize("how", [failing.DIES, failing.LOST])
-def test_one_that_dies_again_and_again_or_is_gone_is_left_as_well(
-    tmp_path: Path, how: str
-) -> None:
+def test_one_that_dies_again_and_again_or_is_gone_is_left_as_well(tmp_path: Path, how: str) -> None:
     summary = run_of(tmp_path, step=AT, how=how, mark=str(tmp_path / "mark"))
     (change,) = summary["fallbacks"]
     assert (summary["state"], summary["restarts"]) == ("finished", 1)
@@ -195,7 +193,9 @@ def test_a_fork_has_the_change_if_it_came_before(
 
 def test_one_of_two_models_changes(tmp_path: Path) -> None:
     text = fleets.TWO_MODELS.replace(
-        'providers = ["cpu"]', f'providers = ["{FIRST}", "cpu"]\nfallback = true', 1
+        'providers = ["cpu"]',
+        f'providers = ["{FIRST}", "cpu"]\nfallback = true\ncandidates = 4',
+        1,
     )
     summary = run_of(tmp_path, text, step=6)
     (change,) = summary["fallbacks"]

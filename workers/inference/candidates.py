@@ -130,8 +130,9 @@ def _ports(logits: memoryview, count: int) -> list[bytes]:
     [shape] = inner(tensor, TENSOR_SHAPE)
     [element] = numbers(tensor, TENSOR_ELEMENT)
     found = []
+    before = inner(shape, SHAPE_DIM)[:-1]
     for name, its, last in ((VALUES, element, count), (IDS, INT64, count), (SOUND, element, 1)):
-        dims: list[bytes | memoryview] = [*inner(shape, SHAPE_DIM)[:-1], number_field(DIM_VALUE, last)]
+        dims: list[bytes | memoryview] = [*before, number_field(DIM_VALUE, last)]
         new_shape = bytes_field(TENSOR_SHAPE, *(bytes_field(SHAPE_DIM, dim) for dim in dims))
         new_tensor = bytes_field(TYPE_TENSOR, number_field(TENSOR_ELEMENT, its), new_shape)
         value = bytes_field(VALUE_NAME, name.encode()) + bytes_field(VALUE_TYPE, new_tensor)

@@ -285,11 +285,11 @@ class Decoder:
         return self._logits if landed is None else landed.numpy().reshape(-1)
 
     def _shortlists(self, binding: _Binding, count: int) -> list[Row]:
-        """Candidates of each row of a run, in the order of slots."""
+        """Candidates of each row of a run, in the order of slots; no views."""
         values, ids, sound = (
             binding.landed[name].numpy().reshape(count, -1) for name in (VALUES, IDS, SOUND)
         )
-        values, good = values.astype(np.float32), np.isfinite(sound[:, 0])
+        values, ids, good = values.astype(np.float32), ids.copy(), np.isfinite(sound[:, 0])
         return [Shortlist(values[n], ids[n], bool(good[n])) for n in range(count)]
 
     def _ranges(self, plan: ModelPlan) -> Iterator[tuple[int, int]]:

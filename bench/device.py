@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from lockstep.bench.bandwidth import BUFFER_BYTES, Probe
+from lockstep.engine.errors import EXIT_OK, LockstepError
 from lockstep.engine.plan import Chunk, Decode, ModelPlan
 from lockstep.workers.inference import cudart
 from lockstep.workers.inference.decoder import Decoder
@@ -39,7 +40,8 @@ class Asked:
         provider: Short name; it is required.
         graphs: Steps are captured.
         candidates: Cut by the graph; 0: none.
-        trial: Whether two sessions are compared, and a row alone with one among others.
+        trial: Whether two sessions are compared, a row alone with one among others, and the
+            memory measured.
         batches: Rows of the steps that are timed.
         prompt: Tokens that are there before the first step.
         steps: Timed ones.
@@ -83,15 +85,15 @@ def measure(asked: Asked) -> dict[str, Any]:
     size = min(folder.facts.context, max(LENGTHS) + TOKENS_NEW)
     made = make(TRIAL_ROWS, size)
     rows = generate(made, prompts, size - max(LENGTHS))
-    found = {
+    found: dict[str, Any] = {
         "provider": made.report.to_json(),
         "device": made.slab.device,
         "logits": hashlib.sha256(b"".join(row.logits.tobytes() for row in rows)).hexdigest(),
         "short": _short(made, prompts[-1], rows[-1].tokens),
-        "limit": _bytes_per_s(made.slab.device, asked.threads),
     }
     made.close()
     if asked.trial:
+        found["limit"] = _bytes_per_s(found["device"], asked.threads)
         tried = trial(lambda: make(TRIAL_ROWS, size), prompts, TOKENS_NEW // 2, join_steps=1)
         found |= {"run": tried.run, "together": tried.together}
     if asked.batches:
@@ -160,5 +162,15 @@ def _bytes_per_s(device: str, threads: int) -> float:
     return 2 * BUFFER_BYTES / best  # Every byte is read and written.
 
 
+def main() -> int:
+    """Entry of the process."""
+    try:
+        print(json.dumps(measure(Asked.from_json(sys.argv[1]))))
+    except LockstepError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return EXIT_OK
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure(Asked.from_json(sys.argv[1]))))
+    sys.exit(main())

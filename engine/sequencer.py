@@ -15,7 +15,7 @@ from lockstep.engine import tag as tags
 from lockstep.engine.agenda import Agenda, Pending
 from lockstep.engine.effects import Turn
 from lockstep.engine.errors import Diverged, LockstepBug
-from lockstep.engine.fallback import fallbacks
+from lockstep.engine.fallback import Fallback, fallbacks
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.items import InputItem
 from lockstep.engine.mailbox import Event
@@ -63,7 +63,7 @@ class Sequencer:
         self._arrivals = Arrivals(fleet.sources)
         self._target: Tag = orders.NEVER  # No tag behind it is processed.
         self._floor: Tag = tags.ORIGIN  # What the record does not have comes here or later.
-        self._bound = INFINITE_STEP  # No step from here on is granted.
+        self._changed = -1  # Changes of provider up to this step are made.
         self._closed = False
         self.finished = False
         # Outside events of the run to repeat are pending from the start.
@@ -248,9 +248,15 @@ class Sequencer:
         assert isinstance(grant, actions.Grant)
         return grant
 
-    def bound(self, step: int) -> None:
-        """Grant no step from this one on, until it is bound anew: another provider computes it."""
-        self._bound = step
+    @property
+    def next_change(self) -> Fallback | None:
+        """The first change of provider in the record that is not made: no step from it on is
+        granted before."""
+        return next((each for each in self.fallbacks if each.step > self._changed), None)
+
+    def changed(self, step: int) -> None:
+        """Changes of provider up to this step are made: it is computed elsewhere now."""
+        self._changed = step
 
     def engine_may_run(self) -> bool:
         """Whether a step is asked for and granted, as far as we know."""
@@ -316,7 +322,9 @@ class Sequencer:
             due = self.world.requests.smallest_due()
             after = self._reports.last + 1
             credit = max(after, after if due is None else due) + self._schedule.credit
-            limit = min(self._horizon(), credit, self._fleet.steps_max + 1, self._bound)
+            limit = min(self._horizon(), credit, self._fleet.steps_max + 1)
+            if self.fallbacks and (change := self.next_change) is not None:
+                limit = min(limit, change.step)
             grant = actions.Grant(limit, after)
         if grant != self._granted:
             self._granted = grant

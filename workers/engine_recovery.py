@@ -200,7 +200,7 @@ class EngineRecovery:
         self._loop.forget(child.pidfd)
         self._show_nobody()
         self._life.on("exit")
-        self._died(f"(process {child.pid}) {self._cause or how(child.reap())}")
+        self._died(self._cause or how(child.reap()), f"(process {child.pid}) ")
 
     def _show_nobody(self) -> None:
         """Its slot of the board is ours while there is no process."""
@@ -208,8 +208,8 @@ class EngineRecovery:
         tokens = sequencer.world.counts.tokens_out
         self._crew.board.engine.update(pid=0, step=max(sequencer.step, 0), tokens=tokens)
 
-    def _died(self, death: str) -> None:
-        self._death, self._cause = death, ""
+    def _died(self, death: str, who: str = "") -> None:
+        self._death, self._cause = f"{who}{death}", ""
         failed, self._failed = self._failed, None
         if self._fallbacks.due:
             self._fallbacks.repeat()
@@ -224,6 +224,7 @@ class EngineRecovery:
         # A step that never ends is found out so slowly that no window would ever be full of it.
         futile = self._futile >= self._fleet.recovery.restarts_max
         wait_s = None if futile else self._limiter.next(time.monotonic())
+        # Without its pid: the record does not depend on one.
         if wait_s is None and self._fallbacks.failed(f"the inference process {death}, again"):
             self._go_elsewhere()
             return
@@ -232,7 +233,9 @@ class EngineRecovery:
             limit = self._limiter.exhausted()
             if self._futile:
                 limit += f" or behind one step, here step {step}"
-            raise RunStopped(f"the inference process {death}; it was not started again: {limit}")
+            raise RunStopped(
+                f"the inference process {self._death}; it was not started again: {limit}"
+            )
         self._timer = self._loop.after(wait_s, self._start_again)
 
     def _go_elsewhere(self) -> None:

@@ -6,7 +6,6 @@ process was started anew. Both ways the new one makes the keys and values that t
 the record, on its own provider (workers/inference/relive.py), and computes what follows.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -15,7 +14,6 @@ from lockstep.engine.fallback import Fallback
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.outside import What
 from lockstep.engine.sequencer import Sequencer
-from lockstep.engine.tag import INFINITE_STEP
 from lockstep.workers.inference.spec import InferenceSpec
 
 CPU = "cpu"
@@ -37,7 +35,7 @@ class Fallbacks:
         sequencer: Knows the changes of the record, and is bound by those that are to come.
         bring: Takes an event in.
         live: The run is live; else it makes the changes of its record, and no others.
-        reached: The step that is computed first; those behind an earlier change are elsewhere.
+        got: Providers that each model had in the past; none: there was none.
         told: Called with each change that is made, as a line for people.
 
     Attributes:
@@ -51,20 +49,15 @@ class Fallbacks:
         bring: Bring,
         *,
         live: bool,
-        reached: int,
+        got: Sequence[Sequence[str]] = (),
         told: Callable[[str], None],
     ) -> None:
         self._fleet, self._sequencer, self._bring = fleet, sequencer, bring
         self._live, self._told = live, told
-        recorded = sequencer.fallbacks
-        self.made = [each for each in recorded if each.step <= reached]
-        self._ahead = deque(each for each in recorded if each.step > reached)
-        self._running: dict[int, str] = {}
+        ahead = sequencer.next_change
+        self.made = [each for each in sequencer.fallbacks if not ahead or each.step < ahead.step]
+        self._running = {number: providers[0] for number, providers in enumerate(got)}
         self._classes: list[str] = []
-        self._bind()
-
-    def _bind(self) -> None:
-        self._sequencer.bound(self._ahead[0].step if self._ahead else INFINITE_STEP)
 
     def loaded(self, models: Sequence[dict[str, Any]]) -> None:
         """What a process of inference said of its models (`Loading.said`)."""
@@ -75,13 +68,16 @@ class Fallbacks:
     @property
     def due(self) -> bool:
         """Whether the record changes a provider at the step that comes next."""
-        return bool(self._ahead) and self._ahead[0].step <= self._sequencer.step + 1
+        change = self._sequencer.next_change
+        return change is not None and change.step <= self._sequencer.step + 1
 
     def repeat(self) -> None:
         """Make the changes that are `due`."""
-        while self.due:
-            self._make(self._ahead.popleft())
-        self._bind()
+        step = self._sequencer.step + 1
+        for each in self._sequencer.fallbacks:
+            if each.step == step:
+                self._make(each)
+        self._sequencer.changed(step)
 
     @property
     def allowed(self) -> list[int]:

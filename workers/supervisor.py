@@ -9,7 +9,6 @@ import select
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +20,18 @@ from lockstep.engine.errors import (
     Diverged,
     LockstepBug,
     LockstepError,
-    ProviderMissing,
     RunStopped,
 )
-from lockstep.engine.restore import restore
 from lockstep.engine.wire import ToEngine
 from lockstep.shm import RingError
 from lockstep.workers import folder as folders
 from lockstep.workers import prepare, spawn
 from lockstep.workers.agent.spec import AgentSpec
+from lockstep.workers.begin_inference import begin_inference, spec_of
 from lockstep.workers.crew import Crew
 from lockstep.workers.deaths import how, told
 from lockstep.workers.engine_recovery import EngineRecovery
 from lockstep.workers.fallbacks import Fallbacks
-from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.job import Job
 from lockstep.workers.loop import Loop
 from lockstep.workers.outside.doors import Doors, stdin_of
@@ -42,7 +39,7 @@ from lockstep.workers.repetition import Repetition
 from lockstep.workers.report import Reporter
 from lockstep.workers.resumption import Played, begin
 from lockstep.workers.signals import Signals
-from lockstep.workers.specs import agent_specs, inference_spec
+from lockstep.workers.specs import agent_specs
 from lockstep.workers.stalls import Stalls
 from lockstep.workers.summary import ending, figures, waits
 from lockstep.workers.switchboard import Switchboard
@@ -83,7 +80,7 @@ class Supervisor:
             self._sequencer,
             self._doors.gate.bring,
             live=live,
-            reached=-1 if beginning.past is None else self._sequencer.step + 1,
+            got=beginning.got,
             told=self._note,
         )
         streams = any(not source.to for source in fleet.sources)
@@ -117,37 +114,15 @@ class Supervisor:
         return self._signals.count > 0 or self._orphaned
 
     def _load_models(self) -> dict[str, Any]:
-        fleet = self._fleet
-        if not fleet.models:
+        if not self._fleet.models:
             return {"models": [], "notes": []}
-        spec = inference_spec(fleet, repeats=bool(self._job.verify_of), cache=self._job.cache)
-        if self._beginning.past is not None:
-            spec = replace(
-                spec,
-                restored=restore(self._beginning.past, fleet),
-                past_seeds=self._beginning.past_seeds,
-                files=self._beginning.files,
-                got=self._beginning.got,
-            )
-        said = self._start_inference(spec)
+        spec = spec_of(self._job, self._fleet, self._beginning)
+        self._spec, said = begin_inference(
+            spec, self._crew, self._fallbacks, self._given_up, self._note
+        )
         for note in said["notes"]:
             self._note(note)
         return said
-
-    def _start_inference(self, spec: InferenceSpec) -> dict[str, Any]:
-        """Start it; of a run that goes on, elsewhere if a provider is gone and the fleet allows it.
-
-        Raises:
-            ModelError, Diverged, GivenUp: as `Crew.start_inference`.
-        """
-        self._spec = self._fallbacks.applied(spec)
-        try:
-            return self._crew.start_inference(self._spec, self._given_up, self._note)
-        except ProviderMissing as error:
-            if self._beginning.past is None or not self._fallbacks.failed(str(error)):
-                raise
-        self._crew.end_inference()
-        return self._start_inference(spec)
 
     # -- the loop -----------------------------------------------------------------------------
 

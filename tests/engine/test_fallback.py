@@ -8,7 +8,6 @@ from lockstep.engine.fallback import CAUSE_CHARS_MAX, Fallback, fallbacks, from_
 from lockstep.engine.outside import Outside, What, from_record
 from lockstep.engine.past import Past
 from lockstep.engine.record import Kind, decode_at
-from lockstep.engine.tag import INFINITE_STEP
 
 CHANGE = Fallback(0, 2, "cuda", "cpu", "out of memory")
 
@@ -61,15 +60,13 @@ def asked(recorded: list[bytes] | None = None) -> Script:
     return script
 
 
-def test_no_step_behind_the_bound_is_granted_until_it_is_lifted() -> None:
-    script = Script("a")
-    script.sequencer.bound(2)
-    script.start()
-    script.ends("a", infer(1))
-    assert script.ends("a")[-1] == "grant 2 knowing 0"
+def test_no_step_behind_a_recorded_change_is_granted_before_it_is_made() -> None:
+    script = asked([event(CHANGE.payload()).record()])
+    assert script.sequencer.next_change == CHANGE
     assert script.steps(1)[-1] == "grant 2 knowing 2"
     assert not script.sequencer.engine_may_run()
-    script.sequencer.bound(INFINITE_STEP)
+    script.sequencer.changed(2)
+    assert script.sequencer.next_change is None
     assert script.sequencer.grant_again().limit > 2
     assert script.sequencer.engine_may_run()
 
@@ -81,6 +78,7 @@ def test_a_repeat_knows_every_change_from_the_start_and_makes_the_same_history()
     again = asked(first.kept())
     assert again.sequencer.fallbacks == (CHANGE,)
     again.steps(1)
+    again.sequencer.changed(2)
     for script in (first, again):
         for step in range(2, 9):
             script.steps(step, *([(1, 1)] if step == 8 else []))

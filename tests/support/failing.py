@@ -1,10 +1,11 @@
-"""Failing: a provider that computes for a while and then fails, made of ONNX Runtime's CPU one.
+"""Failing: a provider that computes for a while and then fails.
 
-`FIRST` is a provider by name; its sessions are real ones on the CPU, with other options than the
-CPU's own (no weights are packed, no graph is optimised), so that its bits are others. It fails as a
-device does: the run of a session raises ONNX Runtime's own error, or the process dies of it, or
-the next process finds no such provider. What is launched `under` it knows the provider; the
-product has no switch for it.
+`FIRST` is a provider by name. With the wheel onnxruntime-openvino it is OpenVINO's, on this CPU.
+Else it is made of ONNX Runtime's CPU one: real sessions, with other options than the CPU's own (no
+weights are packed, no graph is optimised). Its bits are others, both ways. It fails as a device
+does: the run of a session raises ONNX Runtime's own error, or the process dies of it, or the next
+process finds no such provider. What is launched `under` it knows that; the product has no switch
+for it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 SUPPORT = Path(__file__).resolve().parent
-FIRST = "FirstExecutionProvider"
+# Told without loading it: the supervisor never does.
+REAL = any(metadata.distributions(name="onnxruntime-openvino"))
+FIRST = "OpenVINOExecutionProvider" if REAL else "FirstExecutionProvider"
 NEVER = 2**40
 # How it fails: its run raises; its process is killed, each time; its process is killed and there is
 # no such provider any more; there is none from the beginning.
@@ -90,7 +94,11 @@ def _provide(how: str, mark: str) -> None:
         if FIRST not in asked:
             return real(folder, asked, require, *more)
         if how == GONE or (how == LOST and Path(mark).exists()):
-            return real(folder, asked, require, *more)  # Nobody knows it: the CPU is left.
+            session, report = real(folder, ("cpu",), None, *more)
+            missing = provider.Missing(FIRST, "it fell off the bus", "put it back")
+            return session, replace(report, asked=tuple(asked), missing=(missing,))
+        if REAL:
+            return real(folder, asked, require, *more)
         module: Any = provider
         module._options = plain
         try:

@@ -1,6 +1,8 @@
 """A provider fails in the middle of a run, which goes on on the CPU: recorded, and repeatable.
 
-The provider is `failing.FIRST`: real sessions whose bits are not those of the CPU's own.
+The provider is `failing.FIRST`: real sessions whose bits are not those of the CPU's own. To run it
+all on a true other one: `pip install onnxruntime-openvino` in a Python of its own, in place of
+onnxruntime.
 """
 
 from __future__ import annotations

@@ -235,7 +235,7 @@ class Server:
         """
         decoder = self._decoders[part.model]
         most = decoder.candidates
-        short = [slot for slot in whose if 0 < self._desk.enough(*whose[slot]) <= most]
+        short = [s for s in whose if 0 < self._desk.enough(*whose[s]) <= most] if most else ()
         try:
             return decoder.rows(part, step, short)
         except ProviderMissing as error:

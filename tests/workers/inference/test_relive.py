@@ -71,6 +71,15 @@ def test_slots_are_made_again_to_the_bit_and_the_run_goes_on(load: Load, cut: in
     assert steps | then == whole
 
 
+def test_what_a_row_copied_is_not_counted_as_computed_by_who_takes_over(load: Load) -> None:
+    asked = requests(3)
+    whole = serve(load(), 10_000, asked=asked).steps
+    before = {step: body for step, body in whole.items() if step < 37}
+    past = restore(past_of(asked, before), FLEET)
+    assert any(kept.computed < kept.filled - kept.hit for kept in past.kept)
+    assert before | serve(load(), 10_000, restored=past).steps == whole
+
+
 def _same_bits(past: Restored, before: LoadedModel, after: LoadedModel) -> None:
     left, right = before.decoder.slab, after.decoder.slab
     assert past.kept

@@ -34,8 +34,8 @@ class Fallback(NamedTuple):
 
     def payload(self) -> bytes:
         """What the event carries; `model` is its source."""
-        cause = " ".join(self.cause.split())[:CAUSE_CHARS_MAX]
-        cause = cause.encode("utf-8", "replace").decode()  # Drivers say things in any bytes.
+        said = self.cause.encode("utf-8", "replace").decode()  # Drivers say things in any bytes.
+        cause = " ".join(said.split())[:CAUSE_CHARS_MAX]
         return dumps({"step": self.step, "from": self.left, "to": self.to, "cause": cause})
 
     @property

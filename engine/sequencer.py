@@ -250,8 +250,7 @@ class Sequencer:
 
     @property
     def next_change(self) -> Fallback | None:
-        """The first change of provider in the record that is not made: no step from it on is
-        granted before."""
+        """The first change of provider in the record that is not made: it bounds every grant."""
         return next((each for each in self.fallbacks if each.step > self._changed), None)
 
     def changed(self, step: int) -> None:

@@ -167,7 +167,7 @@ class EngineRecovery:
         if self._assembler.failed is not None and self._failed is None:
             self._failed = self._assembler.failed
             # Not asked to leave: what it holds of a device that is lost may never let go.
-            self._kill("broken", f"was ended: {self._failed[1]}")
+            self._kill("broken", f"was ended, its provider failed: {self._failed[1]}")
         self._elsewhere()
 
     def _elsewhere(self) -> None:
@@ -320,3 +320,4 @@ class EngineRecovery:
             self._slab_holds = self._holds(loading.said)
             self._fallbacks.loaded(loading.said["models"])
             self._note(f"the inference process {self._death}; brought back")
+            self._elsewhere()  # Its first steps may have been heard before this was.

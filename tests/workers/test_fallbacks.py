@@ -2,7 +2,7 @@
 
 The provider is `failing.FIRST`: real sessions whose bits are not those of the CPU's own. To run it
 all on a true other one: `pip install onnxruntime-openvino` in a Python of its own, in place of
-onnxruntime.
+onnxruntime. `-m nightly` has the longer forms.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ config = {{ tokens = 14, story = 60 }}
 input = "deal"
 """
 AT = 30  # The step in which it fails, or the next one that is executed.
-ITEMS, MANY = 6, 60
+ITEMS, MANY = 6, 24
 
 
 def run_of(folder: Path, text: str = STORIES, **how: Any) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def test_without_the_key_the_run_stops_and_goes_on_once_the_key_is_there(tmp_pat
         assert verify(done["run"]).equal
 
 
-@pytest.mark.parametrize("order", ["strict", "arrival"])
+@pytest.mark.parametrize("order", ["strict", pytest.param("arrival", marks=pytest.mark.nightly)])
 def test_what_dies_behind_the_change_comes_back_on_the_cpu(tmp_path: Path, order: str) -> None:
     text = STORIES.replace("[schedule]", f'[schedule]\norder = "{order}"')
     made, given = fleets.fleet(tmp_path, text), fleets.items(tmp_path, MANY)
@@ -181,7 +181,9 @@ def test_what_dies_behind_the_change_comes_back_on_the_cpu(tmp_path: Path, order
         assert verify(tmp_path / "run").equal
 
 
-@pytest.mark.parametrize("distance", [-10, 1, 15])
+@pytest.mark.parametrize(
+    "distance", [1, *(pytest.param(far, marks=pytest.mark.nightly) for far in (-10, 15))]
+)
 def test_a_fork_has_the_change_if_it_came_before(
     tmp_path: Path, failed: dict[str, Any], distance: int
 ) -> None:
@@ -191,6 +193,17 @@ def test_a_fork_has_the_change_if_it_came_before(
         assert verify(tmp_path / "fork").equal
     assert summary["state"] == "finished"
     assert summary["fallbacks"] == (failed["fallbacks"] if distance > 0 else [])
+
+
+def test_a_fork_changes_by_itself_right_behind_the_cut(
+    tmp_path: Path, whole: dict[str, Any]
+) -> None:
+    with under(step=AT):
+        summary = fork(whole["run"], AT - 1, {"seed": 5}, run_dir=tmp_path / "fork").summary
+    assert (summary["state"], len(summary["fallbacks"])) == ("finished", 1)
+    with under():
+        found = verify(tmp_path / "fork")
+    assert found.equal and found.again["fallbacks"] == summary["fallbacks"]
 
 
 def test_one_of_two_models_changes(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ class Server:
             if decoder.report.running == "cpu":
                 raise
             said = " ".join(str(error).split())[:ERROR_CHARS_MAX]
-            raise ProviderFailed(f"{decoder.report.running}: {said}", part.model) from None
+            raise ProviderFailed(said, part.model) from None
 
     def _finish(self, step: int, booked: Booked, rows: list[_Row]) -> bytes:
         """LEAVE and END slots and the records of the answers."""

@@ -27,9 +27,8 @@ import numpy as np
 
 from lockstep.engine.errors import UsageError
 from lockstep.engine.plan import Chunk, ModelPlan
-from lockstep.workers.inference import slab_file
+from lockstep.workers.inference import captured, slab_file
 from lockstep.workers.inference.candidates import IDS, SOUND, VALUES
-from lockstep.workers.inference.captured import Captured
 from lockstep.workers.inference.config import SLAB
 from lockstep.workers.inference.copies import Copies
 from lockstep.workers.inference.exact import Floats32
@@ -144,10 +143,8 @@ class Decoder:
             folder, providers, require, intra_op_threads, cache, facts.logits, graphs, spin,
             candidates,
         )  # fmt: skip
-        self._captured = Captured() if graphs else None
-        self._options = options
-        if self._captured is not None and options is None:
-            self._options = self._captured.options(False)
+        self._graphs = graphs
+        self._options = captured.options(of=options) if graphs else options
         _assert_denormals()
         devices = self._devices()
         # Logits of the last position alone: by the graph's own input for it, by surgery.py, or by
@@ -270,14 +267,15 @@ class Decoder:
             self._positions.array[:count, 0] = lengths
             binding = self._run(first, count, 1)
             here = [slot for slot in slots if slot in active]
-            found: Sequence[Row] = ()
-            if all(slot in short for slot in here):
-                found = self._shortlists(binding, count)
-            else:
-                logits = self._fetch(binding)[: count * self.facts.vocab].reshape(count, -1)
-                found = list(logits.astype(np.float32, copy=False))
+            enough = all(slot in short for slot in here)
+            found = self._shortlists(binding, count) if enough else self._whole(binding, count)
             rows.update((slot, found[slot - first]) for slot in here)
         return rows
+
+    def _whole(self, binding: _Binding, count: int) -> list[Row]:
+        """Logits of each row of a run of one token each, in the order of slots; views."""
+        logits = self._fetch(binding)[: count * self.facts.vocab].reshape(count, -1)
+        return list(logits.astype(np.float32, copy=False))
 
     def _fetch(self, binding: _Binding) -> Any:
         """Logits as one flat array, a view that is valid until the next run."""
@@ -315,12 +313,13 @@ class Decoder:
 
     def _binding(self, first: int, count: int, length: int) -> _Binding:
         """The binding of a slot range for ids of shape (count, length)."""
-        captured = self._captured
         # A captured range is bound for one token and stays so; chunks have bindings of their own.
-        key = first, 0 if captured and length > 1 else count
+        key = first, 0 if self._graphs and length > 1 else count
         binding = self._bindings.get(key)
         if binding is None:
-            options = captured.options(length == 1) if captured else None
+            options = None
+            if self._graphs and length == 1:
+                options = captured.options(captured.graph_of(first, count, self.rows_max))
             binding = _Binding(self.session.io_binding(), options)
             self.slab.bind(binding.io, first, count)
             self._mask.bind(binding.io, self.facts.attention_mask, count, self.tokens_max)

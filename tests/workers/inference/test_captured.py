@@ -50,7 +50,7 @@ def test_each_range_of_slots_has_a_graph_of_its_own_and_chunks_have_none(
 def test_there_are_as_many_graphs_as_ranges_however_often_one_is_bound() -> None:
     ranges = [(first, count) for first in range(64) for count in range(1, 65 - first)]
     graphs = [graph_of(first, count, 64) for first, count in ranges]
-    assert len(set(graphs)) == len(ranges) and 0 < min(graphs) and max(graphs) <= 64 * 64
+    assert len(set(graphs)) == len(ranges) and min(graphs) > 0 and max(graphs) <= 64 * 64
 
 
 def test_chunks_are_not_captured_whatever_the_options_of_the_runs_are(

@@ -28,8 +28,10 @@ REAL = any(metadata.distributions(name="onnxruntime-openvino"))
 FIRST = "OpenVINOExecutionProvider" if REAL else "FirstExecutionProvider"
 NEVER = 2**40
 # How it fails: its run raises; its process is killed, each time; its process is killed and there is
-# no such provider any more; there is none from the beginning.
-RAISES, DIES, LOST, GONE = "raises", "dies", "lost", "gone"
+# no such provider any more; there is none from the beginning; its run raises, and the first process
+# on the CPU is killed in the middle of what it executes again.
+RAISES, DIES, LOST, GONE, TORN = "raises", "dies", "lost", "gone", "torn"
+TORN_AT = 3  # Of the runs that are executed again.
 
 
 def prelude(step: int = NEVER, how: str = RAISES, mark: str = "") -> str:
@@ -128,3 +130,21 @@ def _fail(step: int, how: str, mark: str) -> None:
         return rows(self, plan, at, short)
 
     changed.rows = failing
+    if how == TORN:
+        _tear(mark)
+
+
+def _tear(mark: str) -> None:
+    from lockstep.workers.inference import relive
+
+    changed: Any = relive
+    plan, again = changed._plan, []
+
+    def torn(*given: Any) -> Any:
+        again.append(given)
+        if len(again) == TORN_AT and not Path(mark).exists():
+            Path(mark).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plan(*given)
+
+    changed._plan = torn

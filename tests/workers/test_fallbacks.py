@@ -181,6 +181,16 @@ def test_what_dies_behind_the_change_comes_back_on_the_cpu(tmp_path: Path, order
         assert verify(tmp_path / "run").equal
 
 
+def test_killed_while_it_makes_keys_and_values_the_next_one_makes_them_anew(
+    tmp_path: Path,
+) -> None:
+    summary = run_of(tmp_path, step=AT, how=failing.TORN, mark=str(tmp_path / "mark"))
+    assert (summary["state"], summary["restarts"], len(summary["fallbacks"])) == ("finished", 1, 1)
+    assert (tmp_path / "mark").exists()
+    with under():
+        assert verify(summary["run"]).equal
+
+
 @pytest.mark.parametrize(
     "distance", [1, *(pytest.param(far, marks=pytest.mark.nightly) for far in (-10, 15))]
 )

@@ -20,6 +20,7 @@ GROUPS = (
     "journal",
     "decode",
     "serve",
+    "gpu",
 )  # As bench/groups has them; named here so that help loads nothing.
 
 
@@ -45,9 +46,9 @@ def setup(group: str | None) -> int:
         lockstep bench setup
         lockstep bench setup agents
 
-    A group is agents, tax, journal, decode or serve; without one everything is made. What is there
-    already is left alone. It needs a network (or a package index of pip's settings) for the peers,
-    which go to $XDG_CACHE_HOME/lockstep/bench, and none of it into this Python.
+    A group is agents, tax, journal, decode, serve or gpu; without one everything is made. What is
+    there already is left alone. It needs a network (or a package index of pip's settings) for the
+    peers, which go to $XDG_CACHE_HOME/lockstep/bench, and none of it into this Python.
 
     Exit codes: 0, or 2 when something could not be made.
     """
@@ -161,6 +162,32 @@ def serve(quick: bool, as_json: bool) -> int:
     Exit codes: 0, or 2 when a model or a run could not be made.
     """
     return _show(_group("serve").run(quick, _tell), as_json)
+
+
+@command.command("gpu", short_help="Equality and throughput on a GPU (docs/gpu.md).")
+@click.argument("models", nargs=-1, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--provider", default="cuda", show_default=True, metavar="NAME",
+              help="The one that is measured; cpu: all of it but the device.")  # fmt: skip
+@click.option("--quick", is_flag=True, help="Two batches and few steps.")
+@click.option("--json", "as_json", is_flag=True,
+              help="The last line of standard output is one JSON object.")  # fmt: skip
+def gpu(models: tuple[Path, ...], provider: str, quick: bool, as_json: bool) -> int:
+    """Show what docs/gpu.md asks of a machine with a GPU, in one go.
+
+    That is equality across sessions, batches and processes, with and without CUDA graphs and
+    candidates, and throughput at batch 1 to 64 against what the memory allows.
+
+    \b
+    Examples:
+        lockstep bench gpu
+        lockstep bench gpu MODEL --json | jq .results
+        lockstep bench gpu --provider cpu --quick MODEL
+
+    MODELS are folders; without any, the benchmarks' own two of 135 M parameters.
+
+    Exit codes: 0, or 2 when a model or a run could not be made.
+    """
+    return _show(_group("gpu").run(quick, _tell, provider, models), as_json)
 
 
 def _group(name: str) -> Any:

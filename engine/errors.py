@@ -48,6 +48,18 @@ class ProviderMissing(ModelError):
     """An execution provider was required and not got."""
 
 
+class ProviderFailed(ModelError):
+    """An execution provider failed in the middle of a run.
+
+    Attributes:
+        model: Index of the model.
+    """
+
+    def __init__(self, message: str, model: int) -> None:
+        super().__init__(message)
+        self.model = model
+
+
 class RequestRejected(LockstepError):
     """A request is refused at admission; only its sender hears of it."""
 

@@ -92,6 +92,9 @@ class Model:
     file: str = ""  # The ONNX file in the folder; empty: the only one.
     kind: str = "decoder"  # Or "tensors": any graph, one run a request.
     spin: str = "auto"  # "on", "off": whether its threads spin while they wait. Physical.
+    fallback: bool = False  # Goes on on the CPU when its provider fails, as an outside event.
+    candidates: int = 0  # Largest logits cut by the graph; 0: the whole row goes to the sampler.
+    cuda_graphs: str = "off"  # "auto", "on": decoding is captured once and repeated by the device.
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,10 @@ class Fleet:
         for model in settings["models"]:
             del model["file"]  # Its name is among the hashed files that stand for the path.
             del model["spin"]  # No bit depends on it.
+            del model["fallback"]  # What came of it is recorded.
+            for key, off in (("candidates", 0), ("cuda_graphs", "off")):
+                if model[key] == off:  # As it was before there were such keys.
+                    del model[key]
             if model["kind"] == "decoder":  # All were, before there were others.
                 del model["kind"]
             if not self.logic_flags & KV_REUSE:  # These were no settings then.

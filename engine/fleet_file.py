@@ -34,6 +34,9 @@ TOKENS_MAX = 256  # Of a slot, by default.
 PREFILL_TOKENS = 256  # Of a step, by default.
 KINDS = ("decoder", "tensors")
 SPINS = ("auto", "on", "off")
+CUDA_GRAPHS = ("off", "auto", "on")
+CANDIDATES_MAX = 4096  # Per row.
+CPU = "cpu"
 CONFIG_DEPTH_MAX = 32  # Of an agent's config; the identity nests it a little deeper.
 POLICIES = ("events", "round-robin", "dag")
 ORDERS = ("strict", "arrival")
@@ -191,7 +194,24 @@ def _decoder(model: Model, section: Section, reuse: bool) -> Model:
         ),
         rows_kept=kept,
         prefix_copies=section.flag("prefix_copies", True) if reuse else False,
+        fallback=_fallback(section, model),
+        candidates=section.integer("candidates", 0, 1, CANDIDATES_MAX),
+        cuda_graphs=_cuda_graphs(section, model),
     )
+
+
+def _fallback(section: Section, model: Model) -> bool:
+    allowed = section.flag("fallback", False)
+    if allowed and model.providers == (CPU,):
+        raise section.error("fallback", True, "another of providers than cpu, to fall back from")
+    return allowed
+
+
+def _cuda_graphs(section: Section, model: Model) -> str:
+    value = section.choice("cuda_graphs", "off", CUDA_GRAPHS)
+    if value == "on" and model.providers[:1] != ("cuda",):
+        raise section.error("cuda_graphs", value, 'providers that begin with "cuda", or "auto"')
+    return value
 
 
 def _tools(tables: dict[str, Any], where: str) -> tuple[Tool, ...]:

@@ -28,6 +28,7 @@ class What(IntEnum):
     CANCEL_RUN = 5  # 0; who or why, as text.
     CANCEL_ITEM = 6  # Number of the item; likewise.
     CANCEL_REQUEST = 7  # Number of the ticket; likewise.
+    PROVIDER = 8  # Index of a model; where it goes on, from which step (engine/fallback.py).
 
 
 class Outside(NamedTuple):

@@ -16,8 +16,9 @@ from lockstep.engine import compare
 from lockstep.engine import tag as tags
 from lockstep.engine.effects import Turn, was_refused
 from lockstep.engine.errors import JournalCorrupt, ProtocolError
+from lockstep.engine.fallback import from_outside
 from lockstep.engine.order import EFFECT
-from lockstep.engine.outside import Outside, from_record
+from lockstep.engine.outside import Outside, What, from_record
 from lockstep.engine.past_index import Index, Place, corrupt, header
 from lockstep.engine.record import (
     HEADER,
@@ -338,6 +339,8 @@ def _is_before(body: bytes, cut: Tag) -> bool:
 def _belongs(record: Record, cut: Tag) -> bool:
     """Whether what was kept takes effect before the cut."""
     if record.kind == Kind.OUTSIDE:
+        if record.flags == What.PROVIDER:  # It decides about steps, wherever it is told.
+            return from_outside(from_record(record)).step < cut[0]
         return (record.item, record.peer) < cut
     if record.flags == EFFECT:
         return (record.item, int.from_bytes(record.payload, "little")) < cut

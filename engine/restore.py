@@ -121,6 +121,7 @@ class _Growing:
         final: The slot that holds it at the end; None: it was written over since.
         filled: Prompt tokens.
         tokens: That it was given, the last first.
+        computed: Prompt tokens that came of chunks; others were found or copied.
         shared: Tokens of its hit that others may copy, where not all are.
         from_one: Whether its prompt begins with a chunk of one token: others may copy nothing.
         ended: Step in which it ended, while its ticket went on.
@@ -128,6 +129,7 @@ class _Growing:
 
     final: Key | None
     filled: int = 0
+    computed: int = 0
     tokens: list[int] = field(default_factory=list)
     shared: int | None = None
     from_one: bool = False
@@ -139,7 +141,7 @@ class _Growing:
         if self.from_one:
             shared = 0
         tokens = tuple(reversed(self.tokens))
-        return Kept(*key, ticket, hit, filled, tokens, ended, sample, shared)
+        return Kept(*key, ticket, hit, filled, tokens, ended, sample, shared, self.computed)
 
 
 class _Tail:
@@ -350,6 +352,7 @@ def _grow(growing: _Growing, row: Row) -> None:
     elif op in (FromEngine.CHUNK, FromEngine.COPY):
         growing.filled = max(growing.filled, a + b)
         growing.from_one |= op == FromEngine.CHUNK and (a, b) == (0, 1)
+        growing.computed += b if op == FromEngine.CHUNK else 0
 
 
 class _Chosen:

@@ -52,6 +52,7 @@ class Kept(NamedTuple):
         ended: Step in which it ended, or `ACTIVE`.
         sample: Which answer of the request.
         shared: Tokens that others may copy, if anyone may.
+        computed: Prompt tokens that it computed itself.
     """
 
     model: int
@@ -63,6 +64,7 @@ class Kept(NamedTuple):
     ended: int
     sample: int = 0
     shared: int = 0
+    computed: int = 0
 
 
 class Queued(NamedTuple):

@@ -15,6 +15,7 @@ from lockstep.engine import tag as tags
 from lockstep.engine.agenda import Agenda, Pending
 from lockstep.engine.effects import Turn
 from lockstep.engine.errors import Diverged, LockstepBug
+from lockstep.engine.fallback import Fallback, fallbacks
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.items import InputItem
 from lockstep.engine.mailbox import Event
@@ -37,6 +38,9 @@ class Sequencer:
         inputs: Its items; sources may add more.
         recorded: What the journal of a run kept besides its history, to repeat that run; None:
             the run is live.
+
+    Attributes:
+        fallbacks: Changes of provider in the record, in order.
     """
 
     def __init__(
@@ -59,15 +63,18 @@ class Sequencer:
         self._arrivals = Arrivals(fleet.sources)
         self._target: Tag = orders.NEVER  # No tag behind it is processed.
         self._floor: Tag = tags.ORIGIN  # What the record does not have comes here or later.
+        self._changed = -1  # Changes of provider up to this step are made.
         self._closed = False
         self.finished = False
         # Outside events of the run to repeat are pending from the start.
+        events = []
         for data, record in zip(recorded or (), kept or (), strict=True):
             self._keep(data)
             if record.kind == Kind.OUTSIDE:
-                event = from_record(record)
+                events.append(event := from_record(record))
                 self._arrivals.repeat(event)
                 self._agenda.add_outside(event)
+        self.fallbacks = fallbacks(events)
 
     # -- what comes in ------------------------------------------------------------------------
 
@@ -241,6 +248,15 @@ class Sequencer:
         assert isinstance(grant, actions.Grant)
         return grant
 
+    @property
+    def next_change(self) -> Fallback | None:
+        """The first change of provider in the record that is not made: it bounds every grant."""
+        return next((each for each in self.fallbacks if each.step > self._changed), None)
+
+    def changed(self, step: int) -> None:
+        """Changes of provider up to this step are made: it is computed elsewhere now."""
+        self._changed = step
+
     def engine_may_run(self) -> bool:
         """Whether a step is asked for and granted, as far as we know."""
         return self._granted is not None and self._next_step() < self._granted.limit
@@ -306,6 +322,8 @@ class Sequencer:
             after = self._reports.last + 1
             credit = max(after, after if due is None else due) + self._schedule.credit
             limit = min(self._horizon(), credit, self._fleet.steps_max + 1)
+            if self.fallbacks and (change := self.next_change) is not None:
+                limit = min(limit, change.step)
             grant = actions.Grant(limit, after)
         if grant != self._granted:
             self._granted = grant

@@ -161,6 +161,8 @@ class Trace:
         what = What(event.what).name.lower().replace("_", " ")
         of = event.source
         source = _name(self._sources, of) if event.what <= What.CLOSED else str(of)
+        if event.what == What.PROVIDER:
+            source = _name(self._models, of)
         said = printable(event.payload, self._most)
         return f"outside {event.number} at {tags.text(event.tag)}: {what} {source} {said}".rstrip()
 

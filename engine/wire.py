@@ -41,6 +41,7 @@ TICKET_SLOT = np.dtype(
 #   END     0      0     ticket  status       prompt tokens
 #   TAKEN   what   0     ticket  due step     0             arrival order: of a ticket or cancel
 #   STEP    0      0     0       step         0
+#   FAILED  model  0     0       step         0             its last word: the provider failed
 RESULT_SLOT = np.dtype(
     [
         ("op", "<u2"),
@@ -82,6 +83,7 @@ class FromEngine(IntEnum):
     MOVE = 10
     SHARE = 11
     SCORE = 12  # In steps of 1e-4. First the drawn token's, behind its TOKEN, then the likeliest's.
+    FAILED = 13  # Never in a step; why is the text of a FAILED record.
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +155,14 @@ def step_report(slots: Slots, records: bytes) -> StepReport:
 
 
 class StepAssembler:
-    """Turns the drained ends of the result rings into whole step reports."""
+    """Turns the drained ends of the result rings into whole step reports.
+
+    Attributes:
+        failed: (model, why) of a provider that failed: nothing comes behind it. None: none did.
+    """
 
     def __init__(self) -> None:
+        self.failed: tuple[int, str] | None = None
         self._slots: list[Slots] = []
         self._records = bytearray()
 
@@ -179,6 +186,9 @@ class StepAssembler:
             reports.append(step_report(step, self._take(answers)))
             start = stop + 1
         self._slots = [rows[start:]] if start < len(rows) else []
+        if start < len(rows) and rows[start]["op"] == FromEngine.FAILED:
+            record, _ = decode_at(self._take(1), 0)
+            self.failed = int(rows[start]["model"]), record.payload.decode("utf-8", "replace")
         return reports
 
     def _take(self, count: int) -> bytes:

@@ -159,6 +159,8 @@ class World:
                         self._revoke_ticket(ticket)
                 case What.CANCEL_RUN:
                     self.cancelled = why or "cancelled"
+                case What.PROVIDER:
+                    pass  # It is told here; where it takes effect is the step that it names.
 
     def close_all(self) -> None:
         """Tell every living agent that nothing more will come."""

@@ -167,6 +167,13 @@ class Crew:
             os.close(writing)
         return Loading(reading)
 
+    def end_inference(self) -> None:
+        """Kill and reap the inference process, if there is one."""
+        child, self.engine = self.engine, None
+        if child is not None:
+            child.kill()
+            child.reap()
+
     def start_agents(self, specs: list[AgentSpec], perturb: int = 0) -> None:
         """Fork every agent. They begin turn 0 as soon as they are loaded.
 

@@ -7,6 +7,9 @@ values that the supervisor holds. Nobody but who reads the notes can tell.
 Keys and values are lost where they lay on a device. In arrival order they are not used, either:
 there the step that runs again may be another one than the one that was under way, and what that
 had overwritten could be needed. Then recorded steps are executed again, and compared.
+
+Where a provider failed and the fleet allows it, the next process goes on on the CPU (workers/
+fallbacks.py); one that repeats such a run is ended and started anew at the recorded step.
 """
 
 import time
@@ -16,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.engine.errors import ProtocolError, RunStopped
+from lockstep.engine.errors import ProtocolError, ProviderMissing, RunStopped
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.past import Past
 from lockstep.engine.restore import Known, restore
@@ -27,6 +30,7 @@ from lockstep.shm import RingError
 from lockstep.workers import lifecycle
 from lockstep.workers.crew import Crew
 from lockstep.workers.deaths import how
+from lockstep.workers.fallbacks import Fallbacks
 from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.lifecycle import Lifecycle, Restarts
 from lockstep.workers.links import TicketSlot
@@ -51,6 +55,7 @@ class EngineRecovery:
         said: What it said when it was loaded first (`Loading.said`).
         read_back: What was recorded so far, as much of it as is enough (`Ledger.read_back`).
         note: Tells the parent.
+        fallbacks: Which models went on elsewhere, and which may.
 
     Attributes:
         restarts: Processes that were started again so far.
@@ -68,7 +73,9 @@ class EngineRecovery:
         said: dict[str, Any],
         read_back: Callable[..., Past],
         note: Callable[[str], None],
+        fallbacks: Fallbacks,
     ) -> None:
+        self._fallbacks = fallbacks
         self._crew = crew
         self._sequencer = sequencer
         self._loop = loop
@@ -84,8 +91,7 @@ class EngineRecovery:
             files=tuple(m["files"] for m in models),
             got=tuple(tuple(m["provider"]["got"]) for m in models),
         )
-        outlives = all(m["outlives"] for m in models)
-        self._slab_holds = outlives and fleet.schedule.order == "strict"
+        self._slab_holds = self._holds(said)
         self._read_back = read_back
         self._note = note
         self._life = Lifecycle()
@@ -95,10 +101,16 @@ class EngineRecovery:
         self._loading: Loading | None = None
         self._timer: Timer | None = None
         self._cause = ""  # Of its death, if we know better than its exit status.
+        self._failed: tuple[int | None, str] | None = None  # Whose provider, and why.
         self._death = ""
         self._said = 0  # How often something came from it.
         self._died_at = -2  # The step behind which it died last; none is like that.
         self._futile = 0  # Processes that were started again since, and brought no step.
+
+    def _holds(self, said: dict[str, Any]) -> bool:
+        """Whether the next process finds keys and values as the one that said this leaves them."""
+        outlives = all(m["outlives"] for m in said["models"])
+        return bool(outlives and self._fleet.schedule.order == "strict")
 
     @property
     def restarts(self) -> int:
@@ -111,6 +123,7 @@ class EngineRecovery:
         self._loop.watch(self._crew.engine.pidfd, self._exited)
         bell = self._crew.engine_link.memory.supervisor_bell
         self._loop.watch(bell.fileno(), self._reported)
+        self._elsewhere()
 
     def suspects(self) -> Iterator[Suspect]:
         """It, if it has work (workers/overdue.py): a step that it may run, or models to load."""
@@ -150,6 +163,17 @@ class EngineRecovery:
                 self._sequencer.step_reported(report)
         except (RingError, ProtocolError) as error:
             self._kill("broken", f"was ended: {error}")
+            return
+        if self._assembler.failed is not None and self._failed is None:
+            self._failed = self._assembler.failed
+            # Not asked to leave: what it holds of a device that is lost may never let go.
+            self._kill("broken", f"was ended, its provider failed: {self._failed[1]}")
+        self._elsewhere()
+
+    def _elsewhere(self) -> None:
+        """End it where the record goes on on another provider."""
+        if self._fallbacks.due and self._life.state == lifecycle.RUNNING:
+            self._kill("elsewhere", "was ended: the record goes on on another provider")
 
     def _overdue(self, silence: str) -> None:
         if self._life.state != lifecycle.KILLING:
@@ -176,7 +200,7 @@ class EngineRecovery:
         self._loop.forget(child.pidfd)
         self._show_nobody()
         self._life.on("exit")
-        self._died(f"(process {child.pid}) {self._cause or how(child.reap())}")
+        self._died(self._cause or how(child.reap()), f"(process {child.pid}) ")
 
     def _show_nobody(self) -> None:
         """Its slot of the board is ours while there is no process."""
@@ -184,21 +208,43 @@ class EngineRecovery:
         tokens = sequencer.world.counts.tokens_out
         self._crew.board.engine.update(pid=0, step=max(sequencer.step, 0), tokens=tokens)
 
-    def _died(self, death: str) -> None:
-        self._death, self._cause = death, ""
+    def _died(self, death: str, who: str = "") -> None:
+        self._death, self._cause = f"{who}{death}", ""
+        failed, self._failed = self._failed, None
+        if self._fallbacks.due:
+            self._fallbacks.repeat()
+            self._go_elsewhere()
+            return
+        if failed is not None and self._fallbacks.failed(failed[1], failed[0]):
+            self._go_elsewhere()
+            return
         step = self._sequencer.step
         self._futile = self._futile + 1 if step == self._died_at else 0
         self._died_at = step
         # A step that never ends is found out so slowly that no window would ever be full of it.
         futile = self._futile >= self._fleet.recovery.restarts_max
         wait_s = None if futile else self._limiter.next(time.monotonic())
+        # Without its pid: the record does not depend on one.
+        if wait_s is None and self._fallbacks.failed(f"the inference process {death}, again"):
+            self._go_elsewhere()
+            return
         if wait_s is None:
             self._life.on("exhausted")
             limit = self._limiter.exhausted()
             if self._futile:
                 limit += f" or behind one step, here step {step}"
-            raise RunStopped(f"the inference process {death}; it was not started again: {limit}")
+            raise RunStopped(
+                f"the inference process {self._death}; it was not started again: {limit}"
+            )
         self._timer = self._loop.after(wait_s, self._start_again)
+
+    def _go_elsewhere(self) -> None:
+        """Start it again, on other providers: what the slots hold is made anew there."""
+        self._spec = self._fallbacks.applied(self._spec)
+        self._slab_holds = False
+        self._died_at, self._futile = -2, 0
+        self._limiter.forget()
+        self._timer = self._loop.after(0, self._start_again)
 
     # -- back again -----------------------------------------------------------------------------
 
@@ -251,14 +297,19 @@ class EngineRecovery:
         """It says something while it loads.
 
         Raises:
-            ModelError, Diverged: as `Loading.take`.
+            ModelError, Diverged: as `Loading.take`; for want of a provider, if none may fall back.
         """
         loading = self._loading
         if loading is None:
             return
         self._said += 1
-        for text in loading.take():
-            self._note(text)
+        try:
+            for text in loading.take():
+                self._note(text)
+        except ProviderMissing as error:
+            if not self._fallbacks.allowed:
+                raise
+            self._failed, self._cause = (None, str(error)), f"left: {error}"
         if not loading.over:
             return
         self._loop.forget(loading.descriptor)
@@ -266,4 +317,7 @@ class EngineRecovery:
         self._loading = None
         if loading.said is not None and self._life.state == lifecycle.RECOVERING:
             self._life.on("caught_up")
+            self._slab_holds = self._holds(loading.said)
+            self._fallbacks.loaded(loading.said["models"])
             self._note(f"the inference process {self._death}; brought back")
+            self._elsewhere()  # Its first steps may have been heard before this was.

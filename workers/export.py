@@ -223,6 +223,8 @@ def _outside(record: Record, names: Names) -> Object:
     what = What(event.what)
     sources = (What.ITEM, What.EVENT, What.CLOSED)
     source = _named(names.sources, event.source) if what in sources else event.source
+    if what == What.PROVIDER:
+        source = _named(names.models, event.source)
     return {
         "event": event.number,
         "at": f"{event.tag[0]}.{event.tag[1]}",

@@ -150,6 +150,10 @@ class RunFolder:
         """Write a JSON file for people."""
         self.write(name, json.dumps(value, indent=2).encode() + b"\n")
 
+    def amend_json(self, name: str, more: dict[str, Any]) -> None:
+        """Put more keys into a JSON file for people, or others in their place."""
+        self.write_json(name, {**json.loads((self.path / name).read_bytes()), **more})
+
     def log(self, agent: str, line: str) -> None:
         """Keep a line for the agent's log file."""
         self._logs.setdefault(agent, []).append(line)

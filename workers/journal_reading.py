@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lockstep.engine.errors import JournalCorrupt, ProtocolError, UsageError
+from lockstep.engine.fallback import fallbacks
 from lockstep.engine.journal import JournalReader, Scan, Segment
 from lockstep.engine.journal import format as journal_format
 from lockstep.engine.outside import from_record
@@ -77,7 +78,7 @@ def records_of(bodies: Iterable[bytes], run: Path) -> list[bytes]:
             while offset < len(body):
                 record, after = decode_at(body, offset)
                 if record.kind == Kind.OUTSIDE:
-                    from_record(record)
+                    fallbacks([from_record(record)])  # Whether it says what it has to.
                 elif record.kind != Kind.ORDERED:
                     raise ProtocolError(f"a record of kind {record.kind}")
                 records.append(body[offset:after])

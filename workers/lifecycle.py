@@ -21,10 +21,11 @@ RUN_STOPPED = "run stopped"  # Resumable; a person must look.
 
 # Events. "repeat": forked to repeat what an earlier process did. "broken": what it sent is not what
 # it may send, or it said that it leaves by an accident. "refused": there is no room for a process.
+# "elsewhere": the record goes on on another provider, so it is ended and started anew.
 # "buried": the run has no more use for it.
 EVENTS = (
     "ready", "repeat", "exit", "overdue", "broken", "timer", "refused", "exhausted", "caught_up",
-    "ended", "buried",
+    "ended", "buried", "elsewhere",
 )  # fmt: skip
 STATES = (STARTING, RUNNING, KILLING, BACKOFF, RECOVERING, ENDED, RUN_STOPPED)
 
@@ -39,6 +40,7 @@ MOVES = {
     (RUNNING, "exit"): BACKOFF,  # An accident: it repeats its turns, nobody notices.
     (RUNNING, "overdue"): KILLING,  # SIGKILL: Python's handlers do not run inside guest code.
     (RUNNING, "broken"): KILLING,
+    (RUNNING, "elsewhere"): KILLING,
     (RUNNING, "ended"): ENDED,  # Its guest returned or failed: that is logical, and stays.
     (RUNNING, "buried"): ENDED,
     (KILLING, "exit"): BACKOFF,
@@ -118,6 +120,10 @@ class Restarts:
         self._times_s.append(now_s)
         self.total += 1
         return backoff_s(before)
+
+    def forget(self) -> None:
+        """What it died of is over: count from here. `total` stays."""
+        self._times_s.clear()
 
     def exhausted(self) -> str:
         """Why it is not started once more, for people."""

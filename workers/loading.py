@@ -10,7 +10,7 @@ import select
 from collections.abc import Callable
 from typing import Any
 
-from lockstep.engine.errors import Diverged, ModelError, RunStopped
+from lockstep.engine.errors import Diverged, ModelError, ProviderMissing, RunStopped
 from lockstep.workers.spawn import LOOK_S, GivenUp
 
 
@@ -35,6 +35,7 @@ class Loading:
 
         Raises:
             ModelError: it said that a model cannot be loaded. Its exit code is in the error.
+            ProviderMissing: likewise, for want of a provider.
             Diverged: it said that what it computed is not what was recorded.
         """
         data = os.read(self.descriptor, 1 << 16)
@@ -45,7 +46,7 @@ class Loading:
             line, _, self._heard = self._heard.partition(b"\n")
             value: dict[str, Any] = json.loads(line)
             if "error" in value:
-                raise _refusal(value["error"], value["exit_code"])
+                raise _refusal(value["error"], value["exit_code"], value.get("provider", False))
             if "note" in value:
                 notes.append(str(value["note"]))
             else:
@@ -85,9 +86,9 @@ class Loading:
         os.close(self.descriptor)
 
 
-def _refusal(text: str, exit_code: int) -> ModelError | Diverged:
+def _refusal(text: str, exit_code: int, provider: bool) -> ModelError | Diverged:
     if exit_code == Diverged.exit_code:
         return Diverged(text)
-    error = ModelError(text)
+    error = ProviderMissing(text) if provider else ModelError(text)
     error.exit_code = exit_code
     return error

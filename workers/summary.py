@@ -21,6 +21,7 @@ CAUSES = (
         "cancel by a person",
         "cancels by a person",
     ),
+    ((What.PROVIDER,), "change of a provider", "changes of a provider"),
 )
 
 

@@ -9,7 +9,6 @@ import select
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,16 @@ from lockstep.engine.errors import (
     LockstepError,
     RunStopped,
 )
-from lockstep.engine.restore import restore
 from lockstep.engine.wire import ToEngine
 from lockstep.shm import RingError
 from lockstep.workers import folder as folders
 from lockstep.workers import prepare, spawn
 from lockstep.workers.agent.spec import AgentSpec
+from lockstep.workers.begin_inference import begin_inference, spec_of
 from lockstep.workers.crew import Crew
 from lockstep.workers.deaths import how, told
 from lockstep.workers.engine_recovery import EngineRecovery
+from lockstep.workers.fallbacks import Fallbacks
 from lockstep.workers.job import Job
 from lockstep.workers.loop import Loop
 from lockstep.workers.outside.doors import Doors, stdin_of
@@ -39,7 +39,7 @@ from lockstep.workers.repetition import Repetition
 from lockstep.workers.report import Reporter
 from lockstep.workers.resumption import Played, begin
 from lockstep.workers.signals import Signals
-from lockstep.workers.specs import agent_specs, inference_spec
+from lockstep.workers.specs import agent_specs
 from lockstep.workers.stalls import Stalls
 from lockstep.workers.summary import ending, figures, waits
 from lockstep.workers.switchboard import Switchboard
@@ -75,6 +75,14 @@ class Supervisor:
         self._doors = Doors(
             self._loop, fleet, prepared.items, self._sequencer, live, beginning.came
         )
+        self._fallbacks = Fallbacks(
+            fleet,
+            self._sequencer,
+            self._doors.gate.bring,
+            live=live,
+            got=beginning.got,
+            told=self._note,
+        )
         streams = any(not source.to for source in fleet.sources)
         if (
             job.input_path is None
@@ -88,10 +96,8 @@ class Supervisor:
             self._said = said = beginning.models() or self._load_models()
             identity = prepare.identity(prepared, [m["files"] for m in said["models"]])
             providers = [m["provider"] for m in said["models"]]
-            self._provider = ", ".join(dict.fromkeys(p["got"][0] for p in providers)) or "none"
-            proven = [m.get("class", "") for m in said["models"]]
-            self._classes = {m.name: c for m, c in zip(fleet.models, proven, strict=True)}
-            environment = prepare.environment(prepared, providers, self._classes)
+            self._fallbacks.loaded(said["models"])
+            environment = prepare.environment(prepared, providers, self._fallbacks.classes)
             self._folder, self._ledger = beginning.open(
                 prepared, identity, environment, crew.board.name, self._note
             )
@@ -108,20 +114,12 @@ class Supervisor:
         return self._signals.count > 0 or self._orphaned
 
     def _load_models(self) -> dict[str, Any]:
-        fleet = self._fleet
-        if not fleet.models:
+        if not self._fleet.models:
             return {"models": [], "notes": []}
-        spec = inference_spec(fleet, repeats=bool(self._job.verify_of), cache=self._job.cache)
-        if self._beginning.past is not None:
-            spec = replace(
-                spec,
-                restored=restore(self._beginning.past, fleet),
-                past_seeds=self._beginning.past_seeds,
-                files=self._beginning.files,
-                got=self._beginning.got,
-            )
-        self._spec = spec
-        said = self._crew.start_inference(spec, self._given_up, self._note)
+        spec = spec_of(self._job, self._fleet, self._beginning)
+        self._spec, said = begin_inference(
+            spec, self._crew, self._fallbacks, self._given_up, self._note
+        )
         for note in said["notes"]:
             self._note(note)
         return said
@@ -186,6 +184,7 @@ class Supervisor:
             said=self._said,
             read_back=self._ledger.read_back,
             note=self._note,
+            fallbacks=self._fallbacks,
         )
         self._agents.overdue.watch(made.suspects)
         return made
@@ -317,6 +316,8 @@ class Supervisor:
         except (LockstepError, OSError) as error:
             stopped, code = stopped or str(error), code or EXIT_UNFINISHED
         self._doors.end_orphans()  # The ledger's sync process is no orphan.
+        if self._fallbacks.made:
+            self._book_fallbacks()
         summary = self._summary(stopped, code, run_s)
         try:
             folder.write_json(folders.SUMMARY, summary | {"agents": self._view.table()})
@@ -334,8 +335,9 @@ class Supervisor:
             **figures(self._sequencer, self._ledger, self._fleet, self._doors.gate.counts),
             "wall_s": round(self._reporter.elapsed_s(), 3),
             **waits(self._stalls, run_s),
-            "provider": self._provider,
-            "classes": self._classes,
+            "provider": self._fallbacks.providers,
+            "fallbacks": self._fallbacks.table(),
+            "classes": self._fallbacks.classes,
             "output": str(self._folder.path / folders.OUTPUT),
             "lines_refused": refused,
             "restarts": self._agents.recovery.restarts
@@ -358,6 +360,13 @@ class Supervisor:
             name = self._fleet.agents[holder].name if holder >= 0 else ""
             value = {**value, "waits_for": name}
         return value
+
+    def _book_fallbacks(self) -> None:
+        """In the manifest, what its providers do not say: where the models went on since."""
+        try:
+            self._folder.amend_json(folders.MANIFEST, {"fallbacks": self._fallbacks.table()})
+        except (OSError, ValueError) as error:
+            self._note(f"{self._folder.path}: {folders.MANIFEST} was not amended: {error}")
 
     def _note(self, text: str) -> None:
         if self._repetition is not None:

@@ -172,6 +172,29 @@ def test_how_a_run_is_kept_alive_is_no_part_of_what_it_is() -> None:
         assert other.settings() == fleet.settings()
 
 
+def test_keys_for_devices_are_part_of_a_run_where_they_are_set_and_falling_back_never_is() -> None:
+    plain = parse(with_keys("", "").encode(), "f.toml")
+    assert not {"fallback", "candidates", "cuda_graphs"} & {**plain.settings()["models"][0]}.keys()
+    allowed = parse(with_keys("models.m", "fallback = true").encode(), "f.toml")
+    assert allowed.models[0].fallback and allowed.settings() == plain.settings()
+    keys = parse(with_keys("models.m", 'candidates = 5\ncuda_graphs = "auto"').encode(), "f.toml")
+    model = keys.settings()["models"][0]
+    assert (model["candidates"], model["cuda_graphs"]) == (5, "auto")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ('providers = ["cpu"]\nfallback = true', "fallback is True, expected another of providers"),
+        ('providers = ["cpu"]\ncuda_graphs = "on"', "cuda_graphs is 'on', expected providers that"),
+        ('cuda_graphs = "of"', 'cuda_graphs is \'of\', expected "off" or "auto" or "on"'),
+        ('kind = "tensors"\nfallback = true', "unknown key 'fallback'"),
+    ],
+)
+def test_keys_for_devices_without_one_are_refused(keys: str, message: str) -> None:
+    assert message in refused(with_keys("models.m", keys))
+
+
 def test_as_many_rows_rest_as_compute_unless_the_file_says_otherwise() -> None:
     model = parse(with_keys("models.m", "rows_max = 5").encode(), "f.toml").models[0]
     assert (model.rows_kept, model.prefix_copies) == (5, True)
@@ -380,6 +403,7 @@ INTEGERS = [
     ("models.m", "prefill_tokens_per_step", 3, 2**20),
     ("models.m", "period", 1, 2**10),
     ("models.m", "rows_kept", 0, 16_384),
+    ("models.m", "candidates", 1, 4096),
     ("agents.a", "replicas", 1, 10_000),
     ("agents.a", "retries", 0, 2**20),
     ("agents.a", "mailbox_max", 1, 2**20),
@@ -415,7 +439,7 @@ def test_the_list_of_bounds_above_is_complete() -> None:
         "fleet": settings,
         "schedule": settings["schedule"],
         "recovery": dataclasses.asdict(fleet.recovery),
-        "models.m": settings["models"][0],
+        "models.m": dataclasses.asdict(fleet.models[0]),
         "agents.a": settings["groups"][0],
         "tools.t": settings["tools"][0],
         "sources.s": settings["sources"][0],

@@ -157,3 +157,13 @@ def test_arbitrary_bytes_are_steps_or_a_protocol_error(rows: bytes, records: byt
         list(StepAssembler().feed(drained, records))
     except ProtocolError:
         pass
+
+
+def test_the_last_word_of_one_whose_provider_failed_is_no_step() -> None:
+    assembler = StepAssembler()
+    said = encode(Kind.FAILED, b"out of memory")
+    last = (FromEngine.FAILED, 3, 0, 0, 0, 0)
+    (whole,) = assemble(assembler, [end(1), step(0), last], result(1) + said)
+    assert whole.step == 0 and assembler.failed == (3, "out of memory")
+    with pytest.raises(ProtocolError, match="an answer's record is missing"):
+        assemble(StepAssembler(), [last], b"")

@@ -12,15 +12,15 @@ from lockstep.workers import lifecycle
 from lockstep.workers.lifecycle import EVENTS, MOVES, STATES, Lifecycle, Restarts, backoff_s
 
 # By state, what each event leads to, in the order of `EVENTS`; "-": it cannot come.
-#  ready repeat exit overdue broken timer refused exhausted caught_up ended buried
+#  ready repeat exit overdue broken timer refused exhausted caught_up ended buried elsewhere
 TABLE = {
-    "starting": "running recovering backoff killing killing - - - - - ended",
-    "running": "- - backoff killing killing - - - - ended ended",
-    "killing": "- - backoff - killing - - - - ended ended",
-    "backoff": "- - - - - recovering - run_stopped - - ended",
-    "recovering": "- - backoff killing killing - backoff - running - ended",
-    "ended": "- - ended - - - - - - - ended",
-    "run stopped": "- - - - - - - - - - -",
+    "starting": "running recovering backoff killing killing - - - - - ended -",
+    "running": "- - backoff killing killing - - - - ended ended killing",
+    "killing": "- - backoff - killing - - - - ended ended -",
+    "backoff": "- - - - - recovering - run_stopped - - ended -",
+    "recovering": "- - backoff killing killing - backoff - running - ended -",
+    "ended": "- - ended - - - - - - - ended -",
+    "run stopped": "- - - - - - - - - - - -",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lockstep.engine.errors import Diverged, ModelError, RunStopped
+from lockstep.engine.errors import Diverged, ModelError, ProviderMissing, RunStopped
 from lockstep.workers.loading import Loading
 from lockstep.workers.spawn import GivenUp
 
@@ -79,3 +79,9 @@ def test_a_token_that_is_another_one_is_a_divergence(pipe: Pipe) -> None:
 def test_a_person_may_give_up(pipe: Pipe) -> None:
     with pytest.raises(GivenUp):
         wait(pipe, stop=True)
+
+
+def test_want_of_a_provider_is_told_from_other_refusals(pipe: Pipe) -> None:
+    pipe.say({"error": "no cuda", "exit_code": 2, "provider": True})
+    with pytest.raises(ProviderMissing, match="no cuda"):
+        wait(pipe)

@@ -4,9 +4,10 @@ A step of 64 rows over a vocabulary of 150,000 makes 38 MB of logits, which on a
 to the host in every step. A TopK behind the logits leaves ``count`` of them, largest first, ties by
 token id, as the sampler orders them; the first one is the maximum that the sampler subtracts.
 
-Greedy tokens, top-k up to ``count`` and logprobs relative to the maximum follow from candidates
-alone. Temperature over the whole vocabulary, top-p and min-p do not in general: whoever uses them
-needs the logits, which stay an output of the graph.
+Greedy tokens and top-k up to ``count`` follow from candidates alone. Temperature over the whole
+vocabulary, top-p and min-p do not in general: whoever uses them needs the logits, which stay an
+output of the graph. One number more says of each row whether all its logits are finite: it is the
+sum of ``l - l``, which is 0, or NaN if one of them is not.
 """
 
 from lockstep.workers.inference.protobuf import (
@@ -49,12 +50,13 @@ from lockstep.workers.inference.surgery import (
 )
 
 VALUES, IDS = "lockstep/candidates/logits", "lockstep/candidates/ids"
-COUNT = "lockstep/candidates/count"
-TOPK_OPSET_MIN = 11  # Sorted, and the lower index first among equals, since then.
+SOUND = "lockstep/candidates/sound"
+COUNT, ZEROS, AXES = (f"lockstep/candidates/{name}" for name in ("count", "zeros", "axes"))
+OPSET_MIN = 13  # TopK orders equals since 11, ReduceSum has its axes as an input since 13.
 
 
 def with_candidates(data: bytes, logits: str, count: int) -> bytes | None:
-    """The model with two more outputs, `VALUES` and `IDS`, both (batch, positions, count).
+    """The model with `VALUES` and `IDS`, (batch, positions, count), and `SOUND`, with 1 for count.
 
     Args:
         data: An ONNX file; `graph.read_graph` has accepted it.
@@ -67,14 +69,21 @@ def with_candidates(data: bytes, logits: str, count: int) -> bytes | None:
     model = memoryview(data)
     try:
         graphs = inner(model, MODEL_GRAPH)
-        if len(graphs) != 1 or opset(model) < TOPK_OPSET_MIN:
+        if len(graphs) != 1 or opset(model) < OPSET_MIN:
             return None
         ports = {text(port, VALUE_NAME): port for port in inner(graphs[0], GRAPH_OUTPUT)}
-        if logits not in ports or VALUES in ports or IDS in ports:
+        if logits not in ports or VALUES in ports:
             return None
+        axis = _attribute("axis", -1)
+        nodes = [
+            _node("TopK", (logits, COUNT), (VALUES, IDS), axis),
+            _node("Sub", (logits, logits), (ZEROS,)),
+            _node("ReduceSum", (ZEROS, AXES), (SOUND,)),
+        ]
         added = [
-            bytes_field(GRAPH_NODE, _topk(logits)),
-            bytes_field(GRAPH_WEIGHT, _number(count)),
+            *(bytes_field(GRAPH_NODE, node) for node in nodes),
+            bytes_field(GRAPH_WEIGHT, _number(COUNT, count)),
+            bytes_field(GRAPH_WEIGHT, _number(AXES, -1)),
             *_ports(ports[logits], count),
         ]
     except ValueError:  # Malformed here; ONNX Runtime will say it better.
@@ -88,37 +97,43 @@ def with_candidates(data: bytes, logits: str, count: int) -> bytes | None:
     return b"".join(parts)
 
 
-def _topk(logits: str) -> bytes:
-    names = ((NODE_INPUT, logits), (NODE_INPUT, COUNT), (NODE_OUTPUT, VALUES), (NODE_OUTPUT, IDS),
-             (NODE_NAME, "lockstep/candidates/TopK"), (NODE_OP, "TopK"))  # fmt: skip
-    axis = (
-        bytes_field(ATTRIBUTE_NAME, b"axis")
-        + number_field(ATTRIBUTE_INT, -1)
+def _node(
+    op: str, inputs: tuple[str, ...], outputs: tuple[str, ...], attribute: bytes = b""
+) -> bytes:
+    names = [(NODE_INPUT, name) for name in inputs] + [(NODE_OUTPUT, name) for name in outputs]
+    names += [(NODE_NAME, f"lockstep/candidates/{op}"), (NODE_OP, op)]
+    return b"".join(bytes_field(number, name.encode()) for number, name in names) + attribute
+
+
+def _attribute(name: str, value: int) -> bytes:
+    fields_ = (
+        bytes_field(ATTRIBUTE_NAME, name.encode())
+        + number_field(ATTRIBUTE_INT, value)
         + number_field(ATTRIBUTE_TYPE, ATTRIBUTE_IS_INT)
     )
-    node = b"".join(bytes_field(number, name.encode()) for number, name in names)
-    return node + bytes_field(NODE_ATTRIBUTE, axis)
+    return bytes_field(NODE_ATTRIBUTE, fields_)
 
 
-def _number(count: int) -> bytes:
+def _number(name: str, value: int) -> bytes:
     return (
         number_field(TENSOR_DIMS, 1)
         + number_field(TENSOR_TYPE, INT64)
-        + bytes_field(TENSOR_NAME, COUNT.encode())
-        + bytes_field(TENSOR_RAW, count.to_bytes(8, "little"))
+        + bytes_field(TENSOR_NAME, name.encode())
+        + bytes_field(TENSOR_RAW, value.to_bytes(8, "little", signed=True))
     )
 
 
 def _ports(logits: memoryview, count: int) -> list[bytes]:
-    """Both outputs, with the type of the logits and int64. Raises ValueError: no such tensor."""
+    """The outputs; their type is that of the logits, of ids int64. Raises ValueError: no tensor."""
     [kind] = inner(logits, VALUE_TYPE)
     [tensor] = inner(kind, TYPE_TENSOR)
     [shape] = inner(tensor, TENSOR_SHAPE)
     [element] = numbers(tensor, TENSOR_ELEMENT)
-    dims: list[bytes | memoryview] = [*inner(shape, SHAPE_DIM)[:-1], number_field(DIM_VALUE, count)]
-    new_shape = bytes_field(TENSOR_SHAPE, *(bytes_field(SHAPE_DIM, dim) for dim in dims))
     found = []
-    for name, its in ((VALUES, element), (IDS, INT64)):
+    before = inner(shape, SHAPE_DIM)[:-1]
+    for name, its, last in ((VALUES, element, count), (IDS, INT64, count), (SOUND, element, 1)):
+        dims: list[bytes | memoryview] = [*before, number_field(DIM_VALUE, last)]
+        new_shape = bytes_field(TENSOR_SHAPE, *(bytes_field(SHAPE_DIM, dim) for dim in dims))
         new_tensor = bytes_field(TYPE_TENSOR, number_field(TENSOR_ELEMENT, its), new_shape)
         value = bytes_field(VALUE_NAME, name.encode()) + bytes_field(VALUE_TYPE, new_tensor)
         found.append(bytes_field(GRAPH_OUTPUT, value))

@@ -19,22 +19,27 @@ would not survive being killed in between: the slab outlives this process.
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lockstep.engine.errors import LockstepBug, UsageError
-from lockstep.engine.plan import Chunk, Copy, Decode, ModelPlan
-from lockstep.workers.inference import slab_file
-from lockstep.workers.inference.captured import Captured
+from lockstep.engine.errors import UsageError
+from lockstep.engine.plan import Chunk, ModelPlan
+from lockstep.workers.inference import captured, slab_file
+from lockstep.workers.inference.candidates import IDS, SOUND, VALUES
+from lockstep.workers.inference.config import SLAB
 from lockstep.workers.inference.copies import Copies
+from lockstep.workers.inference.exact import Floats32
 from lockstep.workers.inference.feed import Feed
 from lockstep.workers.inference.kv import KvSlab
+from lockstep.workers.inference.landing import Landing
+from lockstep.workers.inference.legal import check_plan
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.probe import probe
 from lockstep.workers.inference.provider import device_of, open_session
+from lockstep.workers.inference.shortlist import Row, Shortlist
 from lockstep.workers.inference.signature import at
 
 # One binding holds two OrtValues for each key and value tensor, and making one costs about 0.5 ms
@@ -44,14 +49,20 @@ ROWS_LIMIT = 4096
 KEPT_LIMIT = 65_536
 THREADS_LIMIT = 1024
 
-Logits = np.ndarray[Any, np.dtype[np.float32]]
+NO_LANDING = (
+    "CUDA graphs and candidates need a model on the fixed slab whose end is recognised, so that "
+    "its logits are those of the last position: `lockstep model inspect` shows its shape"
+)
+
+Logits = Floats32
 
 
 class _Binding:
     """A slot range bound to a session, the length of ids it is bound for, its options.
 
     Attributes:
-        landed: Logits on the device, as a value that can be fetched; None: they land in memory.
+        landed: By name, outputs that stay where they are and can be fetched; none: logits land in
+            memory.
     """
 
     __slots__ = ("io", "landed", "length", "options")
@@ -60,7 +71,7 @@ class _Binding:
         self.io = io
         self.length = 0
         self.options = options
-        self.landed: Any = None
+        self.landed: dict[str, Any] = {}
 
 
 class Decoder:
@@ -74,6 +85,7 @@ class Decoder:
         outlives: Whether they outlive this process.
         session: ONNX Runtime's session.
         last_only: It gives logits of the last position alone, not of every one.
+        candidates: Largest logits of a row that can be had in its place; 0: none.
     """
 
     def __init__(
@@ -92,6 +104,7 @@ class Decoder:
         graphs: bool = False,
         spin: bool = False,
         options: Any = None,
+        candidates: int = 0,
     ) -> None:
         """Create the session and the slab.
 
@@ -109,10 +122,12 @@ class Decoder:
             cache: Folder for kernel choices of GPU providers.
             graphs: Decode by CUDA graphs, one for each slot range (captured.py).
             spin: As `open_session`.
-            options: Of every run of the session; None: the usual ones.
+            options: Of every run of the session; None: the usual ones. Captured runs have theirs.
+            candidates: As `open_session`.
 
         Raises:
-            UsageError: a size is out of range, a provider's name is unknown.
+            UsageError: a size is out of range, a provider's name is unknown, or the graph is not
+                one in which steps are captured or candidates cut.
             ProviderMissing: ``require`` was not got.
             ModelRejected: ONNX Runtime refuses the model.
         """
@@ -123,17 +138,22 @@ class Decoder:
         _in_range("intra_op_threads", intra_op_threads, 1, THREADS_LIMIT)
         self.facts, self.rows_max, self.tokens_max = facts, rows_max, tokens_max
         self._slots = rows_max + rows_kept
+        _in_range("candidates", candidates, 0, facts.vocab)
         self.session, self.report = open_session(
-            folder, providers, require, intra_op_threads, cache, facts.logits, graphs, spin
-        )
-        self._options = options
+            folder, providers, require, intra_op_threads, cache, facts.logits, graphs, spin,
+            candidates,
+        )  # fmt: skip
+        self._graphs = graphs
+        self._options = captured.options(of=options) if graphs else options
         _assert_denormals()
         devices = self._devices()
         # Logits of the last position alone: by the graph's own input for it, by surgery.py, or by
         # the exporter.
         shapes = {port.name: port.shape for port in self.session.get_outputs()}
         self.last_only = facts.last_logits or shapes[facts.logits][1] == 1
-        probe(self.session, folder.path, facts, self.last_only, options)
+        if (graphs or candidates) and not (self.last_only and facts.path == SLAB):
+            raise UsageError(NO_LANDING)
+        probe(self.session, folder.path, facts, self.last_only, self._options)
         device = self._slab_device(devices)
         self.outlives = kv_file != slab_file.NONE and device == "cpu"
         word = None
@@ -154,39 +174,56 @@ class Decoder:
             {port.name: port.dtype for port in folder.graph.outputs}[facts.logits]
         )
         self._logits = np.zeros(rows_max * facts.vocab, self._logits_dtype)
-        self._captured: Captured | None = None
-        if graphs:
-            size = rows_max * facts.vocab
-            self._captured = Captured(
-                self.slab.device, size, self._logits_dtype.type, self.last_only
-            )
+        self.candidates = candidates
+        self._landings = self._landing(graphs or candidates > 0)
         self._bindings: OrderedDict[tuple[int, int], _Binding] = OrderedDict()
 
+    def _landing(self, wanted: bool) -> dict[str, tuple[Landing, int]]:
+        """Outputs that stay on the device: where, and how many numbers of a row."""
+        if not wanted:
+            return {}
+        kind, count = self._logits_dtype.type, self.candidates
+        widths: dict[str, tuple[int, Any]] = {self.facts.logits: (self.facts.vocab, kind)}
+        if count:
+            widths |= {VALUES: (count, kind), IDS: (count, np.int64), SOUND: (1, kind)}
+        return {
+            name: (Landing(self.slab.device, self.rows_max * width, its), width)
+            for name, (width, its) in widths.items()
+        }
+
     def run(self, plan: ModelPlan, step: int | None = None) -> list[tuple[int, Logits]]:
+        """As `rows`, whole ones all of them."""
+        rows = self.rows(plan, step)
+        return [(slot, row) for slot, row in rows if not isinstance(row, Shortlist)]
+
+    def rows(
+        self, plan: ModelPlan, step: int | None = None, short: Collection[int] = ()
+    ) -> list[tuple[int, Row]]:
         """Execute the copies of a plan, then its chunks, each alone, then its decodes in one run.
 
         Args:
             plan: ``lengths`` has the tokens of every slot after the chunks.
             step: Which one it is of: a plan of the same step as the one before is the same plan,
                 cut off by the end of a process, and no copy is done twice. None: none of a run.
+            short: Slots of whose rows `candidates` are enough.
 
         Returns:
-            (slot, float32 logits of shape (vocab,)) for each chunk with ``last``, in order, then
-            for each decode in slot order. The logits of decodes are views: valid until the next
-            call. They are not checked: NaN and Inf come out as they are.
+            (slot, float32 logits of shape (vocab,), or a shortlist of them) for each chunk with
+            ``last``, in order, then for each decode in slot order. The logits of decodes are views:
+            valid until the next call. They are not checked: NaN and Inf come out as they are.
 
         Raises:
             LockstepBug: the plan is not one that a planner may make; nothing was run.
         """
-        self._check(plan)
+        check_plan(plan, self.rows_max, self._slots, self.tokens_max, self.facts.vocab)
         self.copies.run(step, plan.copies)
-        results: list[tuple[int, Logits]] = []
+        results: list[tuple[int, Row]] = []
         for chunk in plan.chunks:
-            logits = self._prefill(chunk)
+            row = self._prefill(chunk, chunk.slot in short)
             if chunk.last:
-                results.append((chunk.slot, logits.astype(np.float32)))
+                results.append((chunk.slot, row))
         if plan.decodes:
-            rows = self._decode(plan)
+            rows = self._decode(plan, short)
             results.extend((row.slot, rows[row.slot]) for row in plan.decodes)
         return results
 
@@ -197,35 +234,61 @@ class Decoder:
         self.copies.close()
         self.slab.close()
 
-    def _prefill(self, chunk: Chunk) -> Any:
+    def _prefill(self, chunk: Chunk, short: bool) -> Row:
+        """The row of the chunk's last position, not a view."""
         count = len(chunk.tokens)
         self._ids.array[:count, 0] = chunk.tokens
         self._positions.array[:count, 0] = range(chunk.start, chunk.start + count)
         self._mask.array[0, 0] = chunk.start + count
-        return self._last_logits(self._run(chunk.slot, 1, count), count)
+        binding = self._run(chunk.slot, 1, count)
+        if short:
+            return self._shortlists(binding, 1)[0]
+        if binding.landed and not chunk.last:
+            return self._logits  # Nobody asks: they stay where they are.
+        logits: Logits = self._last_logits(self._fetch(binding), count).astype(np.float32)
+        return logits
 
     def _last_logits(self, logits: Any, count: int) -> Any:
         """Those of the last of ``count`` positions of a run of one row; a view."""
         vocab, last = self.facts.vocab, 0 if self.last_only else count - 1
         return logits[last * vocab : (last + 1) * vocab]
 
-    def _decode(self, plan: ModelPlan) -> dict[int, Logits]:
-        """Logits of each active slot, views into the output buffer where its type is float32."""
+    def _decode(self, plan: ModelPlan, short: Collection[int]) -> dict[int, Row]:
+        """The row of each active slot, views into the output buffer where its type is float32."""
         active = {row.slot: row for row in plan.decodes}
-        rows: dict[int, Logits] = {}
+        rows: dict[int, Row] = {}
         for first, count in self._ranges(plan):
             if rows:  # The next run writes over the buffer.
-                rows = {slot: logits.copy() for slot, logits in rows.items()}
+                rows = {slot: _kept(row) for slot, row in rows.items()}
             slots = range(first, first + count)
             self._ids.array[:count, 0] = [active[s].token if s in active else 0 for s in slots]
             lengths = np.asarray(plan.lengths[first : first + count], np.int64)
             np.add(lengths, 1, out=self._mask.array[:count, 0])
             self._positions.array[:count, 0] = lengths
-            logits = self._run(first, count, 1)
-            logits = logits[: count * self.facts.vocab].reshape(count, -1)
-            logits = logits.astype(np.float32, copy=False)
-            rows.update((slot, logits[slot - first]) for slot in slots if slot in active)
+            binding = self._run(first, count, 1)
+            here = [slot for slot in slots if slot in active]
+            enough = all(slot in short for slot in here)
+            found = self._shortlists(binding, count) if enough else self._whole(binding, count)
+            rows.update((slot, found[slot - first]) for slot in here)
         return rows
+
+    def _whole(self, binding: _Binding, count: int) -> list[Row]:
+        """Logits of each row of a run of one token each, in the order of slots; views."""
+        logits = self._fetch(binding)[: count * self.facts.vocab].reshape(count, -1)
+        return list(logits.astype(np.float32, copy=False))
+
+    def _fetch(self, binding: _Binding) -> Any:
+        """Logits as one flat array, a view that is valid until the next run."""
+        landed = binding.landed.get(self.facts.logits)
+        return self._logits if landed is None else landed.numpy().reshape(-1)
+
+    def _shortlists(self, binding: _Binding, count: int) -> list[Row]:
+        """Candidates of each row of a run, in the order of slots; no views."""
+        values, ids, sound = (
+            binding.landed[name].numpy().reshape(count, -1) for name in (VALUES, IDS, SOUND)
+        )
+        values, ids, good = values.astype(np.float32), ids.copy(), np.isfinite(sound[:, 0])
+        return [Shortlist(values[n], ids[n], bool(good[n])) for n in range(count)]
 
     def _ranges(self, plan: ModelPlan) -> Iterator[tuple[int, int]]:
         """(first slot, slots) of each run: one, or more where a full idle row is in the way."""
@@ -238,24 +301,25 @@ class Decoder:
             last = slot
         yield first, last - first + 1
 
-    def _run(self, first: int, count: int, length: int) -> Any:
-        """Logits as one flat array, a view that is valid until the next run."""
+    def _run(self, first: int, count: int, length: int) -> _Binding:
+        """Run a slot range; its outputs are valid until the next run."""
         binding = self._binding(first, count, length)
         self._ids.publish()
         self._mask.publish()
         if self.facts.position_ids:
             self._positions.publish()
         self.session.run_with_iobinding(binding.io, binding.options or self._options)
-        return self._logits if binding.landed is None else binding.landed.numpy().reshape(-1)
+        return binding
 
     def _binding(self, first: int, count: int, length: int) -> _Binding:
         """The binding of a slot range for ids of shape (count, length)."""
-        captured = self._captured
         # A captured range is bound for one token and stays so; chunks have bindings of their own.
-        key = first, 0 if captured and length > 1 else count
+        key = first, 0 if self._graphs and length > 1 else count
         binding = self._bindings.get(key)
         if binding is None:
-            options = captured.options(length == 1) if captured else None
+            options = None
+            if self._graphs and length == 1:
+                options = captured.options(captured.graph_of(first, count, self.rows_max))
             binding = _Binding(self.session.io_binding(), options)
             self.slab.bind(binding.io, first, count)
             self._mask.bind(binding.io, self.facts.attention_mask, count, self.tokens_max)
@@ -275,10 +339,13 @@ class Decoder:
         self._ids.bind(binding.io, facts.input_ids, count, length)
         if facts.position_ids:
             self._positions.bind(binding.io, facts.position_ids, count, length)
-        shape = [count, 1 if self.last_only else length, facts.vocab]
-        if self._captured is not None:
-            binding.landed = self._captured.land(binding.io, facts.logits, shape)
+        if self._landings:
+            binding.landed = {
+                name: landing.bind(binding.io, name, [count, 1, width])
+                for name, (landing, width) in self._landings.items()
+            }
         else:
+            shape = [count, 1 if self.last_only else length, facts.vocab]
             self._bind_logits(binding.io, shape)
         binding.length = length
 
@@ -301,41 +368,10 @@ class Decoder:
         inputs, infos = self.session.get_inputs(), self.session.get_input_memory_infos()
         return {port.name: device_of(info.name) for port, info in zip(inputs, infos, strict=True)}
 
-    def _check(self, plan: ModelPlan) -> None:
-        """Refuse what would write outside a slot or read a token that is not there."""
-        lengths, vocab, full = plan.lengths, self.facts.vocab, self.tokens_max
-        fits = not lengths or 0 <= min(lengths) <= max(lengths) <= full
-        if len(lengths) > self._slots or not fits:
-            raise LockstepBug(f"plan: lengths {lengths}, expected 0 to {full} for each row")
-        for copy in plan.copies:
-            _check_copy(copy, self._slots, full)
-        for chunk in plan.chunks:
-            room = full - chunk.start
-            if not (0 <= chunk.slot < self.rows_max and 0 < len(chunk.tokens) <= room <= full):
-                raise LockstepBug(f"plan: chunk {chunk}, slots of {full} tokens")
-            if not 0 <= min(chunk.tokens) <= max(chunk.tokens) < vocab:
-                raise LockstepBug(f"plan: chunk {chunk}, token ids are 0 to {vocab - 1}")
-            if chunk.start and len(chunk.tokens) == 1:
-                raise LockstepBug(f"plan: chunk {chunk} is a later chunk of 1 token (rule 1)")
-        previous = -1
-        for row in plan.decodes:
-            _check_decode(row, previous, lengths[: self.rows_max], full, vocab)
-            previous = row.slot
 
-
-def _check_copy(copy: Copy, slots: int, full: int) -> None:
-    known = 0 <= copy.source < slots and 0 <= copy.slot < slots and copy.source != copy.slot
-    least = 0 if copy.move else 1  # A conversation may move of which nothing is needed.
-    if not known or copy.count < least or not 0 <= copy.start <= full - copy.count:
-        raise LockstepBug(f"plan: {copy}, {slots} slots of {full} tokens")
-
-
-def _check_decode(
-    row: Decode, previous: int, lengths: tuple[int, ...], full: int, vocab: int
-) -> None:
-    known = previous < row.slot < len(lengths)
-    if not known or row.past != lengths[row.slot] or row.past >= full or not 0 <= row.token < vocab:
-        raise LockstepBug(f"plan: {row} after slot {previous}, lengths {lengths}, room {full}")
+def _kept(row: Row) -> Row:
+    """What outlives the next run."""
+    return row if isinstance(row, Shortlist) else row.copy()
 
 
 def _in_range(name: str, value: int, low: int, high: int) -> None:

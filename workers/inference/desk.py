@@ -33,6 +33,7 @@ from lockstep.workers.inference.result import (
 from lockstep.workers.inference.sample import Sample, Terms
 from lockstep.workers.inference.sampler import draw, likeliest
 from lockstep.workers.inference.sampling import Sampling
+from lockstep.workers.inference.shortlist import Row, Shortlist, enough
 from lockstep.workers.inference.spec import InferenceSpec
 
 ScoreRow = tuple[int, int, int, int, int, int]  # Fields of RESULT_SLOT, operation SCORE.
@@ -197,20 +198,26 @@ class Desk:
         """So many prompt tokens of a ticket were prefilled."""
         self._open[ticket].computed += tokens
 
-    def draw(self, rows: Sequence[tuple[int, int, Floats32]]) -> list[Outcome]:
+    def enough(self, ticket: int, number: int) -> int:
+        """How many of the largest logits decide a row's next token; 0: only all of them."""
+        open_ = self._open[ticket]
+        tokens = len(open_.sample(number).tokens)
+        return enough(open_.request.sampling, tokens, bool(open_.terms.ends))
+
+    def draw(self, rows: Sequence[tuple[int, int, Row]]) -> list[Outcome]:
         """The next token of each row (ticket, sample, logits), booked, in order."""
         return [self._draw(*row) for row in rows]
 
-    def _draw(self, ticket: int, number: int, logits: Floats32) -> Outcome:
+    def _draw(self, ticket: int, number: int, row: Row) -> Outcome:
         open_ = self._open[ticket]
         sample = open_.sample(number)
-        token = self._choose(self._spec.seed, open_, sample, number, logits)
+        token = self._choose(self._spec.seed, open_, sample, number, row)
         if token is None:
             return Outcome(None)
         self.tokens += 1
         top = open_.request.sampling.logprobs
-        if top is not None:
-            self._score(ticket, number, sample, scores(logits, token, top))
+        if top is not None and not isinstance(row, Shortlist):
+            self._score(ticket, number, sample, scores(row, token, top))
         return Outcome(token, sample.add(token))
 
     def _score(self, ticket: int, number: int, sample: Sample, scored: tuple[Scored, ...]) -> None:
@@ -234,17 +241,25 @@ class Desk:
             LockstepBug: the tokens before it were not asked for.
         """
         seeds = [seed for before, seed in self._spec.past_seeds if step < before]
+        sample = self._again(ticket, number, place)
+        seed = (*seeds, self._spec.seed)[0]
+        token = self._choose(seed, self._open[ticket], sample, number, logits)
+        if token is not None:
+            sample.add(token)
+        return token
+
+    def given_again(self, ticket: int, number: int, place: int, token: int) -> None:
+        """The ``place``-th token of a row is this one. Errors as `draw_again`."""
+        self._again(ticket, number, place).add(token)
+
+    def _again(self, ticket: int, number: int, place: int) -> Sample:
         open_ = self._open[ticket]
         if place == 0:
             open_.again[number] = Sample(open_.terms)
         sample = open_.again.get(number)
         if sample is None or len(sample.tokens) != place:
             raise LockstepBug(f"ticket {ticket}: token {place} again, without those before it")
-        seed = (*seeds, self._spec.seed)[0]
-        token = self._choose(seed, open_, sample, number, logits)
-        if token is not None:
-            sample.add(token)
-        return token
+        return sample
 
     def go_on(
         self, waiting: Iterable[int], active: Iterable[Kept], scored: Iterable[Score] = ()
@@ -265,7 +280,7 @@ class Desk:
         for kept in active:
             served[kept.ticket] = None
             open_ = self._open[kept.ticket]
-            open_.computed += kept.filled - kept.hit
+            open_.computed += kept.computed
             if kept.sample == 0:
                 open_.hit = kept.hit
             places = found.get((kept.ticket, kept.sample), [])
@@ -274,10 +289,15 @@ class Desk:
         for open_ in self._open.values():
             open_.again.clear()
 
-    def _choose(
-        self, seed: int, open_: _Open, sample: Sample, number: int, logits: Floats32
-    ) -> int | None:
+    def _choose(self, seed: int, open_: _Open, sample: Sample, number: int, row: Row) -> int | None:
         """A sample's next token; None: the logits are not finite."""
+        if isinstance(row, Shortlist):
+            if not row.sound:
+                return None
+            if open_.request.sampling.temperature == 0:
+                return row.likeliest
+            row = row.spread(self._models[open_.model].vocab)
+        logits = row
         token = likeliest(logits)
         if token is None:
             return None

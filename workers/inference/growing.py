@@ -17,6 +17,7 @@ The price, beside the fixed slab: weights are read once per row instead of once 
 keys and values of a row are copied in each step. Memory: two slots more, for all rows together.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +25,10 @@ import numpy as np
 
 from lockstep.engine.plan import Chunk, ModelPlan
 from lockstep.workers.inference.config import GROWING, ModelFacts
-from lockstep.workers.inference.decoder import Decoder, Logits
+from lockstep.workers.inference.decoder import Decoder
+from lockstep.workers.inference.exact import Floats32
 from lockstep.workers.inference.kv_names import at
+from lockstep.workers.inference.shortlist import Row
 
 
 class GrowingDecoder(Decoder):
@@ -54,10 +57,11 @@ class GrowingDecoder(Decoder):
     def _slab_device(self, devices: dict[str, str]) -> str:
         return "cpu"
 
-    def _prefill(self, chunk: Chunk) -> Any:
-        return self._grow(chunk.slot, chunk.start, chunk.tokens)
+    def _prefill(self, chunk: Chunk, short: bool) -> Row:
+        logits: Floats32 = self._grow(chunk.slot, chunk.start, chunk.tokens).astype(np.float32)
+        return logits
 
-    def _decode(self, plan: ModelPlan) -> dict[int, Logits]:
+    def _decode(self, plan: ModelPlan, short: Collection[int]) -> dict[int, Row]:
         return {
             row.slot: self._grow(row.slot, row.past, (row.token,)).astype(np.float32)
             for row in plan.decodes

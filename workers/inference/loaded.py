@@ -9,6 +9,7 @@ from pathlib import Path
 from lockstep.engine.errors import LockstepError
 from lockstep.engine.fleet import Model
 from lockstep.workers.inference import cudart, slab_file
+from lockstep.workers.inference.capturing import capturing
 from lockstep.workers.inference.generation import read_generation
 from lockstep.workers.inference.growing import decoder_class
 from lockstep.workers.inference.model import ModelFolder
@@ -51,7 +52,7 @@ class LoadedModel:
 
         Raises:
             ModelRejected: it cannot be loaded, or is another one than it was.
-            ProviderMissing: it runs on others than it did.
+            ProviderMissing: it runs on others than it did, or cannot be captured and must be.
         """
         folder = ModelFolder.open(model.path, model.file)
         self._path = folder.path
@@ -62,17 +63,22 @@ class LoadedModel:
         proofs = Proofs(cache / "proofs" if cache else None)
         kernels = _kernels(cache, self.identity) if set(model.providers) != {"cpu"} else None
         proof = proof_of(folder, model, proofs, selftest_s, kernels)
-        self.decoder = decoder_class(folder.facts)(
-            folder,
-            model.rows_max,
-            model.tokens_max,
-            model.intra_op_threads,
-            model.providers,
-            model.require or None,
-            rows_kept=model.rows_kept,
-            kv_file=kv_file,
-            cache=kernels,
-            spin=spins(model),
+        self.decoder = capturing(
+            model,
+            lambda graphs: decoder_class(folder.facts)(
+                folder,
+                model.rows_max,
+                model.tokens_max,
+                model.intra_op_threads,
+                model.providers,
+                model.require or None,
+                rows_kept=model.rows_kept,
+                kv_file=kv_file,
+                cache=kernels,
+                spin=spins(model),
+                graphs=graphs,
+                candidates=model.candidates,
+            ),
         )
         if got is not None:
             check_providers(got, self.decoder.report)

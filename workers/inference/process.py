@@ -8,17 +8,17 @@ import json
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import FileIO
 from typing import Any
 
 import numpy as np
 
 from lockstep.engine import step_rows
-from lockstep.engine.errors import EXIT_OK, LockstepError
+from lockstep.engine.errors import EXIT_OK, LockstepError, ProviderFailed, ProviderMissing
 from lockstep.engine.plan import Booked, ModelPlan, Outcome, Place, Request, StepPlan
 from lockstep.engine.planner import Planner, limits_of
-from lockstep.engine.record import Record, decode, decode_at
+from lockstep.engine.record import Kind, Record, decode, decode_at, encode
 from lockstep.engine.restored import Asked, Restored
 from lockstep.engine.stepper import Stepper
 from lockstep.engine.wire import RESULT_SLOT, FromEngine, ToEngine
@@ -27,10 +27,12 @@ from lockstep.workers.inference.calls import Calls
 from lockstep.workers.inference.desk import Desk
 from lockstep.workers.inference.loaded import AnyModel, LoadedModel, load_all
 from lockstep.workers.inference.relive import relive
+from lockstep.workers.inference.shortlist import Row
 from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.inference.tensor_model import TensorModel
 from lockstep.workers.links import EngineEnd
 
+ERROR_CHARS_MAX = 1000  # Of what a provider says when it fails.
 _Row = tuple[int, int, int, int, int, int]  # Fields of RESULT_SLOT.
 
 
@@ -44,11 +46,11 @@ def inference_main(
     """Load the models, become what an earlier process was, say so on ``ready``, and serve.
 
     What is said are JSON objects, one a line: ``{"note": text}``, as often as there is something
-    for people to know, then ``{"models", "notes"}`` or ``{"error", "exit_code"}``. Then the
-    descriptor is closed.
+    for people to know, then ``{"models", "notes"}`` or ``{"error", "exit_code", "provider"}`` (is
+    it that one is missing). Then the descriptor is closed.
 
     Returns:
-        Exit status: 0 after STOP, or when it was said why it cannot serve.
+        Exit status: 0 after STOP, or when it was said why it cannot serve or go on.
     """
     if board is not None:
         board.update(pid=os.getpid(), state=1)
@@ -59,7 +61,8 @@ def inference_main(
         if spec.restored is not None:
             server.restore(spec.restored, lambda text: _say(pipe, {"note": text}))
     except LockstepError as error:
-        _say(pipe, {"error": str(error), "exit_code": error.exit_code})
+        missing = isinstance(error, ProviderMissing)
+        _say(pipe, {"error": str(error), "exit_code": error.exit_code, "provider": missing})
         return EXIT_OK
     said = [
         {
@@ -73,7 +76,11 @@ def inference_main(
     notes = [line for m in models for line in m.notes()]
     _say(pipe, {"models": said, "notes": notes})
     pipe.close()
-    server.serve()
+    try:
+        server.serve()
+    except ProviderFailed as failure:
+        row = (FromEngine.FAILED, failure.model, 0, 0, 0, 0)
+        end.report(np.array([row], dtype=RESULT_SLOT), encode(Kind.FAILED, str(failure).encode()))
     return EXIT_OK
 
 
@@ -106,12 +113,17 @@ class Server:
         self._calls = Calls(names, others, spec.record_bytes_max)
         self._records: deque[Record] = deque()  # INFERs whose slots have not been read yet.
         self._stopped = False
+        self._since = spec.since
         # CPU time of all threads, so that neither a slow nor a stopped machine ends a good step.
         threads = max((model.intra_op_threads for model in spec.models), default=1)
         self._step_s = spec.step_s * threads
 
     def serve(self) -> None:
-        """Until STOP."""
+        """Until STOP.
+
+        Raises:
+            ProviderFailed: nothing of the step that it failed in was reported.
+        """
         while True:
             self._drain()
             if self._stopped:
@@ -158,7 +170,7 @@ class Server:
             Diverged: what is computed again is not what was recorded.
         """
         requests = {asked.ticket: self._again(asked) for asked in past.asked}
-        relive(past.again, requests, self._decoders, self._desk.draw_again, note)
+        relive(past.again, requests, self._decoders, self._desk, note, self._since)
         self._stepper.restore(past, requests)
         queued = dict.fromkeys(each.ticket for each in past.queued)
         # Rows of theirs that have ended count, too: their answers are not given yet.
@@ -206,12 +218,35 @@ class Server:
         """Run a model and draw its tokens."""
         whose = {chunk.slot: (chunk.ticket, chunk.sample) for chunk in part.chunks}
         whose |= {row.slot: (row.ticket, row.sample) for row in part.decodes}
-        results = self._decoders[part.model].run(part, step)
+        results = self._run(step, part, whose)
         for chunk in part.chunks:
             self._desk.computed(chunk.ticket, len(chunk.tokens))
         drawn = self._desk.draw([(*whose[slot], logits) for slot, logits in results])
         places = ((part.model, slot) for slot, _ in results)
         return dict(zip(places, drawn, strict=True))
+
+    def _run(
+        self, step: int, part: ModelPlan, whose: Mapping[int, tuple[int, int]]
+    ) -> list[tuple[int, Row]]:
+        """The decoder's run, with short rows where they are enough. ``whose``: by slot.
+
+        Raises:
+            ProviderFailed: a provider that is not the CPU did, or copies on its device.
+        """
+        decoder = self._decoders[part.model]
+        most = decoder.candidates
+        short = [s for s in whose if 0 < self._desk.enough(*whose[s]) <= most] if most else ()
+        try:
+            return decoder.rows(part, step, short)
+        except ProviderMissing as error:
+            raise ProviderFailed(str(error), part.model) from None
+        except LockstepError:
+            raise
+        except Exception as error:  # ONNX Runtime's have no common base below Exception.
+            if decoder.report.running == "cpu":
+                raise
+            said = " ".join(str(error).split())[:ERROR_CHARS_MAX]
+            raise ProviderFailed(said, part.model) from None
 
     def _finish(self, step: int, booked: Booked, rows: list[_Row]) -> bytes:
         """LEAVE and END slots and the records of the answers."""

@@ -91,6 +91,8 @@ def subject(files: Mapping[str, str], model: Model) -> dict[str, Any]:
         "intra_op_threads": model.intra_op_threads,
         "rows_max": model.rows_max,
         "tokens_max": model.tokens_max,
+        "candidates": model.candidates,
+        "cuda_graphs": model.cuda_graphs,
         "versions": {name: _version(name) for name in PACKAGES},
         "machine": platform.machine(),
         "cpu": _lines(Path("/proc/cpuinfo"), CPU_FIELDS),

@@ -7,12 +7,13 @@ machines without one. `session.get_providers()` is the only truth; this compares
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from lockstep.engine.errors import ModelRejected, ProviderMissing, UsageError
+from lockstep.workers.inference.candidates import OPSET_MIN, with_candidates
 from lockstep.workers.inference.ort import ort
 from lockstep.workers.inference.stderr import CapturedStderr
 from lockstep.workers.inference.surgery import last_position_only
@@ -78,12 +79,14 @@ class ProviderReport:
     Attributes:
         asked, got, missing: Providers.
         notes: What else people should know of how the model runs; one line each.
+        graphs: Decoding is captured by the device and repeated (captured.py).
     """
 
     asked: tuple[str, ...]
     got: tuple[str, ...]
     missing: tuple[Missing, ...]
     notes: tuple[str, ...] = ()
+    graphs: bool = False
 
     @property
     def running(self) -> str:
@@ -93,7 +96,8 @@ class ProviderReport:
     def to_json(self) -> dict[str, Any]:
         """For the manifest."""
         missing = [asdict(item) for item in self.missing]
-        return {"asked": list(self.asked), "got": list(self.got), "missing": missing}
+        report = {"asked": list(self.asked), "got": list(self.got), "missing": missing}
+        return {**report, "cuda_graphs": True} if self.graphs else report
 
     def lines(self) -> list[str]:
         """For a person: one line for each provider that is missing, and the notes."""
@@ -161,6 +165,7 @@ def open_session(
     logits: str = "",
     graphs: bool = False,
     spin: bool = False,
+    candidates: int = 0,
 ) -> tuple[Any, ProviderReport]:
     """A session on the first providers that work, made of the bytes that the folder hashed.
 
@@ -175,11 +180,13 @@ def open_session(
             stays as it is.
         graphs: As `provider_options`.
         spin: Its threads spin while they wait for one another; no bit depends on it.
+        candidates: So many of the largest of ``logits`` are outputs, too (candidates.py); 0: none.
 
     Raises:
         UsageError: a provider's name is unknown, or ``require`` is not among those asked for.
         ProviderMissing: ``require`` was not got.
-        ModelRejected: ONNX Runtime refuses the model on every provider.
+        ModelRejected: ONNX Runtime refuses the model on every provider, or candidates cannot be
+            cut in it.
     """
     names = full_names(asked)
     needed = NAMES.get(require, require) if require else None
@@ -187,7 +194,7 @@ def open_session(
         raise UsageError(f"require = {require!r}, but providers = {list(asked)} do not ask for it")
     options = _options(intra_op_threads, cache, spin)
     given = [(name, provider_options(name, cache, graphs)) for name in names]
-    session, found = _create(folder, given, options, logits)
+    session, found = _create(folder, given, options, _edit(folder, logits, candidates))
     got = session.get_providers()
     missing = []
     for name in names:
@@ -211,8 +218,30 @@ def _missing(name: str, cause: str) -> Missing:
     return Missing(short, cause, CURES.get(short, default))
 
 
+def _edit(folder: Weights, logits: str, candidates: int) -> Callable[[bytes], bytes]:
+    """What is changed of a graph in memory."""
+
+    def edit(graph: bytes) -> bytes:
+        if logits:
+            graph = last_position_only(graph, logits) or graph
+        if not candidates:
+            return graph
+        cut = with_candidates(graph, logits, candidates)
+        if cut is None:
+            raise ModelRejected(
+                f"{folder.path}: no candidates can be cut in its graph: that takes operators of "
+                f"opset {OPSET_MIN} or later; set candidates = 0 (leave it out) for this model"
+            )
+        return cut
+
+    return edit
+
+
 def _create(
-    folder: Weights, given: list[tuple[str, dict[str, str]]], options: Any, logits: str
+    folder: Weights,
+    given: list[tuple[str, dict[str, str]]],
+    options: Any,
+    edit: Callable[[bytes], bytes],
 ) -> tuple[Any, dict[str, str]]:
     """The session, and the cause for each provider that is known to fail."""
     built = ort.get_available_providers()
@@ -220,8 +249,7 @@ def _create(
     causes = {name: f"{NOT_BUILT}{_unknown(name)}" for name in names if name not in built}
     usable = [name for name in names if name in built]
     graph, files, mapped, sizes = folder.weights()
-    if logits:
-        graph = last_position_only(graph, logits) or graph
+    graph = edit(graph)
     if files:
         options.add_external_initializers_from_files_in_memory(files, mapped, sizes)
     while True:

@@ -22,6 +22,7 @@ from pathlib import Path
 from lockstep.engine import keyed
 from lockstep.engine.errors import LockstepError, ModelRejected
 from lockstep.engine.fleet import Model
+from lockstep.workers.inference.capturing import capturing
 from lockstep.workers.inference.decoder import Decoder
 from lockstep.workers.inference.greedy import Row, generate
 from lockstep.workers.inference.growing import decoder_class
@@ -138,15 +139,20 @@ def _prove(folder: ModelFolder, model: Model, limit_s: float, kernels: Path | No
     with _limited(folder, limit_s) as options:
 
         def make() -> Decoder:
-            return decoder_class(folder.facts)(
-                folder,
-                model.rows_max,
-                model.tokens_max,
-                model.intra_op_threads,
-                model.providers,
-                model.require or None,
-                cache=kernels,
-                options=options,
+            return capturing(
+                model,
+                lambda graphs: decoder_class(folder.facts)(
+                    folder,
+                    model.rows_max,
+                    model.tokens_max,
+                    model.intra_op_threads,
+                    model.providers,
+                    model.require or None,
+                    cache=kernels,
+                    options=options,
+                    graphs=graphs,
+                    candidates=model.candidates,
+                ),
             )
 
         tried = trial(make, prompts_of(folder.facts.vocab, sizes), count, join_steps=1)

@@ -24,6 +24,8 @@ class InferenceSpec:
         files: File name -> sha256 of each model as that process had loaded it, to be the same
             again; empty: whatever is there.
         got: Providers that each model ran on in that process, to be got again; empty: any.
+        since: By model, the first step that its providers computed: tokens of earlier steps are
+            of another one (engine/fallback.py); empty: all from the first on.
         past_seeds: (step, seed): other seeds, that the steps below that step were sampled with,
             rising: the run was forked there, and its seed changed.
         tokens: That were made before, for display.
@@ -44,6 +46,7 @@ class InferenceSpec:
     restored: Restored | None = field(default=None, repr=False)
     files: tuple[dict[str, str], ...] = ()
     got: tuple[tuple[str, ...], ...] = ()
+    since: tuple[int, ...] = ()
     past_seeds: tuple[tuple[int, int], ...] = ()
     tokens: int = 0
     cache: str = ""

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from lockstep.workers.inference.candidates import IDS, VALUES, with_candidates
+from lockstep.workers.inference.candidates import IDS, SOUND, VALUES, with_candidates
 from lockstep.workers.inference.ort import ort
 from lockstep.workers.inference.surgery import last_position_only
 
@@ -33,10 +33,22 @@ def model_of(opset: int = 18, kind: int = TensorProto.FLOAT, name: str = "logits
     return bytes(made.SerializeToString())
 
 
-def run(data: bytes, x: Any) -> list[Any]:
+def run(data: bytes, x: Any, names: tuple[str, ...] = (VALUES, IDS)) -> list[Any]:
     session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
-    found: list[Any] = session.run([VALUES, IDS], {"x": x})
+    found: list[Any] = session.run(names, {"x": x})
     return found
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_one_number_says_that_all_logits_of_a_row_are_finite(dtype: Any, bad: float) -> None:
+    x = np.full((2, 2, VOCAB), np.finfo(dtype).max, dtype)
+    x[1, 0, VOCAB - 1] = bad
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    changed = with_candidates(model_of(kind=kind), "logits", 2)
+    assert changed is not None
+    (sound,) = run(changed, x, (SOUND,))
+    assert np.isfinite(sound[..., 0]).tolist() == [[True, True], [False, True]]
 
 
 @pytest.mark.parametrize("count", [1, 7, VOCAB])
@@ -63,15 +75,24 @@ def test_the_edit_is_the_one_that_the_onnx_package_would_make(folder: Path) -> N
     assert changed is not None
     model = onnx.ModelProto.FromString(data)
     graph = model.graph
-    count = "lockstep/candidates/count"
-    graph.node.append(
-        helper.make_node("TopK", ["logits", count], [VALUES, IDS], "lockstep/candidates/TopK",
-                         axis=-1)
-    )  # fmt: skip
+    place = "lockstep/candidates"
+    count, zeros, axes = f"{place}/count", f"{place}/zeros", f"{place}/axes"
+    graph.node.extend(
+        [
+            helper.make_node("TopK", ["logits", count], [VALUES, IDS], f"{place}/TopK", axis=-1),
+            helper.make_node("Sub", ["logits", "logits"], [zeros], f"{place}/Sub"),
+            helper.make_node("ReduceSum", [zeros, axes], [SOUND], f"{place}/ReduceSum"),
+        ]
+    )
     graph.initializer.append(numpy_helper.from_array(np.array([64], np.int64), count))
-    dims = ["batch_size", 1, 64]
-    graph.output.append(helper.make_tensor_value_info(VALUES, TensorProto.FLOAT, dims))
-    graph.output.append(helper.make_tensor_value_info(IDS, TensorProto.INT64, dims))
+    graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), axes))
+    for name, kind, size in (
+        (VALUES, TensorProto.FLOAT, 64),
+        (IDS, TensorProto.INT64, 64),
+        (SOUND, TensorProto.FLOAT, 1),
+    ):
+        dims = ["batch_size", 1, size]
+        graph.output.append(helper.make_tensor_value_info(name, kind, dims))
     assert onnx.ModelProto.FromString(changed) == model
 
 
@@ -81,7 +102,7 @@ def test_what_cannot_have_them_is_left_alone() -> None:
     assert changed is not None
     assert with_candidates(changed, "logits", 3) is None
     assert with_candidates(good, "nothing", 3) is None
-    assert with_candidates(model_of(opset=10), "logits", 3) is None
+    assert with_candidates(model_of(opset=12), "logits", 3) is None
     assert with_candidates(good[:-1], "logits", 3) is None
 
 

@@ -251,8 +251,10 @@ def test_a_desk_that_takes_over_goes_on_as_the_first_would_have(
     for step in range(request.tokens_out_max):
         if step == cut:  # Its process dies; what the record has is all that is left.
             scored = [Score(row[3], row[1], row[2], row[4], row[5]) for row in scored]
+            size = len(request.prompt)  # Computed by the first; the others have copies.
             kept = [
-                Kept(0, s, 4, 0, len(request.prompt), tuple(tokens[s]), ACTIVE, s) for s in tokens
+                Kept(0, s, 4, 0, size, tuple(tokens[s]), ACTIVE, s, computed=0 if s else size)
+                for s in tokens
             ]
             desk = Desk(SPEC, [model])
             desk.take(_record(4, fields), 4, 0, 0, 7)

@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fleets
 import pytest
+from failing import under
+from rings import SPEC, requests, serve
 
+from lockstep.bench.groups import gpu
 from lockstep.engine.fleet import Model
 from lockstep.workers.inference.check import check
 from lockstep.workers.inference.greedy import generate
+from lockstep.workers.inference.loaded import LoadedModel
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.proofs import Proofs
 from lockstep.workers.inference.selftest import proof_of
+from lockstep.workers.job import Job
+from lockstep.workers.launch import launch
+from lockstep.workers.verification import verify
 
 pytestmark = pytest.mark.gpu
 CUDA = ("cuda", "cpu")
@@ -76,3 +86,46 @@ def test_the_self_test_runs_there(fp32: Path) -> None:
     proof = proof_of(folder, model, Proofs(None), 60)
     folder.close()
     assert proof.got[0] == "cuda" and proof.proven != "none"
+
+
+@pytest.fixture
+def load(fp32: Path) -> Iterator[Callable[..., LoadedModel]]:
+    made: list[LoadedModel] = []
+
+    def one(**more: Any) -> LoadedModel:
+        settings = replace(SPEC.models[0], path=str(fp32), providers=CUDA, require="cuda", **more)
+        made.append(LoadedModel(settings, SPEC.frozen_date))
+        return made[-1]
+
+    yield one
+    for model in made:
+        model.decoder.close()
+
+
+@pytest.mark.parametrize("more", [{"candidates": 64}, {"cuda_graphs": "on"}])
+def test_candidates_and_captured_steps_change_nothing_that_is_recorded(
+    load: Callable[..., LoadedModel], more: dict[str, Any]
+) -> None:
+    asked = requests(3, ({}, {"temperature": 0.9, "top_k": 40}, {"temperature": 0.9}))
+    plain = serve(load(), 10_000, asked=asked).steps
+    model = load(**more)
+    assert model.report.graphs == ("cuda_graphs" in more)
+    assert serve(model, 10_000, asked=asked).steps == plain
+
+
+def test_a_run_whose_gpu_fails_goes_on_on_the_cpu_and_can_be_verified(tmp_path: Path) -> None:
+    key = 'providers = ["cuda", "cpu"]\nfallback = true'
+    made = fleets.fleet(tmp_path, fleets.CHAIN.replace('providers = ["cpu"]', key))
+    given = fleets.items(tmp_path, 12)
+    job = Job(str(made), str(tmp_path), str(given), run_dir=str(tmp_path / "run"))
+    with under(step=20):
+        summary = launch(job)
+    (change,) = summary["fallbacks"]
+    assert (summary["state"], change["from"], change["to"]) == ("finished", "cuda", "cpu")
+    assert verify(tmp_path / "run").equal
+
+
+def test_the_figures_of_the_documentation_can_be_had(fp32: Path) -> None:
+    report = gpu.run(True, lambda _: None, "cuda", [fp32])
+    assert report.results["genai-micro-fp32_two_processes"][0] == 1
+    assert report.results["genai-micro-fp32_memory"][0] > 0

@@ -260,12 +260,12 @@ def test_the_binary_form_is_answered_in_binary(loaded: LoadedModel) -> None:
 
 def test_a_row_that_is_not_finite_fails_and_the_others_are_served(loaded: LoadedModel) -> None:
     host = Host(loaded)
-    run = loaded.decoder.run
+    rows = loaded.decoder.rows
 
-    def poisoned(plan: Any, step: int) -> list[tuple[int, Any]]:
-        return [(s, np.full_like(row, np.nan) if s == 0 else row) for s, row in run(plan, step)]
+    def poisoned(*given: Any) -> list[tuple[int, Any]]:
+        return [(s, np.full_like(row, np.nan) if s == 0 else row) for s, row in rows(*given)]
 
-    loaded.decoder.run = poisoned  # type: ignore[method-assign]
+    loaded.decoder.rows = poisoned  # type: ignore[method-assign]
     host.line.ticket(1, 0, infer(prompt="hello", max_tokens=3))
     host.line.ticket(2, 0, infer(prompt="hello", max_tokens=3))
     answers = host.go()

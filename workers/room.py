@@ -75,6 +75,8 @@ class Resource:
         """An amount with its unit."""
         if not self.is_bytes:
             return str(amount)
+        if amount < 100 << 10:
+            return f"{amount / 2**10:.1f} KiB"
         return f"{amount / 2**20:.1f} MiB" if amount < 10 << 30 else f"{amount / 2**30:.1f} GiB"
 
 

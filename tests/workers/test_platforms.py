@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import fleets
 import pytest
 from living import Living, kill
 
-from lockstep.engine.errors import UsageError
+from lockstep.engine.errors import RunStopped, UsageError
 from lockstep.shm import claims
 from lockstep.workers import Run, resume, run, verify
 from lockstep.workers.job import Job
@@ -215,3 +218,56 @@ def test_supervisors_killed_again_and_again_leave_nothing(tmp_path: Path, cycles
         assert len(before) == 4
     assert len(claims.sweep()) == 4  # Of the last one: each swept what the one before had left.
     assert list(claims.folder().iterdir()) == []
+
+
+# Python for the supervisor's process: a small file system of its own for shared memory.
+SMALL = """
+import ctypes
+libc = ctypes.CDLL(None)
+assert libc.unshare(0x20000) == 0
+assert libc.mount(b"none", b"/", None, 0x44000, None) == 0
+assert libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, b"size=SIZE") == 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("platform", "size", "replicas", "refused"),
+    [
+        ("linux", "16k", 2, ""),  # The board alone lies there.
+        ("linux", "4k", 40, r"40 agents need 7\.7 KiB of shared memory .*, there is 4\.0 KiB"),
+        ("portable", "64k", 2, r"2 agents need 1\.\d MiB of shared memory .* is 64\.0 KiB"),
+    ],
+)
+def test_small_shared_memory_is_enough_or_is_refused_with_both_numbers(
+    tmp_path: Path, platform: str, size: str, replicas: int, refused: str
+) -> None:
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespace allowed here")
+    asked = replace(job(tmp_path), platform=platform)
+    path = Path(asked.fleet)
+    path.write_text(path.read_text().replace("replicas = 2", f"replicas = {replicas}"))
+    with Living(asked, feed=True, before=SMALL.replace("SIZE", size)) as living:
+        if not refused:
+            living.tell({"id": 1})
+        summary = living.end()
+    if not refused:
+        assert summary["state"] == "finished" and summary["items_out"] == 1
+    else:
+        assert re.search(refused, summary["message"]), summary
+        assert "--shm-size" in summary["message"] and not living.run.exists()
+
+
+def test_a_board_that_is_shrunk_under_a_run_ends_it_by_name_and_it_goes_on_afterwards(
+    tmp_path: Path,
+) -> None:
+    path, items = fleets.fleet(tmp_path, fleets.CHAIN), fleets.items(tmp_path, 3)
+    plain = run(path, input=items, run_dir=tmp_path / "plain", stdin=None)
+
+    def shrink(what: str, value: object) -> None:
+        if what == "run":
+            name = json.loads(Path(str(value), "board.json").read_text())["name"]
+            os.truncate(f"/dev/shm{name}", 0)
+
+    with pytest.raises(RunStopped, match=r"ended with SIGBUS; the journal in .* is whole"):
+        run(path, input=items, run_dir=tmp_path / "run", stdin=None, listen=shrink)
+    assert resume(tmp_path / "run", stdin=None).summary["digest"] == plain.summary["digest"]

@@ -85,13 +85,26 @@ def _swept(path: Path) -> list[str]:
         return []  # Its owner, or another sweeper, was first.
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _is_at(descriptor, path):
+            return []
         removed = _unlink_all(descriptor)
-        path.unlink(missing_ok=True)
+        path.unlink()
         return removed
     except BlockingIOError:
         return []  # Its owner lives.
     finally:
         os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether a file is still the one under a path: one that was taken away says nothing.
+
+    Another process may have its pid by now, and the same names.
+    """
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _locked(path: Path) -> int:
@@ -100,9 +113,8 @@ def _locked(path: Path) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
+        if _is_at(descriptor, path):
+            return descriptor
         os.close(descriptor)
 
 

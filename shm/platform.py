@@ -16,7 +16,7 @@ import posix_ipc
 from lockstep.shm import claims, identity, segment
 from lockstep.shm.arena import Arena
 from lockstep.shm.board import Board
-from lockstep.shm.doorbell import Doorbell, EventDoorbell, PipeDoorbell
+from lockstep.shm.doorbell import Doorbell, PipeDoorbell
 from lockstep.shm.segment import Segment
 
 
@@ -73,7 +73,7 @@ class LinuxPlatform(Platform):
         return Board.create(identity.next_name(), agents)
 
     def doorbell(self) -> Doorbell:
-        return EventDoorbell()
+        return Doorbell.create()
 
 
 class PortablePlatform(Platform):
@@ -149,7 +149,7 @@ def platform_of(name: str = "") -> Platform:
         ValueError: there is none of that name, or this system lacks what it needs.
     """
     if not name:
-        name = "linux" if sys.platform == "linux" and hasattr(os, "eventfd") else "portable"
+        name = "linux" if sys.platform == "linux" else "portable"
     kind = PLATFORMS.get(name)
     if kind is None:
         raise ValueError(f"platform {name!r}, expected one of {', '.join(PLATFORMS)}")

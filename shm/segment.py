@@ -32,7 +32,7 @@ class Segment:
             each is a fresh process it inherits nothing, and nothing is to be said.
 
     Attributes:
-        name: Name with its leading slash (already unlinked or not), or `UNNAMED`.
+        name: Name with its leading slash, or `UNNAMED`.
         memory: All bytes; valid until `close`. Read-only if attached as an observer.
     """
 
@@ -210,7 +210,7 @@ def _create_unlinked(name: str, size_bytes: int) -> Segment:
     try:
         posix_ipc.unlink_shared_memory(name)
         reserve(descriptor, name, size_bytes)
-        return mapped(descriptor, name, size_bytes)
+        return mapped(descriptor, UNNAMED, size_bytes)
     finally:
         os.close(descriptor)
 

@@ -54,7 +54,10 @@ class Crew:
         self._fleet = fleet
         self._platform = platform = platform or shm.platform_of()
         self._spawner = spawner_of(platform)
-        platform.sweep()  # First: what dead runs left is room, too.
+        try:
+            platform.sweep()  # First: what dead runs left is room, too.
+        except PermissionError as error:
+            raise UsageError(str(error)) from None
         sockets = sum(source.kind == "socket" for source in fleet.sources)
         room.check(len(fleet.agents), fleet.record_bytes_max, sockets, platform)
         room.raise_descriptor_limit(len(fleet.agents), sockets, platform=platform)

@@ -4,9 +4,12 @@ Every handler takes what is there and returns. One may be called for nothing (it
 number was given away within a batch), so none may block.
 """
 
+import errno
 import heapq
 import math
+import os
 import select
+import stat
 import time
 from collections.abc import Callable, Iterable
 
@@ -43,9 +46,14 @@ class _Poll:
 
     def __init__(self) -> None:
         self._poll = select.poll()
-        self.register = self._poll.register
         self.modify = self._poll.modify
         self.unregister = self._poll.unregister
+
+    def register(self, descriptor: int, events: int) -> None:
+        """As epoll's, which refuses what is always ready."""
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        self._poll.register(descriptor, events)
 
     def poll(self, timeout_s: float) -> list[tuple[int, int]]:
         """As epoll's: seconds, negative for ever. Rounded up, or a short wait would spin."""

@@ -99,6 +99,23 @@ def test_both_platforms_give_one_digest_also_where_everything_of_linux_is_missin
     assert again.equal and again.whole
 
 
+def test_everybody_killed_on_the_portable_platform_comes_back_and_the_digest_stays(
+    tmp_path: Path,
+) -> None:
+    path, items = fleets.fleet(tmp_path, fleets.CONVERSATION), fleets.items(tmp_path, 6)
+    plain = run(path, input=items, run_dir=tmp_path / "plain", stdin=None)
+    asked = Job(str(path), str(tmp_path), str(items), run_dir=str(tmp_path / "run"))
+    with Living(replace(asked, platform="portable")) as living:
+        living.until(lambda: fleets.board_of(living.run).engine.tokens > 30)
+        # Nothing outlives it here: what the slots held is computed again from the record.
+        kill(fleets.board_of(living.run).engine.pid, living.pid(0), living.pid(1), living.pid(2))
+        summary = living.end()
+    assert summary["state"] == "finished", summary
+    assert summary["restarts"] == 4
+    assert summary["digest"] == plain.summary["digest"]
+    assert any("keys and values are gone" in note for note in living.notes)
+
+
 def test_what_a_system_lacks_is_really_gone(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(LACKS)
     code = "import os, select; print(hasattr(os, 'fork'), hasattr(select, 'epoll'))"

@@ -20,6 +20,7 @@ from lockstep.workers.outside.lines import CLIENTS_MAX
 # Proportional memory of a small agent's process that has worked, measured with 200 and with 1,000
 # of them, its page tables and its kernel memory included (docs/decisions.md).
 AGENT_BYTES = 3 << 20
+FRESH_AGENT_BYTES = 24 << 20  # Of one that is not forked, measured with 8.
 DESCRIPTORS_BESIDES = 128  # Files of the run, doors, other processes; some to spare.
 SOCKET_DESCRIPTORS = CLIENTS_MAX + 2  # It, its clients, and one that is told so and sent away.
 PROCESSES_BESIDES = 8  # The supervisor, the inference process and its threads, a compiling child.
@@ -125,11 +126,12 @@ def resources(
     platform = platform or shm.platform_of()
     named = platform.slices_named
     pair, engine = pair_bytes(record_bytes_max), EngineMemory.slice_bytes(record_bytes_max)
+    agent = AGENT_BYTES if platform.forks else FRESH_AGENT_BYTES
     memory, memory_where = free_memory()
     processes, processes_where = _processes()
     return [
         Resource(
-            *("memory", AGENT_BYTES + guest_bytes + pair, engine, memory, memory_where),
+            *("memory", agent + guest_bytes + pair, engine, memory, memory_where),
             "fewer `replicas`, a smaller `record_bytes_max`, or end other programs",
         ),
         Resource(

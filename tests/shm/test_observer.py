@@ -145,12 +145,16 @@ def test_slot_written_while_it_is_copied_is_looked_at_again(
     assert len(calls) > 6
 
 
-@pytest.mark.parametrize("strong", [True, False])
+@pytest.mark.parametrize(
+    ("strong", "looks"),
+    [(True, 150), (False, 150), pytest.param(True, 100_000, marks=pytest.mark.nightly)],
+)
 def test_no_snapshot_is_torn_while_another_process_writes_all_the_time(
     fork,
     board: Board,
     reader: BoardReader,
     strong: bool,
+    looks: int,
     monkeypatch: pytest.MonkeyPatch,  # type: ignore[no-untyped-def]
 ) -> None:
     monkeypatch.setattr(cursor, "STRONG", strong)
@@ -169,7 +173,7 @@ def test_no_snapshot_is_torn_while_another_process_writes_all_the_time(
     ready.wait()
     seen = set()
     last = 0
-    while len(seen) < 150:
+    while len(seen) < looks:
         shown = reader.snapshot()
         engine, agent = shown.engine, shown.agents[0]
         assert engine.step == engine.rows == engine.tickets_waiting == engine.tokens >= last

@@ -34,9 +34,13 @@ class Doorbell(ABC):
         if descriptors[0] >= 0:
             self._poll.register(descriptors[0], select.POLLIN)
 
-    @abstractmethod
     def __reduce__(self) -> tuple[object, ...]:
-        """For a process that is handed the same numbers."""
+        """For a process that is handed the same numbers.
+
+        Raises:
+            TypeError: this kind stays in its process.
+        """
+        raise TypeError(f"a {type(self).__name__} cannot be handed to another process")
 
     @abstractmethod
     def ring(self) -> None:
@@ -123,7 +127,7 @@ class EventDoorbell(Doorbell):
         super().__init__((descriptor,))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return EventDoorbell, self._open()
+        return type(self), self._open()
 
     def ring(self) -> None:
         try:

@@ -1,22 +1,27 @@
-"""``lockstep top``: one look at a run, from outside and without a lock."""
+"""``lockstep top``: a look at a run, from outside and without a lock."""
 
 import json
 import os
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lockstep.cli import screen
+from lockstep.cli import live, screen
 from lockstep.engine.errors import UsageError
 
 if TYPE_CHECKING:
-    from lockstep.shm import Snapshot
+    from lockstep.shm import EngineStatus, Snapshot
 
 # By number, as on the board.
 STATES = ("starting", "running", "idle", "gone", "recovering")
 BOARD_NAME = "/lockstep-"
 FILE_BYTES_MAX = 64 << 20
+PACE_S = 2.0  # An engine without rows that wrote nothing for so long makes no tokens.
+# Of an agent, and of nobody's knowledge where there is no board.
+FIGURES = ("step", "turns", "fuel", "mailbox", "requests", "stall_s")
 NO_SUMMARY = "without a summary (the supervisor was killed)"
 
 Table = dict[str, Any]
@@ -24,10 +29,13 @@ Table = dict[str, Any]
 
 @click.command("top", short_help="Show the agents of a run and what they do.")
 @click.argument("run", type=click.Path(path_type=Path))
+@click.option("--once", is_flag=True, help="One look, also on a terminal.")
 @click.option("--json", "as_json", is_flag=True,
-              help="The last line of standard output is one JSON object.")  # fmt: skip
-def command(run: Path, as_json: bool) -> int:
-    """Show the agents of a run and what they do, once. The run does not notice.
+              help="One look; the last line of standard output is one JSON object.")  # fmt: skip
+def command(run: Path, once: bool, as_json: bool) -> int:
+    """Show the agents of a run and what they do. The run does not notice.
+
+    On a terminal the table is redrawn every second until the run has ended or you press Ctrl-C.
 
     \b
     Examples:
@@ -39,11 +47,19 @@ def command(run: Path, as_json: bool) -> int:
 
     Exit codes: 0, or 2 when there is no run.
     """
+    if not once and not as_json and screen.terminal(sys.stdout):
+        live.show(lambda: _frame(run))
+        return 0
     found = look(run)
     screen.say(_text(found), err=as_json)
     if as_json:
         screen.say_json(found)
     return 0
+
+
+def _frame(run: Path) -> tuple[str, bool]:
+    found = look(run)
+    return _text(found), found["state"] == "running"
 
 
 def look(run: Path) -> Table:
@@ -103,6 +119,8 @@ def _live(snapshot: "Snapshot", holder: int | None) -> Table:
                 "step": agent.step,
                 "turns": agent.turns,
                 "fuel": agent.fuel,
+                "mailbox": agent.mailbox,
+                "requests": agent.requests,
                 "stall_s": round(agent.stall_us / 1e6, 3),
             }
             for agent in snapshot.agents
@@ -112,9 +130,16 @@ def _live(snapshot: "Snapshot", holder: int | None) -> Table:
             "step": engine.step if alive or engine.pid else None,
             "rows": engine.rows if alive else None,
             "tickets_waiting": engine.tickets_waiting if alive else None,
+            "tokens": engine.tokens if alive or engine.pid else None,
+            "tokens_per_s": _pace(engine) if alive else None,
         },
         "supervisor": {"pid": supervisor or None},
     }
+
+
+def _pace(engine: "EngineStatus") -> int:
+    rests = engine.rows == 0 and time.monotonic() - engine.at_us / 1e6 > PACE_S
+    return 0 if rests or not engine.pid else engine.tokens_per_s
 
 
 def _pid(pid: int, supervisor: int) -> int | None:
@@ -139,11 +164,12 @@ def _from_files(run: Path, holder: int | None, summary: Table | None) -> Table:
     agents = _ended(figures.get("agents"))
     if not agents:
         agents = _named(run / folders.FLEET, "starting" if alive else "gone")
-    step = figures.get("steps")
+    unknown = dict.fromkeys(("pid", "rows", "tickets_waiting", "tokens_per_s"))
+    made = {"step": figures.get("steps"), "tokens": figures.get("tokens_out")}
     return {
         **_state_of(summary, alive),
         "agents": agents,
-        "inference": {"pid": None, "step": step, "rows": None, "tickets_waiting": None},
+        "inference": {**unknown, **made},
         "supervisor": {"pid": holder or None if alive else None},
     }
 
@@ -166,10 +192,7 @@ def _ended(agents: object) -> list[Table]:
             "index": row.get("index"),
             "pid": None,
             "state": "gone",
-            "step": row.get("step"),
-            "turns": row.get("turns"),
-            "fuel": row.get("fuel"),
-            "stall_s": row.get("stall_s"),
+            **{figure: row.get(figure) for figure in FIGURES},
         }
         for row in rows
         if isinstance(row, dict)
@@ -183,7 +206,7 @@ def _named(fleet: Path, state: str) -> list[Table]:
         agents = parse(fleet.read_bytes(), str(fleet)).agents
     except (OSError, UsageError):
         return []
-    unknown = dict.fromkeys(("step", "turns", "fuel", "stall_s"))
+    unknown = dict.fromkeys(FIGURES)
     return [
         {"name": a.name, "index": a.index, "pid": None, "state": state, **unknown} for a in agents
     ]
@@ -205,7 +228,7 @@ def _state(number: int) -> str:
 
 def _text(found: Table) -> str:
     engine, supervisor = found["inference"], found["supervisor"]["pid"]
-    head = ("agent", "index", "pid", "state", "step", "turns", "fuel", "stall_s")
+    head = ("agent", "index", "pid", "state", *FIGURES)
     keys = ("name", *head[1:])
     rows = [[agent.get(key) for key in keys] for agent in found["agents"]]
     known = {key: "-" if value is None else value for key, value in engine.items()}
@@ -217,7 +240,8 @@ def _text(found: Table) -> str:
             f"state       {state}{reason}",
             f"supervisor  {f'pid {supervisor}' if supervisor else 'no process'}",
             f"inference   {'pid {pid}'.format(**engine) if engine['pid'] else 'no process'}, "
-            "step {step}, {rows} rows, {tickets_waiting} tickets waiting".format(**known),
+            "step {step}, {rows} rows, {tickets_waiting} tickets waiting, {tokens} tokens, "
+            "{tokens_per_s} tokens/s".format(**known),
             "",
             screen.table(head, rows),
         )

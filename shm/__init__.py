@@ -5,8 +5,8 @@ one writer and one reader (the board: one writer, many readers), without locks; 
 or lies harms its own ring only.
 """
 
-from lockstep.shm.arena import Arena, page_aligned
-from lockstep.shm.board import Board, BoardSlot
+from lockstep.shm.arena import Arena, Words, page_aligned
+from lockstep.shm.board import Board, BoardSlot, board_bytes
 from lockstep.shm.cursor import Cursor, Memory, fence
 from lockstep.shm.doorbell import Doorbell, EventDoorbell, PipeDoorbell, SharedDoorbell
 from lockstep.shm.errors import (
@@ -28,6 +28,7 @@ from lockstep.shm.observer import (
     Snapshot,
     SupervisorStatus,
 )
+from lockstep.shm.platform import Platform, platform_of
 from lockstep.shm.ring import (
     RingReader,
     RingStatistics,
@@ -57,6 +58,7 @@ __all__ = [
     "Memory",
     "PeerDied",
     "PipeDoorbell",
+    "Platform",
     "RingClosed",
     "RingCorrupt",
     "RingError",
@@ -73,8 +75,10 @@ __all__ = [
     "Snapshot",
     "SupervisorStatus",
     "Taken",
+    "Words",
     "alive",
     "attach",
+    "board_bytes",
     "capacity_for",
     "create",
     "create_ring",
@@ -85,6 +89,7 @@ __all__ = [
     "identity_of",
     "next_name",
     "page_aligned",
+    "platform_of",
     "ring_bytes",
     "segment_name",
     "slots_bytes",

@@ -1,19 +1,22 @@
-"""Arena: one unnamed segment, cut into page-aligned slices that children inherit one by one.
+"""Arena: page-aligned slices of shared memory, each for one other process.
 
-The supervisor creates it, seals it and lends a slice for the fork of its owner. An agent process
-then maps its own slice and nothing else: touching another is a segmentation fault, not a leak.
+Where children are forked it is one unnamed segment: the supervisor creates it, seals it and lends a
+slice for the fork of its owner. Where each child is a fresh process every slice is a segment of its
+own, which that child attaches to by name. An agent process maps its own slice and nothing else
+either way: touching another is a segmentation fault, not a leak.
 """
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from lockstep.shm import segment
-from lockstep.shm.segment import Segment
+from lockstep.shm.segment import UNNAMED, Segment
 
 PAGE_BYTES = mmap.PAGESIZE
 
@@ -23,30 +26,65 @@ def page_aligned(size_bytes: int) -> int:
     return -(-size_bytes // PAGE_BYTES) * PAGE_BYTES
 
 
-class Arena:
-    """Slices of one segment; see `create`. The views given out live until `close`."""
+class Words(Protocol):
+    """One u64 of every slice, as they are now."""
 
-    def __init__(self, whole: Segment, slice_bytes: Sequence[int]) -> None:
-        lengths = [page_aligned(size) for size in slice_bytes]
-        starts = list(accumulate(lengths, initial=0))[:-1]
-        self._segment = whole
-        self._ranges = list(zip(starts, lengths, strict=True))
-        self._slices = [
-            whole.memory[start : start + size]
-            for start, size in zip(starts, slice_bytes, strict=True)
-        ]
+    def copy(self) -> npt.NDArray[np.uint64]:
+        """A private copy, in the order of the slices."""
+
+
+class Scattered:
+    """`Words` that lie in segments of their own."""
+
+    def __init__(self, words: Sequence[memoryview]) -> None:
+        self._words = words
+
+    def copy(self) -> npt.NDArray[np.uint64]:
+        """As `Words`."""
+        return np.fromiter((word[0] for word in self._words), np.uint64, len(self._words))
+
+
+class Arena:
+    """Slices; see `create`, `create_named`. The views given out live until `close`."""
+
+    def __init__(self, parts: Sequence[tuple[Segment, int, int]]) -> None:
+        """Segment, offset of a whole page and size of each slice."""
+        self._parts = list(parts)
+        self._segments = list(dict.fromkeys(part[0] for part in parts))
+        self._slices = [whole.memory[start : start + size] for whole, start, size in parts]
 
     @classmethod
     def create(cls, slice_bytes: Sequence[int]) -> "Arena":
-        """A zeroed arena with one slice of each size, not yet sealed.
+        """A zeroed arena with one slice of each size in one segment, not yet sealed.
 
         Raises:
             ValueError: no slice, or one without bytes.
-            SegmentFull: no room in /dev/shm; nothing is left behind.
+            SegmentFull: no room; nothing is left behind.
         """
-        if not slice_bytes or min(slice_bytes) < 1:
-            raise ValueError(f"arena of {list(slice_bytes)} bytes: each slice needs 1 or more")
-        return cls(segment.create_unlinked(sum(map(page_aligned, slice_bytes))), slice_bytes)
+        _check(slice_bytes)
+        lengths = [page_aligned(size) for size in slice_bytes]
+        whole = segment.create_unlinked(sum(lengths))
+        starts = accumulate(lengths[:-1], initial=0)
+        return cls([(whole, at, size) for at, size in zip(starts, slice_bytes, strict=True)])
+
+    @classmethod
+    def create_named(cls, slice_bytes: Sequence[int], make: Callable[[int], Segment]) -> "Arena":
+        """A zeroed arena of segments that ``make`` gives, one for each slice.
+
+        Raises:
+            ValueError, SegmentFull: as `create`.
+        """
+        _check(slice_bytes)
+        made: list[tuple[Segment, int, int]] = []
+        try:
+            for size in slice_bytes:
+                made.append((make(page_aligned(size)), 0, size))
+        except BaseException:
+            for whole, _, _ in made:
+                whole.unlink()
+                whole.close()
+            raise
+        return cls(made)
 
     def __len__(self) -> int:
         return len(self._slices)
@@ -55,28 +93,36 @@ class Arena:
         """The bytes of one slice, always the same view; a sub-view of it blocks `close`."""
         return self._slices[index]
 
-    def words(self, first: int, offset: int) -> npt.NDArray[np.uint64]:
+    def name(self, index: int) -> str:
+        """Name by which the owner of a slice attaches to it; empty: it inherits it."""
+        name = self._parts[index][0].name
+        return "" if name == UNNAMED else name
+
+    def words(self, first: int, offset: int) -> Words:
         """The u64 at byte ``offset`` of every slice from ``first`` on, as one strided view.
 
         So that a thousand words, each on a page of its own, are looked at by one vector operation.
+        Of slices that are segments of their own they are looked at one by one.
 
         Raises:
             ValueError: the slices are not of one length, or the word is outside of them.
         """
-        ranges = self._ranges[first:]
-        lengths = {length for _, length in ranges}
+        parts = self._parts[first:]
+        lengths = {page_aligned(size) for _, _, size in parts}
         if len(lengths) > 1 or offset % 8 or not all(offset + 8 <= n for n in lengths):
             raise ValueError(f"word at byte {offset} of slices of {sorted(lengths)} bytes")
-        if not ranges:
+        if not parts:
             return np.empty(0, np.uint64)
-        start, stop = ranges[0][0] + offset, ranges[-1][0] + offset + 8
+        if len(self._segments) > 1:
+            return Scattered([each.memory[offset : offset + 8].cast("Q") for each, _, _ in parts])
+        start, stop = parts[0][1] + offset, parts[-1][1] + offset + 8
         (length,) = lengths
         # Not by numpy.ndarray, which lets the memory be unmapped under it.
-        return np.frombuffer(self._segment.memory[start:stop], np.uint64)[:: length // 8]
+        return np.frombuffer(self._segments[0].memory[start:stop], np.uint64)[:: length // 8]
 
     def seal(self) -> None:
         """From now on a forked child gets no slice but those lent to it."""
-        self._advise(range(len(self)), mmap.MADV_DONTFORK)
+        self._inherit(False, range(len(self)))
 
     @contextmanager
     def lend(self, *indices: int) -> Iterator[None]:
@@ -85,27 +131,34 @@ class Arena:
         Leaving it seals them again, in the parent and, should the child get there, in the child:
         a grandchild inherits nothing.
         """
-        self._advise(indices, mmap.MADV_DOFORK)
+        self._inherit(True, indices)
         try:
             yield
         finally:
-            self._advise(indices, mmap.MADV_DONTFORK)
+            self._inherit(False, indices)
 
     def descriptors(self) -> tuple[int, ...]:
         """Placeholders that a child may close, if it leaves by ``os._exit`` (`Segment`)."""
-        return self._segment.descriptors()
+        return tuple(number for each in self._segments for number in each.descriptors())
 
     def close(self) -> None:
-        """Unmap. Idempotent; may be tried again after a BufferError.
+        """Unmap, and remove names. Idempotent; may be tried again after a BufferError.
 
         Raises:
             BufferError: a ring or an array still holds a view (`slice`, `words`): close that first.
         """
         for view in self._slices:
             view.release()
-        self._segment.close()
+        for each in self._segments:
+            each.unlink()
+            each.close()
 
-    def _advise(self, indices: Sequence[int], advice: int) -> None:
+    def _inherit(self, wanted: bool, indices: Sequence[int]) -> None:
         for index in indices:
-            start, length = self._ranges[index]
-            self._segment.advise(advice, start, length)
+            whole, start, size = self._parts[index]
+            whole.inherit(wanted, start, page_aligned(size))
+
+
+def _check(slice_bytes: Sequence[int]) -> None:
+    if not slice_bytes or min(slice_bytes) < 1:
+        raise ValueError(f"arena of {list(slice_bytes)} bytes: each slice needs 1 or more")

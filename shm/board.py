@@ -5,9 +5,8 @@ process), one of the supervisor. One writer per slot, any number of readers, no 
 that meets a slot in the middle of an update looks again and never takes it torn.
 """
 
-import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +18,7 @@ from lockstep.shm.segment import Segment
 
 # Board, native byte order:
 #
-#   0       8         16           24       32    64            128       192       192 + 128 n
+#   0       8         16           24       32    64            128       192       192 + 192 n
 #   +-------+---------+------------+--------+- - -+-------------+---------+---- .... ----+
 #   | magic | version | size_bytes | agents |     | supervisor  | engine  | agents 0..n-1|
 #   +-------+---------+------------+--------+- - -+-------------+---------+---- .... ----+
@@ -30,7 +29,7 @@ from lockstep.shm.segment import Segment
 # writer stores odd, writes, stores even; a reader takes the slot only if it saw the same even
 # sequence before and after copying it.
 MAGIC = int.from_bytes(b"LSboard\x01", "little")
-VERSION = 2
+VERSION = 3
 HEADER_BYTES = 64
 OFFSETS = {"magic": 0, "version": 8, "size_bytes": 16, "agents": 24}
 SUPERVISOR_OFFSET = 64
@@ -53,19 +52,23 @@ def _slot(size_bytes: int, **fields: tuple[str, int]) -> np.dtype[Any]:
 
 
 # pid 0: no process yet. What a state means is for the layers above. start_time: clock ticks since
-# boot, as in `identity`.
+# boot, as in `identity`. tokens_per_s: of late, when the slot was written; at_us: when that was, in
+# microseconds of the system's monotonic clock. mailbox: events that wait for the agent, requests:
+# its requests that wait for an answer.
 SUPERVISOR = _slot(64, pid=("<i8", 8), start_time=("<u8", 16), state=("<u4", 24))
 ENGINE = _slot(
     64,
     pid=("<i8", 8),
     state=("<u4", 16),
+    tokens_per_s=("<u4", 20),
     step=("<i8", 24),
     rows=("<u8", 32),
     tickets_waiting=("<u8", 40),
     tokens=("<u8", 48),
+    at_us=("<u8", 56),
 )
 AGENT = _slot(
-    128,
+    192,
     name=(f"S{NAME_BYTES_MAX}", 8),
     index=("<u4", 72),
     state=("<u4", 76),
@@ -75,6 +78,8 @@ AGENT = _slot(
     turns=("<u8", 104),
     fuel=("<u8", 112),
     stall_us=("<u8", 120),
+    mailbox=("<u8", 128),
+    requests=("<u8", 136),
 )
 
 _NAME = struct.Struct(f"<{NAME_BYTES_MAX}s")
@@ -157,7 +162,7 @@ def _name(field: str, layout: struct.Struct, value: int | str) -> bytes:
 
 
 class Board:
-    """The writing side, created by the supervisor and inherited by the inference process.
+    """The writing side, created by the supervisor; the inference process inherits or attaches it.
 
     Attributes:
         supervisor: Written by the supervisor only.
@@ -171,12 +176,17 @@ class Board:
         self.engine = BoardSlot(memory[ENGINE_OFFSET:AGENTS_OFFSET], ENGINE)
         starts = range(AGENTS_OFFSET, board_bytes(agents), AGENT.itemsize)
         self._agents = [BoardSlot(memory[at : at + AGENT.itemsize], AGENT) for at in starts]
-        for index, slot in enumerate(self._agents):
-            slot.update(index=index)
 
     @classmethod
-    def create(cls, name: str, agents: int) -> "Board":
+    def create(
+        cls, name: str, agents: int, make: Callable[[str, int], Segment] = segment.create
+    ) -> "Board":
         """A board under ``name`` (`identity.next_name`), all zero but the agents' indices.
+
+        Args:
+            name: Under which observers find it.
+            agents: How many.
+            make: Makes its segment, of a name and a size.
 
         Raises:
             ValueError: a number of agents beyond 0 to 65,536.
@@ -186,14 +196,29 @@ class Board:
         if not 0 <= agents <= AGENTS_MAX:
             raise ValueError(f"board of {agents} agents, expected 0 to {AGENTS_MAX}")
         size = board_bytes(agents)
-        whole = segment.create(name, size)
+        whole = make(name, size)
         board = cls(whole, agents)
+        for index, slot in enumerate(board._agents):
+            slot.update(index=index)
         words = {"magic": MAGIC, "size_bytes": size, "agents": agents, "version": VERSION}
         for field, value in words.items():
             word = Cursor(whole.memory, OFFSETS[field])
             word.store(value)
             word.release()
         return board
+
+    @classmethod
+    def attach(cls, name: str) -> "Board":
+        """The writing side of a board that its creator's process made, in a fresh child of it.
+
+        Raises:
+            FileNotFoundError, PermissionError: as `segment.attach`.
+        """
+        whole = segment.attach(name, writable=True)
+        return cls(whole, (len(whole.memory) - AGENTS_OFFSET) // AGENT.itemsize)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Board.attach, (self.name,)
 
     @property
     def name(self) -> str:
@@ -206,12 +231,12 @@ class Board:
 
     def seal(self) -> None:
         """From now on a forked child does not inherit the board: agents have no use for it."""
-        self._segment.advise(mmap.MADV_DONTFORK, 0, board_bytes(len(self._agents)))
+        self._segment.inherit(False, 0, board_bytes(len(self._agents)))
 
     @contextmanager
     def lend(self) -> Iterator[None]:
         """Let a child that is forked inside the ``with`` inherit the board."""
-        self._segment.advise(mmap.MADV_DOFORK, 0, board_bytes(len(self._agents)))
+        self._segment.inherit(True, 0, board_bytes(len(self._agents)))
         try:
             yield
         finally:

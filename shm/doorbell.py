@@ -9,15 +9,17 @@ import select
 import time
 from abc import ABC, abstractmethod
 
-from lockstep.shm.errors import RingClosed
+from lockstep.shm.errors import PeerDied, RingClosed
 
 _READ_BYTES = 65536  # A full pipe in one read.
 
 
 class Doorbell(ABC):
-    """The common face. Create it before the fork that both sides come from.
+    """The common face. Create it before the process on the other side is started.
 
-    One process waits; any may ring. A signal handler that does not raise leaves a wait waiting
+    A forked process inherits it. One that is started afresh is handed its own end (`waiting`,
+    `ringing`), pickled, and those descriptors under the same numbers. One process waits; any may
+    ring. A signal handler that does not raise leaves a wait waiting
     (PEP 475): who must hear signals puts `fileno` into its own selector beside a wake-up pipe.
     """
 
@@ -29,7 +31,16 @@ class Doorbell(ABC):
     def __init__(self, descriptors: tuple[int, ...]) -> None:
         self._descriptors = descriptors
         self._poll = select.poll()
-        self._poll.register(descriptors[0], select.POLLIN)
+        if descriptors[0] >= 0:
+            self._poll.register(descriptors[0], select.POLLIN)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """For a process that is handed the same numbers.
+
+        Raises:
+            TypeError: this kind stays in its process.
+        """
+        raise TypeError(f"a {type(self).__name__} cannot be handed to another process")
 
     @abstractmethod
     def ring(self) -> None:
@@ -50,6 +61,7 @@ class Doorbell(ABC):
 
         Raises:
             RingClosed: this side closed the bell.
+            PeerDied: nobody is left who could ring (an end alone: `waiting`).
         """
         if timeout_s is None:
             # Who waits for ever mostly comes before the ring: no look in vain first.
@@ -74,17 +86,30 @@ class Doorbell(ABC):
 
     def descriptors(self) -> tuple[int, ...]:
         """All descriptors: what a child must keep open, or close if the bell is not its own."""
-        return self._open()
+        return tuple(descriptor for descriptor in self._open() if descriptor >= 0)
 
     def ringing_descriptors(self) -> tuple[int, ...]:
         """What a process that only rings has to keep open."""
         return self.descriptors()
 
+    def waiting_descriptors(self) -> tuple[int, ...]:
+        """What a process that only waits has to keep open."""
+        return self.descriptors()
+
+    def ringing(self) -> "Doorbell":
+        """The end of who only rings, on the same descriptors: to be pickled, not to be closed."""
+        return self
+
+    def waiting(self) -> "Doorbell":
+        """The end of who only waits, likewise. Its wait ends with `PeerDied` where it can."""
+        return self
+
     def close(self) -> None:
         """Close this process's descriptors. Idempotent; the other side notices nothing."""
         descriptors, self._descriptors = self._descriptors, ()
         for descriptor in descriptors:
-            os.close(descriptor)
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def _open(self) -> tuple[int, ...]:
         # A closed number may already be somebody else's: it must never reach the kernel.
@@ -96,8 +121,13 @@ class Doorbell(ABC):
 class EventDoorbell(Doorbell):
     """A Linux eventfd: one descriptor, 5.5 us for a round trip."""
 
-    def __init__(self) -> None:
-        super().__init__((os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC),))
+    def __init__(self, descriptor: int | None = None) -> None:
+        if descriptor is None:
+            descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        super().__init__((descriptor,))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), self._open()
 
     def ring(self) -> None:
         try:
@@ -114,13 +144,24 @@ class EventDoorbell(Doorbell):
 
 
 class PipeDoorbell(Doorbell):
-    """A pipe, where there is no eventfd. Both processes keep both ends: EPIPE cannot happen."""
+    """A pipe, where there is no eventfd.
 
-    def __init__(self) -> None:
-        descriptors = os.pipe()
-        for descriptor in descriptors:
-            os.set_blocking(descriptor, False)
-        super().__init__(descriptors)
+    Who made it keeps both ends, so that EPIPE cannot happen. A process that is handed one end alone
+    learns by it that everybody at the other is gone: there the kernel kills no orphans.
+
+    Args:
+        ends: Its reading and its writing end, -1 where there is none; None: a new pipe.
+    """
+
+    def __init__(self, ends: tuple[int, int] | None = None) -> None:
+        if ends is None:
+            ends = os.pipe()
+            for descriptor in ends:
+                os.set_blocking(descriptor, False)
+        super().__init__(ends)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self._open(),)
 
     def ring(self) -> None:
         try:
@@ -132,12 +173,25 @@ class PipeDoorbell(Doorbell):
         rung = False
         try:
             # A short read has emptied the pipe: no second one to learn that nothing is there.
-            while len(os.read(self._open()[0], _READ_BYTES)) == _READ_BYTES:
+            while (size := len(os.read(self._open()[0], _READ_BYTES))) == _READ_BYTES:
                 rung = True
-            rung = True
         except BlockingIOError:
-            pass
-        return rung
+            return rung
+        if not size and not rung:
+            raise PeerDied("doorbell: nobody is left who could ring it")
+        return True
+
+    def ringing_descriptors(self) -> tuple[int, ...]:
+        return self._open()[1:]
+
+    def waiting_descriptors(self) -> tuple[int, ...]:
+        return self._open()[:1]
+
+    def ringing(self) -> Doorbell:
+        return type(self)((-1, self._open()[1]))
+
+    def waiting(self) -> Doorbell:
+        return type(self)((self._open()[0], -1))
 
 
 class SharedDoorbell(PipeDoorbell):
@@ -148,6 +202,3 @@ class SharedDoorbell(PipeDoorbell):
     one of them can do is to ring for nothing. EPIPE cannot happen while the waiter lives, and its
     children die with it.
     """
-
-    def ringing_descriptors(self) -> tuple[int, ...]:
-        return self.descriptors()[1:]

@@ -36,17 +36,21 @@ class SegmentFull(Exception):
     Attributes:
         name: The segment asked for.
         needed_bytes: Bytes asked for.
-        free_bytes: Bytes that the file system of shared memory had left.
+        free_bytes: Bytes that were left.
+        where: "in /dev/shm", or "of memory": whose those were.
     """
 
-    def __init__(self, name: str, needed_bytes: int, free_bytes: int) -> None:
-        super().__init__(name, needed_bytes, free_bytes)  # All of them: it must survive pickling.
+    def __init__(
+        self, name: str, needed_bytes: int, free_bytes: int, where: str = "in /dev/shm"
+    ) -> None:
+        super().__init__(name, needed_bytes, free_bytes, where)  # All: it must survive pickling.
         self.name = name
         self.needed_bytes = needed_bytes
         self.free_bytes = free_bytes
+        self.where = where
 
     def __str__(self) -> str:
         return (
             f"shared memory {self.name}: {self.needed_bytes} bytes needed, {self.free_bytes} bytes "
-            "free in /dev/shm; nothing was created"
+            f"free {self.where}; nothing was created"
         )

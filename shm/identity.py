@@ -10,6 +10,9 @@ import itertools
 import os
 import re
 import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,8 @@ import posix_ipc
 PROC = Path("/proc")
 FOLDER = Path("/dev/shm")  # Where Linux shows POSIX shared memory.
 _COUNTER = itertools.count()
+ALONE_S_MAX = 1.0  # Waited for another sweeper.
+_LOOK_S = 0.01
 
 # Canonical decimal numbers only: what the pattern accepts, `segment_name` could have made.
 _NUMBER = "(0|[1-9][0-9]{0,19})"
@@ -78,6 +83,9 @@ def next_name() -> str:
 def sweep() -> list[str]:
     """Remove the segments of this user whose owners are dead; safe to run at any time, by many.
 
+    One at a time, as long as that one is not stopped: a hundred runs that start together look at
+    everything once each, not all at once.
+
     A segment goes only if its whole name is one of ours, it is a regular file of this uid, no
     process of that pid and start time lives, and nobody maps it. The last is asked by flock:
     `segment.create` locks what it makes, and the lock lives as long as any mapping of it, in any
@@ -91,11 +99,48 @@ def sweep() -> list[str]:
         FileNotFoundError: there is no /proc, so that death could not be proved.
     """
     current()  # Without /proc everybody would look dead.
-    try:
-        names = sorted(entry.name for entry in FOLDER.iterdir())
-    except FileNotFoundError:
+    if not FOLDER.is_dir():
         return []
-    return [f"/{name}" for name in names if _abandoned(name) and _unlinked(name)]
+    with alone(FOLDER / f"lockstep-{os.getuid()}.sweep"):
+        names = sorted(entry.name for entry in FOLDER.iterdir())
+        return [f"/{name}" for name in names if _abandoned(name) and _unlinked(name)]
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """As the only one who sweeps, if that can be had: a lock under ``path`` while inside.
+
+    The lock ends with its holder, whatever ends that; the file is removed by the last to hold it.
+    A holder that is stopped must not stop everybody's start, nor must a file that is somebody
+    else's: after `ALONE_S_MAX` we go on without. Sweeping side by side is safe, only work done
+    twice.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError:
+        yield
+        return
+    taken = _lock_taken(descriptor)
+    try:
+        yield
+    finally:
+        if taken:  # Who waits with it open gets a lock on nothing: see above.
+            with suppress(OSError):
+                path.unlink()
+        os.close(descriptor)
+
+
+def _lock_taken(descriptor: int) -> bool:
+    end_s = time.monotonic() + ALONE_S_MAX
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > end_s:
+                return False
+            time.sleep(_LOOK_S)
 
 
 def _abandoned(name: str) -> bool:

@@ -45,21 +45,28 @@ class SupervisorStatus:
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """The engine's slot: logical step, rows in use, tickets waiting, tokens made so far."""
+    """The engine's slot: logical step, rows in use, tickets waiting, tokens made so far.
+
+    ``tokens_per_s`` is what it made of late when it wrote the slot, at ``at_us`` microseconds of
+    the monotonic clock (`time.monotonic`).
+    """
 
     pid: int
     state: int
+    tokens_per_s: int
     step: int
     rows: int
     tickets_waiting: int
     tokens: int
+    at_us: int
 
 
 @dataclass(frozen=True)
 class AgentStatus:
     """An agent's slot: its tag (step, micro), turns ended and fuel used so far.
 
-    ``stall_us`` is the wall time, in microseconds, for which the model waited for it.
+    ``stall_us`` is the wall time, in microseconds, for which the model waited for it; ``mailbox``
+    counts events that wait for it, ``requests`` those of its requests that are not answered.
     """
 
     name: str
@@ -71,6 +78,8 @@ class AgentStatus:
     turns: int
     fuel: int
     stall_us: int
+    mailbox: int
+    requests: int
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,17 @@
-"""Segment: a piece of POSIX shared memory that is whole or does not exist.
+"""Segment: a piece of shared memory that is whole or does not exist.
 
 All its bytes are reserved before anybody maps it, so that no access can ever end in SIGBUS, and
 no process holds a descriptor of it afterwards, so that a forked child can reach only what it
-inherits as a mapping.
+inherits as a mapping. What needs no name is a sealed file in memory: no process, whatever it may
+open, can shrink it under us. What others find by name cannot be sealed; it is mode 0600, and who
+attaches to it refuses one of another user, who alone could shrink it.
 """
 
 import errno
 import fcntl
 import mmap
 import os
+from pathlib import Path
 
 import posix_ipc
 
@@ -16,22 +19,35 @@ from lockstep.shm import identity
 from lockstep.shm.errors import SegmentFull
 
 MODE = 0o600
+MEMINFO = Path("/proc/meminfo")
+UNNAMED = "without a name"
 _NO_ROOM = {errno.ENOSPC, errno.ENOMEM, errno.EDQUOT, errno.EFBIG}
 
 
 class Segment:
     """One mapping. Made by `create`, `create_unlinked` and `attach`; its owner calls `close`.
 
+    Args:
+        inherited: Children are forked from this process, and `inherit` says what they get. Where
+            each is a fresh process it inherits nothing, and nothing is to be said.
+
     Attributes:
-        name: Name with its leading slash (already unlinked or not).
-        memory: All bytes; valid until `close`. Read-only if attached.
+        name: Name with its leading slash, or `UNNAMED`.
+        memory: All bytes; valid until `close`. Read-only if attached as an observer.
     """
 
-    def __init__(self, name: str, mapping: mmap.mmap, descriptors: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        name: str,
+        mapping: mmap.mmap,
+        descriptors: tuple[int, ...],
+        inherited: bool = True,
+    ) -> None:
         self.name = name
         self.memory = memoryview(mapping)
         self._mapping = mapping
         self._descriptors = descriptors
+        self._inherited = inherited
         self._creator_pid = os.getpid()
 
     def descriptors(self) -> tuple[int, ...]:
@@ -42,13 +58,15 @@ class Segment:
         """
         return self._descriptors
 
-    def advise(self, advice: int, start: int, length: int) -> None:
-        """madvise(2) on ``length`` bytes from ``start``, which is a multiple of the page size."""
-        self._mapping.madvise(advice, start, length)
+    def inherit(self, wanted: bool, start: int, length: int) -> None:
+        """Whether children forked from now on map ``length`` bytes from ``start``, a page's."""
+        if self._inherited:
+            advice = mmap.MADV_DOFORK if wanted else mmap.MADV_DONTFORK
+            self._mapping.madvise(advice, start, length)
 
     def unlink(self) -> None:
         """Remove the name; mappings stay valid. Does nothing in a forked child of the creator."""
-        if os.getpid() != self._creator_pid:
+        if self.name == UNNAMED or os.getpid() != self._creator_pid:
             return
         try:
             posix_ipc.unlink_shared_memory(self.name)
@@ -82,33 +100,53 @@ def create(name: str, size_bytes: int) -> Segment:
         FileExistsError: the name is taken; that segment is untouched.
         SegmentFull: no room; the name does not exist afterwards.
     """
-    return _create(name, size_bytes, unlink_first=False)
+    descriptor = open_new(name, size_bytes)
+    whole = False
+    try:
+        # Held by the mapping, not by this descriptor: see `identity.sweep`.
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        reserve(descriptor, name, size_bytes)
+        made = mapped(descriptor, name, size_bytes)
+        whole = True
+    finally:
+        os.close(descriptor)
+        if not whole:
+            posix_ipc.unlink_shared_memory(name)
+    return made
 
 
 def create_unlinked(size_bytes: int) -> Segment:
     """A new, zeroed segment without a name: it goes with its last mapping, whoever dies how.
 
-    It has a name between two system calls; should we be killed there, `identity.sweep` knows it.
+    A sealed file in memory: it can neither shrink nor grow, and lies in no file system, so that
+    /dev/shm may be small. Where there is none, a segment whose name is gone at once; should we be
+    killed between the two system calls, `identity.sweep` knows it.
 
     Raises:
         SegmentFull: no room; nothing is left behind.
     """
+    if hasattr(os, "memfd_create"):
+        return _create_sealed(size_bytes)
     while True:
         try:
-            return _create(identity.next_name(), size_bytes, unlink_first=True)
+            return _create_unlinked(identity.next_name(), size_bytes)
         except FileExistsError:
             continue  # Ours, under a number that somebody made by hand. Take the next.
 
 
-def attach(name: str) -> Segment:
-    """Map an existing segment of this user read-only, for an observer.
+def attach(name: str, *, writable: bool = False) -> Segment:
+    """Map an existing segment of this user.
+
+    Args:
+        name: Of the segment.
+        writable: For its other side; an observer only reads.
 
     Raises:
         FileNotFoundError: no such segment, or it is not yet sized.
         PermissionError: it belongs to somebody else, who could shrink it under us.
     """
     try:
-        descriptor = posix_ipc.SharedMemory(name, read_only=True).fd
+        descriptor = posix_ipc.SharedMemory(name, read_only=not writable).fd
     except posix_ipc.ExistentialError:
         raise FileNotFoundError(errno.ENOENT, "no such shared memory", name) from None
     except posix_ipc.PermissionsError:
@@ -119,37 +157,36 @@ def attach(name: str) -> Segment:
             raise PermissionError(errno.EACCES, "shared memory of another user", name)
         if status.st_size == 0:  # `create` sizes it only when all its pages are there.
             raise FileNotFoundError(errno.ENOENT, "shared memory is not ready", name)
+        if writable:
+            return mapped(descriptor, name, status.st_size, inherited=False)
         mapping = mmap.mmap(descriptor, status.st_size, mmap.MAP_SHARED, mmap.PROT_READ)
+        return Segment(name, mapping, (), inherited=False)
     finally:
         os.close(descriptor)
-    return Segment(name, mapping, ())
 
 
-def _create(name: str, size_bytes: int, *, unlink_first: bool) -> Segment:
+def open_new(name: str, size_bytes: int) -> int:
+    """A descriptor of a new, empty segment under a name that was free.
+
+    Raises:
+        FileExistsError: the name is taken; that segment is untouched.
+    """
     if size_bytes < 1:
         raise ValueError(f"segment {name}: {size_bytes} bytes, expected 1 or more")
     try:
         # shm_open adds O_NOFOLLOW and O_CLOEXEC.
-        descriptor = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=MODE).fd
+        descriptor: int = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=MODE).fd
     except posix_ipc.ExistentialError:
         raise FileExistsError(errno.EEXIST, "shared memory exists", name) from None
-    whole = False
-    try:
-        if unlink_first:
-            posix_ipc.unlink_shared_memory(name)
-        # Held by the mapping, not by this descriptor: see `identity.sweep`.
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        _reserve(descriptor, name, size_bytes)
-        mapping, kept = _map_detached(descriptor, size_bytes)
-        whole = True
-    finally:
-        os.close(descriptor)
-        if not whole and not unlink_first:
-            posix_ipc.unlink_shared_memory(name)
-    return Segment(name, mapping, (kept,))
+    return descriptor
 
 
-def _reserve(descriptor: int, name: str, size_bytes: int) -> None:
+def reserve(descriptor: int, name: str, size_bytes: int) -> None:
+    """Take all the pages of a new segment, then give it its size.
+
+    Raises:
+        SegmentFull: they are not there.
+    """
     # ftruncate would succeed on a full /dev/shm and the first touch be a SIGBUS. posix_fallocate
     # takes all pages or none, and sets the size last: a segment with a size is a whole one.
     try:
@@ -157,9 +194,61 @@ def _reserve(descriptor: int, name: str, size_bytes: int) -> None:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        status = os.fstatvfs(descriptor)
-        free_bytes = status.f_bavail * status.f_frsize
-        raise SegmentFull(name, size_bytes, free_bytes) from error
+        raise full(descriptor, name, size_bytes) from error
+
+
+def full(descriptor: int, name: str, size_bytes: int) -> SegmentFull:
+    """The error of a segment for which there is no room, with what room there is."""
+    if name == UNNAMED:
+        return SegmentFull(name, size_bytes, _free_memory_bytes() or 0, "of memory")
+    status = os.fstatvfs(descriptor)
+    return SegmentFull(name, size_bytes, status.f_bavail * status.f_frsize)
+
+
+def _create_unlinked(name: str, size_bytes: int) -> Segment:
+    descriptor = open_new(name, size_bytes)
+    try:
+        posix_ipc.unlink_shared_memory(name)
+        reserve(descriptor, name, size_bytes)
+        return mapped(descriptor, UNNAMED, size_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def _create_sealed(size_bytes: int) -> Segment:
+    if size_bytes < 1:
+        raise ValueError(f"segment {UNNAMED}: {size_bytes} bytes, expected 1 or more")
+    # Such files have no limit of their own: without this the kernel would kill for what is not
+    # there.
+    free_bytes = _free_memory_bytes()
+    if free_bytes is not None and size_bytes > free_bytes:
+        raise SegmentFull(UNNAMED, size_bytes, free_bytes, "of memory")
+    descriptor = os.memfd_create("lockstep", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        reserve(descriptor, UNNAMED, size_bytes)  # Before the seals, which forbid it.
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+        return mapped(descriptor, UNNAMED, size_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def _free_memory_bytes() -> int | None:
+    """Memory and swap that can be had; None where nobody says so."""
+    try:
+        lines = MEMINFO.read_text().splitlines()
+    except OSError:
+        return None
+    fields = {key: int(rest.split()[0]) << 10 for key, _, rest in (x.partition(":") for x in lines)}
+    if "MemAvailable" not in fields:
+        return None
+    return fields["MemAvailable"] + fields.get("SwapFree", 0)
+
+
+def mapped(descriptor: int, name: str, size_bytes: int, inherited: bool = True) -> Segment:
+    """The segment behind a descriptor, which the caller closes."""
+    mapping, kept = _map_detached(descriptor, size_bytes)
+    return Segment(name, mapping, (kept,), inherited)
 
 
 def _map_detached(descriptor: int, size_bytes: int) -> tuple[mmap.mmap, int]:

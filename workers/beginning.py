@@ -19,7 +19,7 @@ from lockstep.workers.expectation import SINCE
 from lockstep.workers.folder import RunFolder
 from lockstep.workers.identity import check_identity, kept_records, read_journal, read_manifest
 from lockstep.workers.job import Job
-from lockstep.workers.ledger import Ledger
+from lockstep.workers.ledger import Ledger, backend_of
 from lockstep.workers.prepare import Prepared
 
 Note = Callable[[str], None]
@@ -161,7 +161,7 @@ def make(
     wanted = Path(job.run_dir) if job.run_dir else None
     folder = RunFolder.create(wanted, Path(job.base), prepared.fleet.name)
     try:
-        ledger = _fill(folder, prepared, identity, environment, job.durability)
+        ledger = _fill(folder, prepared, identity, environment, job)
         tell(ledger)
         folder.write_json(folders.BOARD, {"name": board})
     except (OSError, JournalError) as error:
@@ -173,15 +173,18 @@ def make(
 
 
 def _fill(
-    folder: RunFolder, prepared: Prepared, identity: Object, environment: Object, durability: str
+    folder: RunFolder, prepared: Prepared, identity: Object, environment: Object, job: Job
 ) -> Ledger:
-    environment = {**environment, "durability": durability}
+    environment = {**environment, "durability": job.durability}
     folder.write(folders.FLEET, prepared.fleet_bytes)
     folder.write(folders.INPUT, prepared.input_bytes or b"")
     for group, module in zip(prepared.fleet.groups, prepared.modules, strict=True):
         folder.write(f"modules/{group.name}.wasm", module)
     segment_bytes_max = prepared.fleet.recovery.segment_bytes_max
-    ledger = Ledger.create(folder, durability, identity, environment, segment_bytes_max)
+    backend = backend_of(job.platform)
+    ledger = Ledger.create(
+        folder, job.durability, identity, environment, segment_bytes_max, backend
+    )
     write_manifest(folder, ledger.run_id, identity, environment)
     return ledger
 

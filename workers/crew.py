@@ -1,13 +1,11 @@
 """The crew: arena, board and processes of one run, and how each of them starts and ends.
 
-The supervisor lends an agent's slice for its fork only, so an agent process maps its own slice
+The supervisor lends an agent's slice for its start only, so an agent process maps its own slice
 and holds its own descriptors, nothing else. Everybody dies with the supervisor.
 """
 
-import gc
 import os
 import random
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,22 +16,16 @@ from lockstep.shm.header import OFFSETS
 from lockstep.workers import rehearsal, room, spawn
 from lockstep.workers.agent.channel import RingChannel
 from lockstep.workers.agent.guest import Guest
-from lockstep.workers.agent.process import AgentSpec, agent_main, prepared
+from lockstep.workers.agent.process import AgentSpec, prepared
 from lockstep.workers.inference import slab_file
 from lockstep.workers.inference.spec import InferenceSpec
-from lockstep.workers.links import (
-    AgentEnd,
-    AgentLink,
-    EngineEnd,
-    EngineLink,
-    EngineMemory,
-    RingPair,
-    Rung,
-)
+from lockstep.workers.links import AgentLink, EngineLink, EngineMemory, RingPair, Rung
 from lockstep.workers.loading import Loading
 from lockstep.workers.prepare import Prepared, sha256
 from lockstep.workers.seat import Seat
 from lockstep.workers.snapshots import Snapshots
+from lockstep.workers.spawner import spawner_of
+from lockstep.workers.tasks import AgentTask, CompileTask, InferenceTask, channel_of
 
 COMPILE_S_MAX = 120.0
 COMPILE_BYTES_MAX = 4 << 30
@@ -45,11 +37,12 @@ REHEARSED_FROM = 16  # Agents. A rehearsal costs as much time as it saves for ab
 class Crew:
     """Processes of one run. `start_inference` before `start_agents`; `end` in any state."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, platform: shm.Platform | None = None) -> None:
         """Make room for everybody.
 
         Args:
             fleet: Whose agents they are.
+            platform: That it runs on; None: what is best here.
 
         Attributes:
             rung: Which agents rang the one bell that they share.
@@ -59,37 +52,50 @@ class Crew:
                 named (`room`).
         """
         self._fleet = fleet
-        shm.sweep()  # First: what dead runs left is room, too.
-        sockets = sum(source.kind == "socket" for source in fleet.sources)
-        room.check(len(fleet.agents), fleet.record_bytes_max, sockets)
-        room.raise_descriptor_limit(len(fleet.agents), sockets)
-        pair = room.pair_bytes(fleet.record_bytes_max)
-        engine = EngineMemory.slice_bytes(fleet.record_bytes_max)
+        self._platform = platform = platform or shm.platform_of()
+        self._spawner = spawner_of(platform)
         try:
-            self._arena = shm.Arena.create([engine] + [pair] * len(fleet.agents))
-            self.board = shm.Board.create(shm.next_name(), len(fleet.agents))
-        except shm.SegmentFull as error:
-            agents, bound = len(fleet.agents), fleet.record_bytes_max
-            raise UsageError(
-                f"{error}. A fleet of {agents} agents with record_bytes_max = {bound} needs it"
-            ) from None
+            platform.sweep()  # First: what dead runs left is room, too.
+        except PermissionError as error:
+            raise UsageError(str(error)) from None
+        sockets = sum(source.kind == "socket" for source in fleet.sources)
+        room.check(len(fleet.agents), fleet.record_bytes_max, sockets, platform)
+        room.raise_descriptor_limit(len(fleet.agents), sockets, platform=platform)
+        pair = room.pair_bytes(fleet.record_bytes_max)
+        self._make_memory(pair)
         self._arena.seal()
         self.board.seal()
-        memory = EngineMemory.create(self._arena.slice(0), fleet.record_bytes_max)
+        memory = EngineMemory.create(
+            self._arena.slice(0), fleet.record_bytes_max, platform.doorbell, self._arena.name(0)
+        )
         self.engine_link = EngineLink(memory)
         self._bell = shm.SharedDoorbell()
         self.seats = [Seat(a.name, AgentLink(self._pair(a.index), a.name)) for a in fleet.agents]
         # The ring from an agent is the second half of its slice.
         self.rung = Rung(self._bell, self._arena.words(1, pair // 2 + RINGS_OFFSET))
         self.engine: spawn.Child | None = None
-        self._kv_files = [slab_file.create(model.name) for model in fleet.models]
+        make = slab_file.create if platform.forks else slab_file.none
+        self._kv_files = [make(model.name) for model in fleet.models]
         self._rehearsed: list[bytes] = []
         self._specs: list[AgentSpec] = []
         self._guests: dict[int, Guest] = {}  # By group: what each process of it goes on with.
         self._snapshots = Snapshots(fleet)
 
+    def _make_memory(self, pair: int) -> None:
+        agents, bound = len(self._fleet.agents), self._fleet.record_bytes_max
+        try:
+            engine = EngineMemory.slice_bytes(bound)
+            self._arena = self._platform.arena([engine] + [pair] * agents)
+            self.board = self._platform.board(agents)
+        except shm.SegmentFull as error:
+            self._platform.close()
+            raise UsageError(
+                f"{error}. A fleet of {agents} agents with record_bytes_max = {bound} needs it"
+            ) from None
+
     def _pair(self, index: int) -> RingPair:
-        return RingPair.create(self._arena.slice(index + 1), self._bell)
+        memory, name = self._arena.slice(index + 1), self._arena.name(index + 1)
+        return RingPair.create(memory, self._bell, self._platform.doorbell(), name)
 
     def compile(self, prepared: Prepared, stop: Callable[[], bool]) -> list[bytes]:
         """Machine code for each group, compiled once per module in a limited child.
@@ -103,15 +109,18 @@ class Crew:
         for group, wasm in zip(self._fleet.groups, prepared.modules, strict=True):
             key = (sha256(wasm), group.canonical_nans)
             if key not in codes:
-                codes[key] = compile_in_child(
-                    wasm, f"[agents.{group.name}] {group.module}", group.canonical_nans, stop
-                )
+                where = f"[agents.{group.name}] {group.module}"
+                codes[key] = self._compiled(CompileTask(wasm, where, group.canonical_nans), stop)
             result.append(codes[key])
-        if len(self._fleet.agents) >= REHEARSED_FROM:
-            self._rehearsed = [
-                compile_in_child(part, "the rehearsal", True, stop) for part in rehearsal.PARTS
-            ]
+        if self._platform.forks and len(self._fleet.agents) >= REHEARSED_FROM:
+            parts = (CompileTask(part, "the rehearsal", True) for part in rehearsal.PARTS)
+            self._rehearsed = [self._compiled(part, stop) for part in parts]
         return result
+
+    def _compiled(self, task: CompileTask, stop: Callable[[], bool]) -> bytes:
+        """Compiled where a bomb harms nobody."""
+        name, start = f"{task.where}: compiling it", self._spawner.start
+        return spawn.call(name, task, COMPILE_S_MAX, COMPILE_BYTES_MAX, stop, start)
 
     def start_inference(
         self,
@@ -147,19 +156,12 @@ class Crew:
         memory.renew()
         self.engine_link = EngineLink(memory)
         reading, writing = os.pipe()
-
-        def body() -> int:
-            gc.freeze()  # What the supervisor owns would only be copied.
-            # onnxruntime is imported here, in the process that needs it.
-            from lockstep.workers.inference.process import inference_main
-
-            end = EngineEnd(memory)
-            return inference_main(spec, end, writing, self.board.engine, self._kv_files)
-
+        task = InferenceTask(spec, memory, writing, self.board, self._kv_files)
         keep = [writing, *memory.descriptors(), *self._kv_files]
         try:
             with self._arena.lend(0), self.board.lend():
-                self.engine = spawn.fork("inference", body, [d for d in keep if d >= 0])
+                kept = [descriptor for descriptor in keep if descriptor >= 0]
+                self.engine = self._spawner.start("inference", task, kept)
         except BaseException:
             os.close(reading)
             raise
@@ -182,8 +184,8 @@ class Crew:
             perturb: As in `Job`.
         """
         self.prepare_agents(specs)
-        channels = [self._channel(seat) for seat in self.seats]
-        spawn.settle_memory()
+        channels = [channel_of(seat.link.pair) for seat in self.seats]
+        self._spawner.settle_memory()
         chance = random.Random(perturb)
         order = list(range(len(specs)))
         if perturb:
@@ -195,10 +197,14 @@ class Crew:
     def prepare_agents(self, specs: list[AgentSpec]) -> None:
         """Do here, once, what every agent's process would do: what is there is shared by all.
 
+        Nothing, where processes share nothing: each does it itself.
+
         Args:
             specs: By index.
         """
         self._specs = specs
+        if not self._platform.forks:
+            return
         for part in self._rehearsed:
             rehearsal.rehearse(specs[0], part)
         for spec in specs:
@@ -238,29 +244,24 @@ class Crew:
         self.rung.renew(index)
         first = self.first_turn(index, most)
         seat.renew(AgentLink(seat.link.pair, seat.name), first)
-        self._start_agent(index, self._channel(seat), 0.0, first)
+        self._start_agent(index, channel_of(seat.link.pair), 0.0, first)
         return first
-
-    def _channel(self, seat: Seat) -> RingChannel:
-        end = AgentEnd(seat.link.pair)
-        return RingChannel(end, end, end, end, end.exchange)
 
     def _start_agent(
         self, index: int, channel: RingChannel, delay_s: float, first: int = 0
     ) -> None:
-        spec, seat = self._specs[index], self.seats[index]
-        guest = self._guests[self._fleet.agents[index].group]
-        keeper = self._snapshots.keeper(index, first)
-
-        def body() -> int:
-            gc.freeze()  # What the supervisor has come to own since would only be copied.
-            if delay_s:
-                time.sleep(delay_s)
-            return agent_main(spec, channel, spawn.confine, guest, keeper)
-
+        seat, group = self.seats[index], self._fleet.agents[index].group
+        task = AgentTask(
+            spec=self._specs[index],
+            pair=seat.link.pair,
+            delay_s=delay_s,
+            channel=channel,
+            guest=self._guests.get(group),
+            keeper=self._snapshots.keeper(index, first),
+        )
         keep = [*seat.link.pair.descriptors(), *self._snapshots.descriptors(index)]
         with self._arena.lend(index + 1):
-            seat.child = spawn.fork(f"agent {spec.name}", body, keep)
+            seat.child = self._spawner.start(f"agent {seat.name}", task, keep)
 
     def end(self) -> None:
         """Kill and reap everybody, and leave nothing behind.
@@ -284,22 +285,4 @@ class Crew:
             seat.child = None
         self._snapshots.close()
         self.board.close()
-
-
-def compile_in_child(
-    wasm: bytes, where: str, canonical_nans: bool, stop: Callable[[], bool] = lambda: False
-) -> bytes:
-    """Machine code of a module, compiled where a bomb harms nobody.
-
-    Raises:
-        UsageError: refused, or ended by a limit.
-        GivenUp: ``stop`` said so.
-    """
-
-    def body() -> bytes:
-        from lockstep.workers.agent.modules import compile_module
-
-        return compile_module(wasm, path=where, canonical_nans=canonical_nans)
-
-    name = f"{where}: compiling it"
-    return spawn.call(name, body, COMPILE_S_MAX, COMPILE_BYTES_MAX, stop)
+        self._platform.close()

@@ -120,7 +120,7 @@ class EngineRecovery:
     def watch(self) -> None:
         """Hear of what it reports, and of its end."""
         assert self._crew.engine is not None
-        self._loop.watch(self._crew.engine.pidfd, self._exited)
+        self._loop.watch(self._crew.engine.descriptor, self._exited)
         bell = self._crew.engine_link.memory.supervisor_bell
         self._loop.watch(bell.fileno(), self._reported)
         self._elsewhere()
@@ -197,7 +197,7 @@ class EngineRecovery:
         self._reported()  # Whole reports count; of a step that is not whole, nothing does.
         child, self._crew.engine = self._crew.engine, None
         assert child is not None
-        self._loop.forget(child.pidfd)
+        self._loop.forget(child.descriptor)
         self._show_nobody()
         self._life.on("exit")
         self._died(self._cause or how(child.reap()), f"(process {child.pid}) ")
@@ -260,7 +260,7 @@ class EngineRecovery:
             return
         assert self._crew.engine is not None
         self._assembler = StepAssembler()
-        self._loop.watch(self._crew.engine.pidfd, self._exited)
+        self._loop.watch(self._crew.engine.descriptor, self._exited)
         self._loop.watch(self._loading.descriptor, self._heard)
         # Every ticket and cancel so far is in what it was given: it needs the grant alone.
         grant = self._sequencer.grant_again()

@@ -37,6 +37,8 @@ class Job:
         changes: "fork": ``key=value`` of the fleet file, from that step on.
         cache: Folder of what is kept between runs, as proofs of models are; empty: nothing is.
         logic_flags: Rules that it is run under: those of the run that it goes on with or repeats.
+        platform: "linux" or "portable" (shm/platform.py); empty: what is best here. As `perturb`,
+            no digest depends on it.
         perturb: Seed of physical disorder (agents start in another order, each after a delay);
             0: none. No digest may depend on it; tests show that none does.
     """
@@ -63,6 +65,7 @@ class Job:
     changes: tuple[str, ...] = ()
     cache: str = ""
     logic_flags: int = LOGIC_FLAGS
+    platform: str = ""
     perturb: int = 0
 
     def to_json(self) -> str:

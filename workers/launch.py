@@ -36,6 +36,7 @@ ENVIRONMENT = {
     "TZ": "UTC",
     "LC_ALL": "C.UTF-8",
 }
+PLATFORM = "LOCKSTEP_PLATFORM"  # Which one a run uses (docs/not-run-here.md).
 ERRORS = {UsageError.exit_code: UsageError, Diverged.exit_code: Diverged,
           LockstepBug.exit_code: LockstepBug}  # fmt: skip
 
@@ -98,8 +99,9 @@ class _Conversation:
         self._heard = b""
         # Its own standard input is the job's: ours goes down under another number.
         handed = _duplicate(stdin)
-        cache = job.cache or cache_folder()
-        self._line = replace(job, stdin=handed, cache=cache).to_json().encode() + b"\n"
+        cache, platform = job.cache or cache_folder(), job.platform or os.environ.get(PLATFORM, "")
+        job = replace(job, stdin=handed, cache=cache, platform=platform)
+        self._line = job.to_json().encode() + b"\n"
         self._process = subprocess.Popen(
             # -P: what lies in the working folder must not shadow a module.
             [sys.executable, "-P", "-m", "lockstep.workers.supervisor"],

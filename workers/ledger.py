@@ -26,6 +26,7 @@ from lockstep.engine.past import Past
 from lockstep.engine.record import Kind, encode
 from lockstep.engine.strict_json import dumps
 from lockstep.engine.version import LOGIC_FLAGS
+from lockstep.shm import platform_of
 from lockstep.workers.folder import JOURNALS, LOGS, SUMMARY, RunFolder
 from lockstep.workers.journal_file import DELAY_S, JournalFile, release, reserve, segment_name
 from lockstep.workers.journal_reading import segments
@@ -56,6 +57,16 @@ def syncer_of(level: str, storage: Storage) -> Syncer:
 
 
 REAL = Backend(Disk, syncer_of)
+INLINE = Backend(Disk, lambda _level, storage: InlineSyncer(storage))
+
+
+def backend_of(platform: str) -> Backend:
+    """What a run stands on: where processes are not forked, the supervisor syncs itself.
+
+    Args:
+        platform: As in `Job`.
+    """
+    return REAL if platform_of(platform).forks else INLINE
 
 
 class Ledger:

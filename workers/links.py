@@ -6,11 +6,11 @@ is rung when there is room if it has said that it waits.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 
 import numpy as np
-import numpy.typing as npt
 
 from lockstep import shm
 from lockstep.engine.record import Kind
@@ -36,26 +36,49 @@ class RingPair:
         agent_bell: The agent waits for it: events or room.
         supervisor_bell: The supervisor waits for it: records or room. One for all agents: who
             takes its rings looks which of them rang (`Rung`).
+        segment: Name by which a process that is not forked attaches to the memory.
     """
 
     down: memoryview
     up: memoryview
     agent_bell: shm.Doorbell
-    supervisor_bell: shm.SharedDoorbell
+    supervisor_bell: shm.Doorbell
+    segment: str = ""
 
     @classmethod
-    def create(cls, memory: memoryview, supervisor_bell: shm.SharedDoorbell) -> "RingPair":
+    def create(
+        cls,
+        memory: memoryview,
+        supervisor_bell: shm.SharedDoorbell,
+        agent_bell: shm.Doorbell | None = None,
+        segment: str = "",
+    ) -> "RingPair":
         """Lay both rings over a slice; half of it each.
 
         Args:
             memory: The slice.
             supervisor_bell: The supervisor's, for all agents.
+            agent_bell: The agent's; None: the best kind that this system has.
+            segment: As the attribute.
         """
         half = len(memory) // 2
         down, up = memory[:half], memory[half:]
         shm.create_ring(down)
         shm.create_ring(up)
-        return cls(down, up, shm.Doorbell.create(), supervisor_bell)
+        return cls(down, up, agent_bell or shm.Doorbell.create(), supervisor_bell, segment)
+
+    @classmethod
+    def attach(
+        cls, segment: str, agent_bell: shm.Doorbell, supervisor_bell: shm.Doorbell
+    ) -> "RingPair":
+        """The agent's side, in a process that did not inherit it."""
+        memory = shm.attach(segment, writable=True).memory
+        half = len(memory) // 2
+        return cls(memory[:half], memory[half:], agent_bell, supervisor_bell, segment)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        bells = self.agent_bell.waiting(), self.supervisor_bell.ringing()
+        return RingPair.attach, (self.segment, *bells)
 
     def renew(self) -> None:
         """Empty both rings and the bell, for another process. No side may have them open."""
@@ -65,7 +88,8 @@ class RingPair:
 
     def descriptors(self) -> list[int]:
         """What the agent process keeps open."""
-        return [*self.agent_bell.descriptors(), *self.supervisor_bell.ringing_descriptors()]
+        bells = self.agent_bell.waiting_descriptors(), self.supervisor_bell.ringing_descriptors()
+        return [descriptor for bell in bells for descriptor in bell]
 
     def close(self) -> None:
         """Close the agent's bell. The supervisor's is everybody's."""
@@ -81,7 +105,7 @@ class Rung:
             which so can wake the supervisor in vain, and hide nobody's ring but its own.
     """
 
-    def __init__(self, bell: shm.Doorbell, counters: npt.NDArray[np.uint64]) -> None:
+    def __init__(self, bell: shm.Doorbell, counters: shm.Words) -> None:
         self.bell = bell
         self._counters = counters
         self._seen = counters.copy()
@@ -101,7 +125,7 @@ class Rung:
         Without this, a counter that begins anew could reach the number that was seen last just
         when it is looked at, and its rings would be lost.
         """
-        self._seen[index] = self._counters[index]
+        self._seen[index] = self._counters.copy()[index]
 
 
 class AgentLink:
@@ -203,7 +227,12 @@ class AgentEnd:
 
 @dataclass(slots=True)
 class EngineMemory:
-    """Slot rings and byte rings between the supervisor and the inference process."""
+    """Slot rings and byte rings between the supervisor and the inference process.
+
+    Attributes:
+        segment: Name by which a process that is not forked attaches to the memory.
+        record_bytes_max: That the rings are made for.
+    """
 
     ticket_slots: memoryview
     ticket_records: memoryview
@@ -211,26 +240,51 @@ class EngineMemory:
     result_records: memoryview
     engine_bell: shm.Doorbell
     supervisor_bell: shm.Doorbell
+    segment: str
+    record_bytes_max: int
 
     @staticmethod
     def slice_bytes(record_bytes_max: int) -> int:
         """Bytes of the arena slice that `create` needs."""
-        slots = shm.slots_bytes(SLOTS_CAPACITY, TICKET_SLOT)
-        ring = ring_slice_bytes(record_bytes_max)
-        return 2 * shm.page_aligned(slots) + 2 * shm.page_aligned(ring)
+        return sum(map(shm.page_aligned, _engine_sizes(record_bytes_max)))
 
     @classmethod
-    def create(cls, memory: memoryview, record_bytes_max: int) -> "EngineMemory":
-        """Lay all four rings over a slice."""
-        sizes = (shm.slots_bytes(SLOTS_CAPACITY, TICKET_SLOT), ring_slice_bytes(record_bytes_max))
-        parts, start = [], 0
-        for size in (sizes[0], sizes[0], sizes[1], sizes[1]):
-            parts.append(memory[start : start + size])
-            start += shm.page_aligned(size)
-        bells = shm.Doorbell.create(), shm.Doorbell.create()
-        made = cls(parts[0], parts[2], parts[1], parts[3], *bells)
+    def create(
+        cls,
+        memory: memoryview,
+        record_bytes_max: int,
+        bell: Callable[[], shm.Doorbell] = shm.Doorbell.create,
+        segment: str = "",
+    ) -> "EngineMemory":
+        """Lay all four rings over a slice.
+
+        Args:
+            memory: The slice.
+            record_bytes_max: Of the largest record.
+            bell: Makes a bell.
+            segment: As the attribute.
+        """
+        rings = _cut(memory, record_bytes_max)
+        made = cls(*rings, bell(), bell(), segment, record_bytes_max)
         made.renew()
         return made
+
+    @classmethod
+    def attach(
+        cls,
+        segment: str,
+        record_bytes_max: int,
+        engine_bell: shm.Doorbell,
+        supervisor_bell: shm.Doorbell,
+    ) -> "EngineMemory":
+        """The inference process's side, in one that did not inherit it."""
+        memory = shm.attach(segment, writable=True).memory
+        rings = _cut(memory, record_bytes_max)
+        return cls(*rings, engine_bell, supervisor_bell, segment, record_bytes_max)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        bells = self.engine_bell.waiting(), self.supervisor_bell.ringing()
+        return EngineMemory.attach, (self.segment, self.record_bytes_max, *bells)
 
     def renew(self) -> None:
         """Empty all rings and both bells, for another process. No side may have them open."""
@@ -243,12 +297,31 @@ class EngineMemory:
 
     def descriptors(self) -> list[int]:
         """What the inference process keeps open."""
-        return [*self.engine_bell.descriptors(), *self.supervisor_bell.descriptors()]
+        bells = self.engine_bell.waiting_descriptors(), self.supervisor_bell.ringing_descriptors()
+        return [descriptor for bell in bells for descriptor in bell]
 
     def close(self) -> None:
         """Close both bells."""
         self.engine_bell.close()
         self.supervisor_bell.close()
+
+
+def _engine_sizes(record_bytes_max: int) -> tuple[int, int, int, int]:
+    """Bytes of the rings of an `EngineMemory`, in the order in which they lie."""
+    slots, ring = shm.slots_bytes(SLOTS_CAPACITY, TICKET_SLOT), ring_slice_bytes(record_bytes_max)
+    return slots, ring, slots, ring
+
+
+def _cut(
+    memory: memoryview, record_bytes_max: int
+) -> tuple[memoryview, memoryview, memoryview, memoryview]:
+    """A slice, cut into its four rings."""
+    sizes = _engine_sizes(record_bytes_max)
+    starts = accumulate(map(shm.page_aligned, sizes), initial=0)
+    tickets, records, results, answers = (
+        memory[start : start + size] for start, size in zip(starts, sizes, strict=False)
+    )
+    return tickets, records, results, answers
 
 
 class EngineLink:
@@ -314,9 +387,11 @@ class EngineEnd:
         self._records = shm.RingReader(memory.ticket_records, "ring to inference")
         self._results = shm.SlotWriter(memory.result_slots, RESULT_SLOT, "result ring")
         self._answers = shm.RingWriter(memory.result_records, "ring from inference")
+        self._look_again = False
 
     def drain(self) -> tuple[Slots, bytes]:
         """Slots and records that arrived; does not block."""
+        self._look_again = False
         self._memory.engine_bell.clear()
         slots = self._slots.drain()
         records = self._records.drain()
@@ -326,7 +401,8 @@ class EngineEnd:
 
     def wait(self) -> None:
         """Block until something arrived (or there is room)."""
-        self._memory.engine_bell.wait()
+        if not self._look_again:
+            self._memory.engine_bell.wait()
 
     def report(self, slots: Slots, records: bytes) -> None:
         """Publish a step: its answers, then its slots, then the bell. Blocks for room."""
@@ -344,10 +420,9 @@ class EngineEnd:
                 self._results.announce(waiting=True)
             self._pushed(taken > 0)
             start += taken
-        # A ring that meant tickets may have been taken by a wait for room: look again.
-        self._memory.engine_bell.ring()
 
     def _pushed(self, any_pushed: bool) -> None:
         self._memory.supervisor_bell.ring()
         if not any_pushed:
             self._memory.engine_bell.wait()
+            self._look_again = True  # The ring may have meant tickets, too.

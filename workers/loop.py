@@ -4,8 +4,12 @@ Every handler takes what is there and returns. One may be called for nothing (it
 number was given away within a batch), so none may block.
 """
 
+import errno
 import heapq
+import math
+import os
 import select
+import stat
 import time
 from collections.abc import Callable, Iterable
 
@@ -37,16 +41,38 @@ class Timer:
         self.handler = None
 
 
+class _Poll:
+    """poll(2), with the face of epoll: for systems that have no epoll."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self.modify = self._poll.modify
+        self.unregister = self._poll.unregister
+
+    def register(self, descriptor: int, events: int) -> None:
+        """As epoll's, which refuses what is always ready."""
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        self._poll.register(descriptor, events)
+
+    def poll(self, timeout_s: float) -> list[tuple[int, int]]:
+        """As epoll's: seconds, negative for ever. Rounded up, or a short wait would spin."""
+        return self._poll.poll(None if timeout_s < 0 else math.ceil(timeout_s * 1000))
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
 class Loop:
     """Use: `wait`, then `dispatch` what it gave (the order is the caller's), again and again."""
 
     def __init__(self) -> None:
-        self._poll = select.epoll()
+        self._poll = select.epoll() if hasattr(select, "epoll") else _Poll()
         self._handlers: dict[int, Handler] = {}
         self._timers: list[Timer] = []
         self._number = 0
 
-    def watch(self, descriptor: int, handler: Handler, events: int = select.EPOLLIN) -> None:
+    def watch(self, descriptor: int, handler: Handler, events: int = select.POLLIN) -> None:
         """Call ``handler`` whenever the descriptor is ready (or broken).
 
         Raises:

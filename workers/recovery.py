@@ -83,7 +83,7 @@ class AgentRecovery:
         """Every agent was forked: hear of their ends."""
         for index, seat in enumerate(self._seats):
             if seat.child is not None:
-                self._loop.watch(seat.child.pidfd, partial(self.exited, index))
+                self._loop.watch(seat.child.descriptor, partial(self.exited, index))
 
     def resume(self, past: Past) -> None:
         """Instead of `watch`, of a run that goes on: start everybody that has not ended.
@@ -181,7 +181,7 @@ class AgentRecovery:
         assert seat.child is not None
         self._receive(index)  # What it published before it died counts.
         child, seat.child = seat.child, None
-        self._loop.forget(child.pidfd)
+        self._loop.forget(child.descriptor)
         status = child.reap()
         if not seat.ended:
             self._died(index, f"(process {child.pid}) {seat.cause or how(status)}")
@@ -302,7 +302,7 @@ class AgentRecovery:
         first = self._crew.restart_agent(index, len(turns) - running)
         seat.catch_up = CatchUp(seat.name, turns, first, running, seat.newest)
         assert seat.child is not None
-        self._loop.watch(seat.child.pidfd, partial(self.exited, index))
+        self._loop.watch(seat.child.descriptor, partial(self.exited, index))
         self._board.set_state(index, view.RECOVERING)  # With its new pid.
         wakes = seat.catch_up.wakes()
         if wakes:

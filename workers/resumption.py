@@ -28,7 +28,7 @@ from lockstep.workers.expectation import SINCE
 from lockstep.workers.folder import RunFolder
 from lockstep.workers.identity import check_identity
 from lockstep.workers.job import Job
-from lockstep.workers.ledger import Ledger
+from lockstep.workers.ledger import Ledger, backend_of
 from lockstep.workers.prepare import Prepared
 
 
@@ -170,7 +170,8 @@ class Resumed(_WithPast):
         for line in check_identity(self._run, self._lineage.manifest, identity, environment):
             note(f"since the run began: {line}")
         most = prepared.fleet.recovery.segment_bytes_max
-        ledger = Ledger.resume(self._folder, self._job.durability, most)
+        backend = backend_of(self._job.platform)
+        ledger = Ledger.resume(self._folder, self._job.durability, most, backend)
         ledger.shared = self._lineage.shared
         if ledger.cut:
             note(f"{self._run}: {ledger.cut}")

@@ -20,7 +20,7 @@ from lockstep.workers.outside.lines import CLIENTS_MAX
 # Proportional memory of a small agent's process that has worked, measured with 200 and with 1,000
 # of them, its page tables and its kernel memory included (docs/decisions.md).
 AGENT_BYTES = 3 << 20
-AGENT_DESCRIPTORS = 2  # Its doorbell and a pidfd, in the supervisor.
+FRESH_AGENT_BYTES = 24 << 20  # Of one that is not forked, measured with 8.
 DESCRIPTORS_BESIDES = 128  # Files of the run, doors, other processes; some to spare.
 SOCKET_DESCRIPTORS = CLIENTS_MAX + 2  # It, its clients, and one that is told so and sent away.
 PROCESSES_BESIDES = 8  # The supervisor, the inference process and its threads, a compiling child.
@@ -76,23 +76,28 @@ class Resource:
         """An amount with its unit."""
         if not self.is_bytes:
             return str(amount)
+        if amount < 100 << 10:
+            return f"{amount / 2**10:.1f} KiB"
         return f"{amount / 2**20:.1f} MiB" if amount < 10 << 30 else f"{amount / 2**30:.1f} GiB"
 
 
-def check(agents: int, record_bytes_max: int, sockets: int = 0) -> None:
+def check(
+    agents: int, record_bytes_max: int, sockets: int = 0, platform: shm.Platform | None = None
+) -> None:
     """Refuse a fleet that cannot fit.
 
     Args:
         agents: Of the fleet.
         record_bytes_max: Of the fleet: it decides the size of the rings.
         sockets: Its sources that are sockets.
+        platform: That it will run on; None: what is best here.
 
     Raises:
         UsageError: something does not suffice; all that does not is named, with the arithmetic.
     """
     lacking = [
         f"{each.arithmetic(agents)}; {each.cure}"
-        for each in resources(record_bytes_max, sockets=sockets)
+        for each in resources(record_bytes_max, sockets=sockets, platform=platform)
         if each.agents is not None and each.agents < agents
     ]
     if lacking:
@@ -104,28 +109,40 @@ def pair_bytes(record_bytes_max: int) -> int:
     return 2 * shm.page_aligned(ring_slice_bytes(record_bytes_max))
 
 
-def resources(record_bytes_max: int, guest_bytes: int = 0, sockets: int = 0) -> list[Resource]:
+def resources(
+    record_bytes_max: int,
+    guest_bytes: int = 0,
+    sockets: int = 0,
+    platform: shm.Platform | None = None,
+) -> list[Resource]:
     """Everything that agents use up, as it is now.
 
     Args:
         record_bytes_max: Of the fleet: it decides the size of the rings.
         guest_bytes: Memory of an agent beyond a small one's.
         sockets: Sources that are sockets.
+        platform: As in `check`.
     """
+    platform = platform or shm.platform_of()
+    named = platform.slices_named
     pair, engine = pair_bytes(record_bytes_max), EngineMemory.slice_bytes(record_bytes_max)
+    agent = AGENT_BYTES if platform.forks else FRESH_AGENT_BYTES
     memory, memory_where = free_memory()
     processes, processes_where = _processes()
     return [
         Resource(
-            *("memory", AGENT_BYTES + guest_bytes + pair, engine, memory, memory_where),
+            *("memory", agent + guest_bytes + pair, engine, memory, memory_where),
             "fewer `replicas`, a smaller `record_bytes_max`, or end other programs",
         ),
         Resource(
-            *("shared memory", pair, engine, _shared_memory(), str(SHARED_MEMORY)),
+            "shared memory",
+            shm.board_bytes(1) - shm.board_bytes(0) + named * pair,
+            shm.board_bytes(0) + named * engine,
+            *(_shared_memory(), str(SHARED_MEMORY)),
             "a smaller `record_bytes_max`, fewer `replicas`, or make it larger (docker run "
             "--shm-size=1g)",
         ),
-        descriptors(sockets),
+        descriptors(sockets, platform),
         Resource(
             *("processes", 1, PROCESSES_BESIDES, processes, processes_where),
             *("raise that limit, or fewer `replicas`", False),
@@ -133,16 +150,17 @@ def resources(record_bytes_max: int, guest_bytes: int = 0, sockets: int = 0) -> 
     ]
 
 
-def descriptors(sockets: int = 0) -> Resource:
+def descriptors(sockets: int = 0, platform: shm.Platform | None = None) -> Resource:
     """Open files of the supervisor.
 
     Args:
         sockets: Sources that are sockets; the control socket comes on top.
+        platform: As in `check`.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Resource(
         name="descriptors",
-        each=AGENT_DESCRIPTORS,
+        each=(platform or shm.platform_of()).agent_descriptors,
         besides=DESCRIPTORS_BESIDES + (1 + sockets) * SOCKET_DESCRIPTORS,
         free=None if hard == resource.RLIM_INFINITY else hard,
         where="ulimit -Hn",
@@ -151,19 +169,22 @@ def descriptors(sockets: int = 0) -> Resource:
     )
 
 
-def raise_descriptor_limit(agents: int, sockets: int = 0, snapshots: int = 0) -> bool:
+def raise_descriptor_limit(
+    agents: int, sockets: int = 0, snapshots: int = 0, platform: shm.Platform | None = None
+) -> bool:
     """Let this process open what so many agents, sockets and snapshots need, as far as it may.
 
     Args:
         agents: Of the fleet.
         sockets: Its sources that are sockets.
         snapshots: Agents of which there are snapshots; each needs one more descriptor.
+        platform: As in `check`.
 
     Returns:
         Whether it may open so many. Snapshots are not worth a refusal: without them an agent is
         brought back all the same, only later.
     """
-    needed = descriptors(sockets).needed(agents) + snapshots
+    needed = descriptors(sockets, platform).needed(agents) + snapshots
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return True

@@ -14,8 +14,9 @@ class Signals:
 
     def __init__(self) -> None:
         self.count = 0
-        reading, self._writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.descriptor = reading
+        self.descriptor, self._writing = os.pipe()
+        os.set_blocking(self.descriptor, False)
+        os.set_blocking(self._writing, False)
         signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._count)

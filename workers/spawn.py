@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lockstep.engine.errors import (
@@ -53,24 +54,34 @@ LOOK_S = 0.2  # While waiting for a child that prepares: how often to look wheth
 
 @dataclass(slots=True)
 class Child:
-    """A forked process. ``pidfd`` names it for as long as it is open, whatever pids do."""
+    """A process that was started.
+
+    Attributes:
+        name: For messages.
+        pid: Its pid, its own until it is reaped.
+        descriptor: Readable once it has ended. A pidfd: it names this process for as long as it is
+            open, whatever pids do.
+    """
 
     name: str
     pid: int
-    pidfd: int
+    descriptor: int
 
     def kill(self) -> None:
         """SIGKILL, to this very process; harmless if it has ended."""
         try:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            signal.pidfd_send_signal(self.descriptor, signal.SIGKILL)
         except ProcessLookupError:
             pass
 
     def reap(self) -> int:
         """Wait for its end; its exit status as `os.waitstatus_to_exitcode` gives it."""
         _, status = os.waitpid(self.pid, 0)
-        os.close(self.pidfd)
+        os.close(self.descriptor)
         return os.waitstatus_to_exitcode(status)
+
+
+Start = Callable[[str, Callable[[], int], Sequence[int]], Child]  # As `fork`.
 
 
 def fork(name: str, body: Callable[[], int], keep: Sequence[int]) -> Child:
@@ -112,7 +123,8 @@ def settle_memory() -> None:
 
 def confine() -> None:
     """For an agent, once its module is loaded: no new privileges, no processes of its own."""
-    _LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if sys.platform == "linux":
+        _LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 
 
@@ -158,15 +170,18 @@ def call(
     deadline_s: float,
     data_bytes_max: int,
     stop: Callable[[], bool] = lambda: False,
+    start: Start = fork,
 ) -> bytes:
     """Run ``body`` in a child and return its bytes. For work on untrusted input.
 
     Args:
         name: For messages.
-        body: Raises a `LockstepError` to refuse; its text comes back as a `UsageError`.
+        body: Raises a `LockstepError` to refuse; its text comes back as a `UsageError`. Where
+            children are not forked it can be pickled.
         deadline_s: Wall time after which the child is killed.
         data_bytes_max: Memory that it may allocate.
         stop: Asked while waiting: whether to give up.
+        start: Starts the child.
 
     Raises:
         UsageError: the child refused, or was ended by one of the limits (which is named).
@@ -174,20 +189,7 @@ def call(
         GivenUp: ``stop`` said so.
     """
     reading, writing = os.pipe()
-
-    def run() -> int:
-        resource.setrlimit(resource.RLIMIT_DATA, (data_bytes_max, data_bytes_max))
-        try:
-            answer = b"+" + body()
-        except LockstepError as error:
-            answer = b"-" + str(error).encode()
-        except MemoryError:
-            answer = f"-{name}: more than {data_bytes_max >> 20} MiB of memory".encode()
-        with open(writing, "wb") as pipe:
-            pipe.write(answer)
-        return 0
-
-    child = fork(name, run, [writing])
+    child = start(name, partial(_answer, name, body, data_bytes_max, writing), [writing])
     os.close(writing)
     try:
         answer = read_all(reading, stop, deadline_s)
@@ -205,6 +207,20 @@ def call(
     if answer[:1] == b"-":
         raise UsageError(answer[1:].decode("utf-8", "replace"))
     return answer[1:]
+
+
+def _answer(name: str, body: Callable[[], bytes], data_bytes_max: int, writing: int) -> int:
+    """In the child: what it made behind a "+", or behind a "-" why not."""
+    resource.setrlimit(resource.RLIMIT_DATA, (data_bytes_max, data_bytes_max))
+    try:
+        answer = b"+" + body()
+    except LockstepError as error:
+        answer = b"-" + str(error).encode()
+    except MemoryError:
+        answer = f"-{name}: more than {data_bytes_max >> 20} MiB of memory".encode()
+    with open(writing, "wb") as pipe:
+        pipe.write(answer)
+    return 0
 
 
 def read_all(

@@ -13,6 +13,7 @@ from lockstep.engine.errors import JournalError, JournalFull
 
 Bytes = bytes | memoryview
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_ZEROS = bytes(1 << 20)
 
 
 class Storage(Protocol):
@@ -98,7 +99,8 @@ class Disk:
 
     def sync(self, handle: int) -> None:
         """As `Storage`."""
-        os.fdatasync(handle)
+        # Where there is no fdatasync, fsync does more than is needed.
+        getattr(os, "fdatasync", os.fsync)(handle)
 
     def sync_names(self) -> None:
         """As `Storage`."""
@@ -108,7 +110,10 @@ class Disk:
         """As `Storage`."""
         handle = self.make(name)
         try:
-            os.posix_fallocate(handle, 0, size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle, 0, size)
+            else:
+                _fill(handle, size)
         except OSError:
             self.remove(name)
             raise
@@ -213,3 +218,9 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _fill(handle: int, size: int) -> None:
+    """Take the room of a new file, where nothing does it at once."""
+    while size:
+        size -= os.write(handle, _ZEROS[:size])

@@ -39,6 +39,7 @@ from lockstep.workers.repetition import Repetition
 from lockstep.workers.report import Reporter
 from lockstep.workers.resumption import Played, begin
 from lockstep.workers.signals import Signals
+from lockstep.workers.spawner import platform_for
 from lockstep.workers.specs import agent_specs
 from lockstep.workers.stalls import Stalls
 from lockstep.workers.summary import ending, figures, waits
@@ -67,6 +68,7 @@ class Supervisor:
         prepared = beginning.prepare()
         self._fleet = fleet = prepared.fleet
         self._commands = prepared.commands
+        platform = platform_for(job.platform, tools=bool(self._commands))
         self._stdin = stdin_of(fleet, job.stdin)
         self._began_s = time.monotonic()
         self._sequencer = beginning.sequencer(prepared)
@@ -90,7 +92,7 @@ class Supervisor:
             and self._sequencer.world.desk.schedule.takes_input
         ):
             self._note("no input was given (--input), so there are no items")
-        self._crew = crew = Crew(fleet)
+        self._crew = crew = Crew(fleet, platform)
         try:
             codes = crew.compile(prepared, self._given_up)
             self._said = said = beginning.models() or self._load_models()

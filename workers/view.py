@@ -30,6 +30,7 @@ class View:
         self._seats = seats
         self._sequencer = sequencer
         self._states = [STARTING] * len(seats)
+        self._waiting = [(0, 0)] * len(seats)  # Events and requests, as the board shows them.
         self._dirty = dict.fromkeys(range(len(seats)))
         self._shown_s = 0.0
         for index, seat in enumerate(seats):
@@ -57,8 +58,10 @@ class View:
             return
         self._shown_s = now
         step, micro = max(self._sequencer.tag, tags.ORIGIN)
+        self._look_at_mailboxes()
         for index in self._dirty:
             seat = self._seats[index]
+            mailbox, requests = self._waiting[index]
             self._board.agent(index).update(
                 state=self._states[index],
                 pid=seat.child.pid if seat.child is not None else 0,
@@ -67,8 +70,19 @@ class View:
                 turns=self._sequencer.world.agents[index].turn,
                 fuel=self._stalls.fuel(index),
                 stall_us=self._stalls.held_us(index),
+                mailbox=mailbox,
+                requests=requests,
             )
         self._dirty = {}
+
+    def _look_at_mailboxes(self) -> None:
+        """What waits for an agent also changes by what others do."""
+        world = self._sequencer.world
+        for index in range(len(self._seats)):
+            waiting = len(world.roster[index].mailbox), len(world.requests.open(index))
+            if waiting != self._waiting[index]:
+                self._waiting[index] = waiting
+                self._dirty[index] = None
 
     def progress(self) -> dict[str, Any]:
         """For the parent's progress line."""

@@ -105,7 +105,7 @@ def test_room_for_agents_is_told_by_resource_with_the_arithmetic() -> None:
     assert re.match(
         r"room for \d+ agents \(record_bytes_max = 65536\): memory \d+ ", found["found"]
     )
-    assert re.search(r"shared memory \d+ \(0\.3 MiB each, ", found["found"])
+    assert re.search(r"shared memory \d+ \(0\.2 KiB each, ", found["found"])
     (larger,) = probes.agents(3, 1 << 26, 64)
     assert re.match(r"room for \d+ agents \(record_bytes_max = 67108864, 64 MiB\)", larger["found"])
 

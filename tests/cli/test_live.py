@@ -1,9 +1,15 @@
 """Runs that are alive, are stopped by a person, or lost their supervisor."""
 
 import os
+import pty
 import signal
+import struct
+import subprocess
+import sys
+import termios
 import time
 from collections.abc import Callable
+from fcntl import ioctl
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +19,9 @@ from lockstep.cli.top import NO_SUMMARY
 from lockstep.workers.identity import read_journal
 
 WATCHDOG_S = 60.0
-AGENT = {"name", "index", "pid", "state", "step", "turns", "fuel", "stall_s"}
+AGENT = {
+    *("name", "index", "pid", "state", "step", "turns", "fuel", "mailbox", "requests", "stall_s")
+}
 
 
 def _until(reached: Callable[[], bool]) -> None:
@@ -36,7 +44,14 @@ def test_top_shows_a_live_run_and_a_second_run_in_its_folder_is_refused(
     assert found["agents"][0]["state"] == "running"
     for agent in found["agents"]:
         os.kill(agent["pid"], 0)
-    assert found["inference"] == {"pid": None, "step": 0, "rows": 0, "tickets_waiting": 0}
+    assert found["inference"] == {
+        "pid": None,
+        "step": 0,
+        "rows": 0,
+        "tickets_waiting": 0,
+        "tokens": 0,
+        "tokens_per_s": 0,
+    }
     table = place.lockstep("top", "run")
     assert table.out.splitlines()[0] == "state       running"
     assert f"supervisor  pid {supervisor}" in table.out and "spin" in table.out
@@ -115,7 +130,7 @@ def test_a_killed_supervisor_is_told_and_top_shows_no_process(place: Any, live: 
         found = place.lockstep("top", "run", "--json").json
         assert found["supervisor"]["pid"] is None
         assert (found["state"], found["reason"]) == ("ended", NO_SUMMARY)
-        assert list(found["inference"].values()) == [None] * 4
+        assert list(found["inference"].values()) == [None] * 6
         shown = place.lockstep("top", "run").out
         assert shown.splitlines()[0] == f"state       ended {NO_SUMMARY}"
         assert "step -, - rows, - tickets waiting" in shown
@@ -124,3 +139,56 @@ def test_a_killed_supervisor_is_told_and_top_shows_no_process(place: Any, live: 
             ("calm", None, "gone"),
         ]
         assert place.lockstep("run", "trap.toml", "--input", "items.jsonl").code == 3
+
+
+def test_top_on_a_terminal_is_redrawn_until_the_run_has_ended(place: Any, live: Any) -> None:
+    process = live()
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 6, 40, 0, 0))
+    command = [sys.executable, "-m", "lockstep.cli.main", "top", "run"]
+    env = {**os.environ, "TERM": "xterm"}
+    watching = subprocess.Popen(
+        command, cwd=place.path, env=env, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    shown = b""
+    while shown.count(b"\x1b[H") < 3:
+        shown += os.read(ours, 4096)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    while True:
+        try:
+            shown += os.read(ours, 4096)
+        except OSError:  # EIO: nobody has the terminal open any more.
+            break
+    os.close(ours)
+    assert watching.wait() == 0
+    before, *frames, last = shown.decode().split("\x1b[H")
+    last, after = last.split("\x1b[?25h\x1b[?1049l")
+    assert before == "\x1b[?1049h\x1b[?25l"
+    for frame in (*frames, last):
+        lines = frame.removesuffix("\x1b[J").split("\r\n")
+        assert lines[0] == "state       running\x1b[K"
+        assert len(lines) == 6 and lines[-1] == "... 2 more lines\x1b[K"
+        assert max(len(line.removesuffix("\x1b[K")) for line in lines) == 39
+    assert after.splitlines()[0] == "state       stopped: interrupted"
+    assert "spin" in after and "calm" in after
+
+
+def test_top_looks_once_where_it_is_asked_to_and_ends_by_an_interrupt(
+    place: Any, live: Any
+) -> None:
+    live()
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "lockstep.cli.main", "top", "run"]
+    env = {**os.environ, "TERM": "xterm"}
+    once = subprocess.run([*command, "--once"], cwd=place.path, env=env, stdout=theirs, check=False)
+    shown = os.read(ours, 65536)
+    assert once.returncode == 0 and b"state       running" in shown and b"\x1b[H" not in shown
+    watching = subprocess.Popen(command, cwd=place.path, env=env, stdout=theirs, stderr=theirs)
+    while b"\x1b[J" not in shown:
+        shown += os.read(ours, 65536)
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait() == 0
+    os.close(theirs)
+    os.close(ours)

@@ -51,5 +51,6 @@ def test_nobody_stays_when_the_supervisor_is_killed(tmp_path: Path) -> None:
 def test_without_the_death_signal_they_stay(tmp_path: Path) -> None:
     with supervisor_killed(tmp_path, unarmed=True) as done:
         left = processes_of(done.supervisors[0])
-        assert len(left) >= 4 and not any(dying(pid) for pid in left)
+        # The sync process leaves by itself: its socket has ended.
+        assert len([pid for pid in left if not dying(pid)]) >= 4
     wait_for_the_end_of(done.supervisors[0])  # Killed by us.

@@ -24,32 +24,43 @@ def offsets(dtype) -> dict[str, int]:  # type: ignore[no-untyped-def]
 
 def test_header_and_slots_are_where_the_drawing_says(made: Board) -> None:
     made.supervisor.update(pid=11, start_time=12, state=13)
-    made.engine.update(pid=21, state=22, step=-23, rows=24, tickets_waiting=25, tokens=26)
+    made.engine.update(
+        pid=21,
+        state=22,
+        step=-23,
+        rows=24,
+        tickets_waiting=25,
+        tokens=26,
+        tokens_per_s=27,
+        at_us=28,
+    )
     made.agent(1).update(
         name="Ännchen", state=32, pid=33, step=34, micro=35, turns=36, fuel=2**64 - 1, stall_us=37
     )
+    made.agent(1).update(mailbox=38, requests=39)
     data = Path("/dev/shm", made.name[1:]).read_bytes()
-    assert len(data) == 192 + 3 * 128
+    assert len(data) == 192 + 3 * 192
     assert data[:8] == b"LSboard\x01"
-    assert struct.unpack_from("=QQQ", data, 8) == (2, len(data), 3)
+    assert struct.unpack_from("=QQQ", data, 8) == (3, len(data), 3)
     assert struct.unpack_from("<QqQI", data, 64) == (2, 11, 12, 13)
-    assert struct.unpack_from("<QqI4xqQQQ", data, 128) == (2, 21, 22, -23, 24, 25, 26)
-    agent = struct.unpack_from("<Q64sIIqqQQQQ", data, 192 + 128)
+    engine = struct.unpack_from("<QqIIqQQQQ", data, 128)
+    assert engine == (2, 21, 22, 27, -23, 24, 25, 26, 28)
+    agent = struct.unpack_from("<Q64sIIqqQQQQQQ", data, 192 + 192)
     assert agent[1].rstrip(b"\0").decode() == "Ännchen"
-    assert (agent[0], *agent[2:]) == (4, 1, 32, 33, 34, 35, 36, 2**64 - 1, 37)
+    assert (agent[0], *agent[2:]) == (6, 1, 32, 33, 34, 35, 36, 2**64 - 1, 37, 38, 39)
 
 
 def test_each_field_is_at_its_offset() -> None:
     assert offsets(SUPERVISOR) == {"sequence": 0, "pid": 8, "start_time": 16, "state": 24}
     assert offsets(ENGINE) == {
-        "sequence": 0, "pid": 8, "state": 16, "step": 24, "rows": 32, "tickets_waiting": 40,
-        "tokens": 48,
+        "sequence": 0, "pid": 8, "state": 16, "tokens_per_s": 20, "step": 24, "rows": 32,
+        "tickets_waiting": 40, "tokens": 48, "at_us": 56,
     }  # fmt: skip
     assert offsets(AGENT) == {
         "sequence": 0, "name": 8, "index": 72, "state": 76, "pid": 80, "step": 88, "micro": 96,
-        "turns": 104, "fuel": 112, "stall_us": 120,
+        "turns": 104, "fuel": 112, "stall_us": 120, "mailbox": 128, "requests": 136,
     }  # fmt: skip
-    assert [dtype.itemsize for dtype in (SUPERVISOR, ENGINE, AGENT)] == [64, 64, 128]
+    assert [dtype.itemsize for dtype in (SUPERVISOR, ENGINE, AGENT)] == [64, 64, 192]
     assert board.OFFSETS == {"magic": 0, "version": 8, "size_bytes": 16, "agents": 24}
     assert (board.SUPERVISOR_OFFSET, board.ENGINE_OFFSET, board.AGENTS_OFFSET) == (64, 128, 192)
 

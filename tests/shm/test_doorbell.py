@@ -1,13 +1,24 @@
 """One conformance suite over all kinds of doorbells."""
 
 import os
+import pickle
 import select
 import signal
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lockstep.shm import Doorbell, EventDoorbell, PipeDoorbell, RingClosed, SharedDoorbell
+from lockstep.shm import (
+    Doorbell,
+    EventDoorbell,
+    PeerDied,
+    PipeDoorbell,
+    RingClosed,
+    SharedDoorbell,
+)
 
 
 @pytest.fixture(params=[EventDoorbell, PipeDoorbell, SharedDoorbell])
@@ -119,8 +130,91 @@ def test_who_only_rings_a_shared_bell_cannot_take_its_rings() -> None:
     bell.close()
 
 
-def test_other_bells_need_all_their_descriptors_to_ring() -> None:
-    for kind in (EventDoorbell, PipeDoorbell):
-        bell = kind()
-        assert bell.ringing_descriptors() == bell.descriptors()
+def test_an_eventfd_is_both_ends_and_a_pipe_has_one_for_each_side() -> None:
+    event, pipe = EventDoorbell(), PipeDoorbell()
+    assert event.ringing_descriptors() == event.waiting_descriptors() == event.descriptors()
+    assert pipe.waiting_descriptors() + pipe.ringing_descriptors() == pipe.descriptors()
+    assert pipe.fileno() in pipe.waiting_descriptors()
+    event.close()
+    pipe.close()
+
+
+def test_each_side_of_a_bell_goes_to_another_process_as_numbers(bell: Doorbell) -> None:
+    ringer = pickle.loads(pickle.dumps(bell.ringing()))
+    waiter = pickle.loads(pickle.dumps(bell.waiting()))
+    assert type(ringer) is type(waiter) is type(bell)
+    assert ringer.descriptors() == bell.ringing_descriptors()
+    assert waiter.descriptors() == bell.waiting_descriptors()
+    ringer.ring()
+    assert waiter.wait()
+    assert not bell.clear()
+
+
+@pytest.mark.parametrize("kind", [PipeDoorbell, SharedDoorbell])
+def test_wait_of_who_has_one_end_alone_ends_with_the_last_ringer(
+    fork: Any, kind: type[PipeDoorbell]
+) -> None:
+    bell = kind()
+
+    def wait() -> None:
+        mine = bell.waiting()
+        for descriptor in bell.ringing_descriptors():
+            os.close(descriptor)
+        assert mine.wait()  # The ring that was on its way counts.
+        with pytest.raises(PeerDied, match="nobody is left"):
+            mine.wait()
+
+    child = fork(wait)
+    bell.ring()
+    bell.close()
+    assert child.join() == 0
+
+
+def test_processes_that_nobody_rings_are_never_woken(fork: Any) -> None:
+    bells, ready = [EventDoorbell(), PipeDoorbell()], Doorbell.create()
+    there, back = Doorbell.create(), Doorbell.create()
+
+    def idle(bell: Doorbell) -> None:
+        ready.ring()
+        bell.wait()
+
+    def answer() -> None:
+        while there.wait():
+            back.ring()
+
+    children = []
+    for bell in bells:
+        children.append(fork(partial(idle, bell)))
+        ready.wait()
+    partner = fork(answer)
+
+    def talk() -> list[int]:
+        for _ in range(1000):
+            there.ring()
+            back.wait()
+        return [switches(child.pid) for child in children]
+
+    while any(state(child.pid) != "S" for child in children):
+        talk()
+    asleep = talk()
+    assert talk() == talk() == asleep
+    for bell in bells:
+        bell.ring()
+    assert [child.join() for child in children] == [0, 0]
+    partner.kill()
+    for bell in (*bells, ready, there, back):
         bell.close()
+
+
+def status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+def state(pid: int) -> str:
+    return status(pid)["State"][0]
+
+
+def switches(pid: int) -> int:
+    """How often a process gave its core away: each wake-up in vain would add to it."""
+    return sum(int(value) for key, value in status(pid).items() if "ctxt_switches" in key)

@@ -237,6 +237,58 @@ def test_many_sweepers_remove_each_segment_once(
         thread.start()
     for thread in threads:
         thread.join()
-    removed.extend(sweep())  # A segment that two locked at once may have been left by both.
     mine = [name for name in removed if str(dead.pid) in name]
     assert sorted(mine) == sorted(f"/{path.name}" for path in stale)
+
+
+def holding(fork, path: Path):  # type: ignore[no-untyped-def]
+    """A process that sweeps, and stays in it."""
+    ready = Doorbell.create()
+
+    def hold() -> None:
+        with identity.alone(path):
+            ready.ring()
+            signal.pause()
+
+    child = fork(hold)
+    ready.wait()
+    ready.close()
+    return child
+
+
+def test_sweeper_that_dies_lets_the_next_one_sweep_and_leaves_no_file(
+    fork, dead: identity.Identity, litter: list[Path]
+) -> None:  # type: ignore[no-untyped-def]
+    lock, stale = SHM / f"lockstep-{os.getuid()}.sweep", SHM / name_of(dead, 0)
+    stale.touch()
+    litter += [stale, lock]
+    holding(fork, lock).kill()
+    assert lock.exists()
+    assert f"/{stale.name}" in sweep()
+    assert not lock.exists()
+
+
+def test_sweeper_that_is_stopped_does_not_keep_others_from_starting(
+    fork,
+    dead: identity.Identity,
+    litter: list[Path],
+    monkeypatch: pytest.MonkeyPatch,  # type: ignore[no-untyped-def]
+) -> None:
+    lock, stale = SHM / f"lockstep-{os.getuid()}.sweep", SHM / name_of(dead, 0)
+    stale.touch()
+    litter += [stale, lock]
+    holder = holding(fork, lock)
+    monkeypatch.setattr(identity, "ALONE_S_MAX", 0.05)
+    assert f"/{stale.name}" in sweep()
+    holder.kill()
+
+
+def test_sweep_goes_on_beside_a_file_of_another_kind(
+    dead: identity.Identity, litter: list[Path]
+) -> None:
+    lock, stale = SHM / f"lockstep-{os.getuid()}.sweep", SHM / name_of(dead, 0)
+    lock.symlink_to("/nowhere")
+    stale.touch()
+    litter += [stale, lock]
+    assert f"/{stale.name}" in sweep()
+    assert lock.is_symlink()

@@ -39,14 +39,16 @@ def reader(board: Board) -> Iterator[BoardReader]:
 def test_snapshot_shows_all_slots(board: Board, reader: BoardReader) -> None:
     board.supervisor.update(pid=1, start_time=2, state=3)
     board.engine.update(pid=4, state=5, step=-1, rows=6, tickets_waiting=7, tokens=8)
+    board.engine.update(tokens_per_s=9, at_us=10)
     board.agent(1).update(
         name="b", state=9, pid=10, step=11, micro=12, turns=13, fuel=14, stall_us=15
     )
+    board.agent(1).update(mailbox=16, requests=17)
     shown = reader.snapshot()
     assert shown.supervisor == SupervisorStatus(1, 2, 3)
-    assert shown.engine == EngineStatus(4, 5, -1, 6, 7, 8)
-    assert shown.agents[0] == AgentStatus("", 0, 0, 0, 0, 0, 0, 0, 0)
-    assert shown.agents[1] == AgentStatus("b", 1, 9, 10, 11, 12, 13, 14, 15)
+    assert shown.engine == EngineStatus(4, 5, 9, -1, 6, 7, 8, 10)
+    assert shown.agents[0] == AgentStatus("", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+    assert shown.agents[1] == AgentStatus("b", 1, 9, 10, 11, 12, 13, 14, 15, 16, 17)
     assert [agent.index for agent in shown.agents] == [0, 1, 2]
     assert shown.stale == ()
 
@@ -64,10 +66,10 @@ def test_board_without_agents_can_be_read() -> None:
     [
         (0, 5, "magic is 0x5, expected 0x"),
         (8, 0, "not ready yet"),
-        (8, 3, "version is 0x3, expected 0x2"),
-        (16, 64, "size is 0x40, expected 0x240"),
-        (24, 4, "4 agents do not make 576 bytes"),
-        (24, 2**64 - 1, "agents do not make 576 bytes"),
+        (8, 2, "version is 0x2, expected 0x3"),
+        (16, 64, "size is 0x40, expected 0x300"),
+        (24, 4, "4 agents do not make 768 bytes"),
+        (24, 2**64 - 1, "agents do not make 768 bytes"),
     ],
 )
 def test_wrong_header_is_refused_and_the_board_untouched(
@@ -101,7 +103,7 @@ def test_slot_that_stays_torn_shows_its_last_whole_values(
     monkeypatch.setattr(observer, "LOOKS_MAX", 3)
     board.agent(1).update(turns=5)
     reader.snapshot()
-    memory, slot = board._segment.memory, 192 + 128
+    memory, slot = board._segment.memory, 192 + 192
     struct.pack_into("<Q", memory, slot, 5)  # In the middle of an update ...
     struct.pack_into("<Q", memory, slot + 104, 99)  # ... that has written this much.
     board.agent(2).update(turns=6)
@@ -143,12 +145,16 @@ def test_slot_written_while_it_is_copied_is_looked_at_again(
     assert len(calls) > 6
 
 
-@pytest.mark.parametrize("strong", [True, False])
+@pytest.mark.parametrize(
+    ("strong", "looks"),
+    [(True, 150), (False, 150), pytest.param(True, 100_000, marks=pytest.mark.nightly)],
+)
 def test_no_snapshot_is_torn_while_another_process_writes_all_the_time(
     fork,
     board: Board,
     reader: BoardReader,
     strong: bool,
+    looks: int,
     monkeypatch: pytest.MonkeyPatch,  # type: ignore[no-untyped-def]
 ) -> None:
     monkeypatch.setattr(cursor, "STRONG", strong)
@@ -167,7 +173,7 @@ def test_no_snapshot_is_torn_while_another_process_writes_all_the_time(
     ready.wait()
     seen = set()
     last = 0
-    while len(seen) < 150:
+    while len(seen) < looks:
         shown = reader.snapshot()
         engine, agent = shown.engine, shown.agents[0]
         assert engine.step == engine.rows == engine.tickets_waiting == engine.tokens >= last

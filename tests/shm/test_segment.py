@@ -1,9 +1,12 @@
 """Segments are whole or do not exist."""
 
 import ctypes
+import fcntl
 import mmap
 import os
+import resource
 import stat
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +84,66 @@ def test_unlinked_segment_never_shows_a_name() -> None:
     segment.close()
 
 
+def test_nobody_can_shrink_or_grow_a_segment_without_a_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept: list[int] = []
+    make = os.memfd_create
+
+    def make_and_keep(name: str, flags: int) -> int:
+        descriptor = make(name, flags)
+        kept.append(os.dup(descriptor))  # More than any process is ever given.
+        return descriptor
+
+    monkeypatch.setattr(os, "memfd_create", make_and_keep)
+    segment = create_unlinked(3 * mmap.PAGESIZE)
+    for size in (0, mmap.PAGESIZE, 4 * mmap.PAGESIZE):
+        with pytest.raises(PermissionError):
+            os.ftruncate(kept[0], size)
+    with pytest.raises(PermissionError):  # Nor can it be made unwritable.
+        fcntl.fcntl(kept[0], fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+    segment.memory[-1] = 1
+    segment.close()
+    os.close(kept[0])
+
+
+def test_limit_of_file_sizes_is_segment_full_and_not_a_signal(fork) -> None:  # type: ignore[no-untyped-def]
+    def make() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (mmap.PAGESIZE, mmap.PAGESIZE))
+        for function in (create_unlinked, partial(create, next_name())):
+            with pytest.raises(SegmentFull, match=f"{2 * mmap.PAGESIZE} bytes needed"):
+                function(2 * mmap.PAGESIZE)
+
+    assert fork(make).join() == 0
+
+
+def test_system_without_files_in_memory_gets_a_segment_whose_name_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    before = set(SHM.iterdir())
+    segment = create_unlinked(4096)
+    assert set(SHM.iterdir()) == before
+    segment.memory[:] = b"y" * 4096
+    with pytest.raises(SegmentFull, match="free in /dev/shm"):
+        create_unlinked(1 << 60)
+    assert set(SHM.iterdir()) == before
+    segment.unlink()
+    segment.close()
+
+
+def test_other_side_of_a_named_segment_writes_what_its_creator_reads() -> None:
+    name = next_name()
+    mine = create(name, 64)
+    theirs = attach(name, writable=True)
+    theirs.memory[5] = 7
+    assert mine.memory[5] == 7
+    assert not [target for target in open_targets() if "lockstep" in target]
+    theirs.close()
+    mine.unlink()
+    mine.close()
+
+
 def test_no_descriptor_of_a_segment_stays_open() -> None:
     named, unnamed = create(next_name(), 4096), create_unlinked(4096)
     assert not [target for target in open_targets() if "lockstep" in target]
@@ -123,8 +186,9 @@ def test_impossible_size_is_segment_full_and_leaves_nothing() -> None:
         create(name, size)
     assert caught.value.needed_bytes == size
     assert 0 < caught.value.free_bytes < size
-    with pytest.raises(SegmentFull):
+    with pytest.raises(SegmentFull, match="bytes free of memory") as caught:
         create_unlinked(size)
+    assert 0 < caught.value.free_bytes < size
     assert set(SHM.iterdir()) == before
 
 
@@ -164,19 +228,20 @@ def test_full_shared_memory_is_an_error_with_numbers_and_never_a_crash(fork) -> 
         kept: list[Segment] = []
         while True:
             try:
-                kept.append(create_unlinked(50 * page))
+                kept.append(create(next_name(), 50 * page))
             except SegmentFull as error:
                 assert error.needed_bytes == 50 * page
                 assert error.free_bytes == room - len(kept) * 50 * page
                 break
         for segment in kept:
             segment.memory[:] = bytes(len(segment.memory))  # Each byte is really there.
-        name = next_name()
+        name, count = next_name(), len(kept)
         try:
             create(name, room)
         except SegmentFull:
-            assert not list(SHM.iterdir())
+            assert len(list(SHM.iterdir())) == count
             kept.append(create(name, 5 * page))  # What was left is still to be had.
+            kept.append(create_unlinked(2 * room))  # Lies elsewhere.
             os._exit(0)
 
     code = fork(fill).join()

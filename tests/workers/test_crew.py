@@ -106,7 +106,7 @@ turns(4)
 found = []
 for seat in crew.seats:
     maps = Path(f"/proc/{seat.child.pid}/maps").read_text().splitlines()
-    spans = [line.split()[0].split("-") for line in maps if "/dev/shm/" in line]
+    spans = [line.split()[0].split("-") for line in maps if "/memfd:lockstep " in line]
     own, gate = seat.link.pair.agent_bell.fileno(), seat.link.pair.supervisor_bell
     held = {int(p.name) for p in Path(f"/proc/{seat.child.pid}/fd").iterdir()}
     wanted = {0, 1, 2, own, *gate.ringing_descriptors()}

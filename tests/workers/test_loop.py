@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Iterator
 
 import pytest
@@ -10,8 +11,11 @@ import pytest
 from lockstep.workers.loop import Loop
 
 
-@pytest.fixture
-def loop() -> Iterator[Loop]:
+@pytest.fixture(params=["epoll", "poll"])
+def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+    """Over epoll, and as on a system that has none."""
+    if request.param == "poll":
+        monkeypatch.delattr(select, "epoll")
     loop = Loop()
     yield loop
     loop.close()

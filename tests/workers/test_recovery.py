@@ -67,13 +67,13 @@ kind = "stdin"
 # Python for the supervisor's process, so that something goes wrong in it or in its children: a mark
 # on disk says when, or that it has.
 CANNOT_START = """
-from lockstep.workers import crew
-whole = crew.agent_main
+from lockstep.workers import tasks
+whole = tasks.agent_main
 def agent_main(*arguments):
     if os.path.exists(MARK):
         raise MemoryError("no room at all")
     return whole(*arguments)
-crew.agent_main = agent_main
+tasks.agent_main = agent_main
 """
 NO_ROOM_ONCE = """
 from lockstep.engine.errors import RunStopped
@@ -154,13 +154,13 @@ def no_wakes(self):
 CatchUp.wakes = no_wakes
 """
 STARTS_LATER = """
-from lockstep.workers import crew
-whole = crew.agent_main
+from lockstep.workers import tasks
+whole = tasks.agent_main
 def agent_main(*arguments):
     if os.path.exists(MARK):
         open(MARK).close()  # A pipe: until somebody opens its other end.
     return whole(*arguments)
-crew.agent_main = agent_main
+tasks.agent_main = agent_main
 """
 
 DIES_BEFORE_ITS_FIRST_ENTRY = """
@@ -247,9 +247,14 @@ def test_an_agent_that_comes_back_may_run_anywhere(tmp_path: Path) -> None:
         assert run.end()["restarts"] == 1
 
 
-@pytest.mark.parametrize("order", ["strict", "arrival"])
-def test_everybody_killed_at_once_again_and_again_comes_back(tmp_path: Path, order: str) -> None:
-    with Living(job(tmp_path, DOOR, 0, "run", order=order), feed=True) as run:
+@pytest.mark.parametrize(
+    ("order", "platform"), [("strict", ""), ("arrival", ""), ("strict", "portable")]
+)
+def test_everybody_killed_at_once_again_and_again_comes_back(
+    tmp_path: Path, order: str, platform: str
+) -> None:
+    asked = job(tmp_path, DOOR, 0, "run", order=order, platform=platform)
+    with Living(asked, feed=True) as run:
         pids = [0, 0]
         for number in range(3):
             run.tell({"id": number})
@@ -517,14 +522,21 @@ input = "deal"
 """
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(50, marks=pytest.mark.nightly)])
-def test_many_restarts_leave_no_process_and_no_descriptor_behind(
-    tmp_path: Path, rounds: int
+@pytest.mark.parametrize(
+    ("rounds", "platform"),
+    [
+        (1, "linux"),
+        pytest.param(50, "linux", marks=pytest.mark.nightly),
+        pytest.param(50, "portable", marks=pytest.mark.nightly),
+    ],
+)
+def test_many_restarts_leave_no_process_no_descriptor_and_no_segment_behind(
+    tmp_path: Path, rounds: int, platform: str
 ) -> None:
     def descriptors() -> int:
         return len(list(Path(f"/proc/{supervisor}/fd").iterdir()))
 
-    with Living(job(tmp_path, CROWD, 0, "run"), feed=True) as run:
+    with Living(job(tmp_path, CROWD, 0, "run", platform=platform), feed=True) as run:
         supervisor = run.supervisor
         run.tell(*({"id": n} for n in range(20)))
         run.until(lambda: len(run.lines()) == 20)
@@ -540,6 +552,10 @@ def test_many_restarts_leave_no_process_and_no_descriptor_behind(
         run.tell(*({"id": n + 20} for n in range(20)))
         summary = run.end()
     assert (summary["restarts"], summary["items_out"]) == (20 * rounds, 40)
+    run.wait()
+    # Everything that a run has a name for bears the pid of its supervisor; semaphores, too.
+    left = [entry.name for entry in Path("/dev/shm").iterdir()]
+    assert [name for name in left if f"-{supervisor}-" in name] == []
     comes_out(tmp_path, summary)
 
 

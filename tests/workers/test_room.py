@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lockstep import shm
 from lockstep.engine.errors import UsageError
 from lockstep.workers import room
 
@@ -56,6 +57,18 @@ def test_a_fleet_that_is_too_large_is_refused_with_the_arithmetic_of_all_that_la
         "1000 agents need 1008 processes (1000 x 1 + 8), there are 500 (kernel.pid_max); "
         "raise that limit, or fewer `replicas`"
     )
+
+
+def test_agents_that_are_not_forked_need_more_of_everything() -> None:
+    forked, fresh = (
+        {each.name: each for each in room.resources(65_536, platform=shm.platform_of(name))}
+        for name in ("linux", "portable")
+    )
+    assert fresh["memory"].each - forked["memory"].each == 21 * MIB
+    assert (forked["descriptors"].each, fresh["descriptors"].each) == (2, 4)
+    # The slot of the board alone, or both rings, too.
+    assert forked["shared memory"].each == 192
+    assert fresh["shared memory"].each == 192 + room.pair_bytes(65_536)
 
 
 def test_smaller_records_make_room() -> None:

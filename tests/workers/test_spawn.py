@@ -205,7 +205,7 @@ print(spawn.fork('c', body, []).reap())
 def test_kill_after_the_end_is_harmless() -> None:
     code = """
 c = spawn.fork('c', lambda: 0, [])
-os.waitid(os.P_PIDFD, c.pidfd, os.WEXITED | os.WNOWAIT)
+os.waitid(os.P_PIDFD, c.descriptor, os.WEXITED | os.WNOWAIT)
 c.kill()
 print(c.reap())
 """

@@ -7,6 +7,7 @@ decoder executes, the desk draws tokens by name. Sessions are created here, afte
 import json
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from io import FileIO
@@ -26,6 +27,7 @@ from lockstep.shm import BoardSlot
 from lockstep.workers.inference.calls import Calls
 from lockstep.workers.inference.desk import Desk
 from lockstep.workers.inference.loaded import AnyModel, LoadedModel, load_all
+from lockstep.workers.inference.pace import Pace
 from lockstep.workers.inference.relive import relive
 from lockstep.workers.inference.shortlist import Row
 from lockstep.workers.inference.spec import InferenceSpec
@@ -117,6 +119,7 @@ class Server:
         # CPU time of all threads, so that neither a slow nor a stopped machine ends a good step.
         threads = max((model.intra_op_threads for model in spec.models), default=1)
         self._step_s = spec.step_s * threads
+        self._pace = Pace(spec.tokens, time.monotonic())
 
     def serve(self) -> None:
         """Until STOP.
@@ -262,5 +265,12 @@ class Server:
     def _show(self, step: int) -> None:
         if self._board is not None:
             rows, waiting = self._planner.load()
-            tokens = self._desk.tokens
-            self._board.update(step=step, rows=rows, tickets_waiting=waiting, tokens=tokens)
+            tokens, now_s = self._desk.tokens, time.monotonic()
+            self._board.update(
+                step=step,
+                rows=rows,
+                tickets_waiting=waiting,
+                tokens=tokens,
+                tokens_per_s=self._pace.after(tokens, now_s),
+                at_us=int(now_s * 1e6),
+            )

@@ -27,6 +27,11 @@ def create(name: str) -> int:
     return os.memfd_create(f"lockstep-kv-{name}"[:200], os.MFD_CLOEXEC)
 
 
+def none(name: str) -> int:
+    """`NONE`, as `create` of a system that has none."""
+    return NONE
+
+
 def mapped(descriptor: int, slab_bytes: int, arithmetic: str = "") -> tuple[memoryview, memoryview]:
     """The word and the bytes of a slab, zero if they are new. The mapping goes with the last view.
 

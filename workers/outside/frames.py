@@ -33,7 +33,7 @@ class Frames:
         self._in = bytearray()
         self._out = bytearray()
         self._open = True
-        self._events = select.EPOLLIN
+        self._events = select.POLLIN
         loop.watch(end.fileno(), self._ready)
 
     def send(self, what: int, call: int, body: bytes = b"") -> None:
@@ -86,7 +86,7 @@ class Frames:
             pass
         except OSError:
             return  # The reader sees the end.
-        events = select.EPOLLIN | (select.EPOLLOUT if self._out else 0)
+        events = select.POLLIN | (select.POLLOUT if self._out else 0)
         if events != self._events:
             self._events = events
             self._loop.change(self._end.fileno(), events)

@@ -224,7 +224,7 @@ class Client:
     def _ready(self) -> None:
         self._send()
         self.go_on()
-        if self._events & select.EPOLLIN and not self._ended:
+        if self._events & select.POLLIN and not self._ended:
             self._receive()
             self.go_on()
 
@@ -276,9 +276,9 @@ class Client:
         if self._ended and not self._answers and not self._unsent:
             self._gone()
             return
-        events = select.EPOLLOUT if self._unsent else 0
+        events = select.POLLOUT if self._unsent else 0
         if self._may_read() and not self._ended:
-            events |= select.EPOLLIN
+            events |= select.POLLIN
         if events == self._events:
             return
         # One that waits for us is not watched at all: its hanging up would be told for ever.

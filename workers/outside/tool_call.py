@@ -67,7 +67,7 @@ class ToolCall:
         self._loop.watch(self._pidfd, self._ended)
         self._watch(1, self._read_output)
         self._watch(2, self._read_error)
-        self._watch(0, self._write, select.EPOLLOUT)
+        self._watch(0, self._write, select.POLLOUT)
         self._timer: Timer = loop.after(command.timeout_s, self._overdue)
 
     @property
@@ -87,7 +87,7 @@ class ToolCall:
         assert pipe is not None
         return pipe.fileno()
 
-    def _watch(self, number: int, handler: Handler, events: int = select.EPOLLIN) -> None:
+    def _watch(self, number: int, handler: Handler, events: int = select.POLLIN) -> None:
         descriptor = self._pipe(number)
         os.set_blocking(descriptor, False)
         self._loop.watch(descriptor, handler, events)

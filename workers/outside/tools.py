@@ -53,7 +53,7 @@ class Tools:
         theirs.close()
         self._died = died
         self._frames = Frames(loop, ours, self._taken, lambda: None)
-        loop.watch(self._child.pidfd, self._ended)
+        loop.watch(self._child.descriptor, self._ended)
 
     @property
     def pid(self) -> int:
@@ -78,11 +78,11 @@ class Tools:
         child, self._child = self._child, None
         if child is None:
             return
-        self._loop.forget(child.pidfd)
+        self._loop.forget(child.descriptor)
         self._unwatch()
         self._frames.close()
         poll = select.poll()
-        poll.register(child.pidfd, select.POLLIN)
+        poll.register(child.descriptor, select.POLLIN)
         if not poll.poll(END_S_MAX * 1000):
             child.kill()  # Stopped, perhaps: then its commands come to us.
         child.reap()
@@ -101,7 +101,7 @@ class Tools:
     def _ended(self) -> None:
         assert self._child is not None
         child, self._child = self._child, None
-        self._loop.forget(child.pidfd)
+        self._loop.forget(child.descriptor)
         self._frames.close()
         self._unwatch()
         self._died(f"the tools process{self._cause}", child)

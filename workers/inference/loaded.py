@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lockstep.engine.errors import LockstepError
 from lockstep.engine.fleet import Model
-from lockstep.workers.inference import cudart, slab_file
+from lockstep.workers.inference import cudart, huge_pages, slab_file
 from lockstep.workers.inference.generation import read_generation
 from lockstep.workers.inference.growing import decoder_class
 from lockstep.workers.inference.model import ModelFolder
@@ -132,6 +132,7 @@ def load_all(spec: InferenceSpec, kv_files: Sequence[int] = ()) -> list[AnyModel
         kv_files: By model; none: their slabs die with this process.
     """
     models: list[AnyModel] = []
+    before = huge_pages.mapped()
     count = len(spec.models)
     kv_files = kv_files or [slab_file.NONE] * count
     any_files, any_got = spec.files or (None,) * count, spec.got or (None,) * count
@@ -147,6 +148,7 @@ def load_all(spec: InferenceSpec, kv_files: Sequence[int] = ()) -> list[AnyModel
         except LockstepError as error:
             error.args = (f"[models.{model.name}]: {error}",)
             raise
+    huge_pages.collapse_behind(before)
     return models
 
 

@@ -15,7 +15,7 @@ from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.proofs import Proofs
 from lockstep.workers.inference.provider import ProviderReport
 from lockstep.workers.inference.sameness import check_files, check_providers
-from lockstep.workers.inference.selftest import NONE, proof_of
+from lockstep.workers.inference.selftest import proof_of, unrepeatable
 from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.inference.tensor_model import TensorModel
 from lockstep.workers.inference.text import Text
@@ -99,14 +99,7 @@ class LoadedModel:
 
     def notes(self) -> list[str]:
         """For people: which provider is missing, and if no equality holds."""
-        notes = self.decoder.report.lines()
-        if self.proven == NONE:
-            notes.append(
-                f"{self._path}: two sessions gave different bits for the same plan: THIS "
-                f"RUN CANNOT BE REPEATED on {self.decoder.report.running} (class none); `lockstep "
-                f"model check` says more"
-            )
-        return notes
+        return [*self.report.lines(), *unrepeatable(self._path, self.proven, self.report)]
 
 
 def spins(model: Model) -> bool:
@@ -140,7 +133,7 @@ def load_all(spec: InferenceSpec, kv_files: Sequence[int] = ()) -> list[AnyModel
         try:
             cache = Path(spec.cache) if spec.cache else None
             if model.kind != "decoder":
-                models.append(TensorModel(model, files, got))
+                models.append(TensorModel(model, files, got, cache, spec.step_s))
                 continue
             models.append(
                 LoadedModel(model, spec.frozen_date, kv_file, files, got, cache, spec.step_s)

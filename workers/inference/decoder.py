@@ -27,7 +27,7 @@ import numpy as np
 
 from lockstep.engine.errors import LockstepBug, UsageError
 from lockstep.engine.plan import Chunk, Copy, Decode, ModelPlan
-from lockstep.workers.inference import slab_file
+from lockstep.workers.inference import huge_pages, slab_file
 from lockstep.workers.inference.captured import Captured
 from lockstep.workers.inference.copies import Copies
 from lockstep.workers.inference.feed import Feed
@@ -143,6 +143,7 @@ class Decoder:
             word, kv_buffer = slab_file.mapped(kv_file, needed, f", {rows}")
         self.slab = KvSlab(facts, rows_max, tokens_max, device, kv_buffer, rows_kept)
         self.copies = Copies(self.slab, word)
+        self._filled = huge_pages.Filled(*self.slab.memory())
         self._ids = Feed(max(rows_max, tokens_max), 1, devices[facts.input_ids])
         self._mask = Feed(rows_max, tokens_max, devices.get(facts.attention_mask, "cpu"))
         device = devices.get(facts.position_ids, "cpu")
@@ -179,6 +180,7 @@ class Decoder:
             LockstepBug: the plan is not one that a planner may make; nothing was run.
         """
         self._check(plan)
+        self._filled.step()
         self.copies.run(step, plan.copies)
         results: list[tuple[int, Logits]] = []
         for chunk in plan.chunks:

@@ -1,5 +1,6 @@
 """Huge pages: only new memory is moved, and it holds what it held."""
 
+import ctypes
 import mmap
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from lockstep.workers.inference import huge_pages
-from lockstep.workers.inference.huge_pages import collapse_behind, mapped, page_bytes
+from lockstep.workers.inference.huge_pages import Filled, collapse_behind, mapped, page_bytes
 
 MIB = 1 << 20
 PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -82,3 +83,64 @@ def test_memory_is_on_large_pages_afterwards() -> None:
     if not on_large:
         pytest.skip("the kernel moved nothing: older than 6.1, or short of memory")
     assert on_large >= 12 * 1024
+
+
+def resident(array: np.ndarray) -> list[int]:  # type: ignore[type-arg]
+    """Pages of 4 KiB that are there, for each large page."""
+    libc = ctypes.CDLL(None)
+    libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+    size, counts = 2 * MIB, []
+    first = -(-array.ctypes.data // size) * size
+    there = ctypes.create_string_buffer(size // mmap.PAGESIZE)
+    for page in range(first, array.ctypes.data + array.nbytes - size + 1, size):
+        assert libc.mincore(page, size, there) == 0
+        counts.append(there.raw.count(1))
+    return counts
+
+
+def test_shared_memory_is_moved_as_it_is_filled_and_no_more_is_used() -> None:
+    if page_bytes() != 2 * MIB:
+        pytest.skip("no large pages of 2 MiB here")
+    memory = mmap.mmap(-1, 16 * MIB)
+    array = np.frombuffer(memory, np.uint64)
+    half = array.size // 2
+    array[:half] = np.arange(half)
+    array[-1] = 7
+    before = resident(array)
+    filled = Filled(array.ctypes.data, array.nbytes)
+    waiting = list(filled._pages)
+    filled.move()
+    assert len(waiting) - len(filled._pages) == sum(count >= 384 for count in before) > 0
+    assert (array[:half] == np.arange(half)).all() and array[-1] == 7
+    after = resident(array)
+    assert [count for count in after if count < 384] == [count for count in before if count < 384]
+
+
+def test_memory_that_has_gone_is_left_alone() -> None:
+    memory = mmap.mmap(-1, 8 * MIB)
+    array = np.frombuffer(memory, np.uint8)
+    array[:] = 1
+    filled = Filled(array.ctypes.data, array.nbytes)
+    del array
+    memory.close()
+    filled.move()
+
+
+def test_what_is_filled_is_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huge_pages, "LOOK_STEPS", 3)
+    moved: list[int] = []
+    memory = mmap.mmap(-1, 8 * MIB)
+    address = np.frombuffer(memory, np.uint8).ctypes.data
+    filled = Filled(address, 8 * MIB)
+    if not filled._pages:
+        pytest.skip("no large pages here")
+    monkeypatch.setattr(filled, "move", lambda: moved.append(1))
+    for step in range(1, 10):
+        filled.step()
+        if filled._thread is not None:
+            filled._thread.join()
+        assert len(moved) == step // 3
+    for nothing in (Filled(0, 0), Filled(address, 4096)):
+        for _ in range(10):
+            nothing.step()
+        assert nothing._thread is None

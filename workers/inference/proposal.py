@@ -8,8 +8,8 @@ loose the bound; the tighter it is, the fewer are refused: here about one in twe
 
 The bound: with n = round(128 * t) and t = (l - most) * log2(e) / T, n is read as a float32 whose
 exponent is n's whole part and whose mantissa is the rest. Between two powers of two that is a
-straight line, which lies above 2^t. One more of n covers what rounding may take away: a half by
-rint, and three roundings of t of 2^-24 each, which is 2^-10 of n where it counts. What is below
+straight line, which lies above 2^t by 6 % at most. One more of n covers what rounding may take: a
+half, and three roundings of t of 2^-24 each, 2^-10 of n where it counts. What is below
 2^-24 of the largest counts as that: refused nearly always, and exactly as often as it should be.
 
 Every bound is a whole number from 2^7 to 2^31 + 2^24, so that their sums are exact (weights.py).
@@ -33,9 +33,7 @@ LARGEST = float(1 << LEAST_BITS + RANGE)  # What a bound would be if it were tig
 ROUNDING = float((3 << 22) + (LEAST_BITS + 127 << STEP_BITS))
 HIGHEST = ROUNDING + (RANGE << STEP_BITS) + 1
 HALF_BITS = 16
-LEAST = np.full(
-    BLOCK, ROUNDING, np.float32
-)  # With a number numpy's maximum takes four times as long.
+LEAST = np.full(BLOCK, ROUNDING, np.float32)  # As `weights.FLOOR`.
 PROPOSALS_MAX = 64  # One in twenty is refused: nobody will ever see as many.
 
 Uniforms = Callable[[int], float]  # Draw number -> in [0, 1), of 53 bits.

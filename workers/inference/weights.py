@@ -12,9 +12,9 @@ subnormal, so it does not matter whether those are flushed to zero. The power of
 the exponent's bits, as a whole number.
 
 The method: t = (l - most) * (log2(e) / T), t = k + f with whole k and |f| <= 1/2, which is exact;
-2^f is a polynomial of degree 5 with the value 1 at 0 (so the largest logit has exactly 2^32), whose
-error is below DEGREE_ERROR. What counts is the rounding of t: relative to a weight of 2^(32 + t),
-at most |t| * 2^-23 * ln 2, 3e-6 for the least, beside half a unit that each is rounded by.
+2^f is a polynomial of degree 5 with the value 1 at 0 (so the largest logit has exactly 2^32), with
+an error of 1e-7. What counts is the rounding of t, |t| * 2^-23 * ln 2 of the weight at most, which
+is 3e-6 for the least, and the half that every weight is rounded by.
 """
 
 from typing import Any
@@ -37,7 +37,7 @@ MANTISSA_BITS = 23
 UNIFORM_BITS = 53
 UNIFORM_ONE = float(1 << UNIFORM_BITS)
 BLOCK = 24576  # Values worked on at a time, so that they stay in the cache; changes no bit.
-FLOOR = np.full(BLOCK, T_LEAST, np.float32)  # With a number numpy takes four times as long.
+FLOOR = np.full(BLOCK, T_LEAST, np.float32)  # For a number numpy's maximum has a slow loop.
 GROUP = 512  # Of which there is one sum; changes no bit.
 
 

@@ -23,6 +23,8 @@ PACKAGES = (
     ("tokenizers", "0.22", "0.24"),
     ("jinja2", "3.1", "4"),
 )
+# Extra, its distribution, from this version on, below that one, what it is for: likewise.
+EXTRAS = (("hub", "huggingface_hub", "1", "3", "`lockstep model pull`"),)
 RUNTIMES = ("onnxruntime-gpu", "onnxruntime")  # One of them.
 RUNTIME_RANGE = ("1.31", "1.32")
 AGENTS_EXPECTED = 256  # Fewer is worth a warning.
@@ -79,11 +81,18 @@ def system() -> Check:
 
 
 def packages() -> Iterator[Check]:
-    """Every package that a run needs, and its version."""
+    """Every package that a run needs, and its version; then those of extras."""
     for name, low, high in PACKAGES:
         yield _package(name, name, low, high)
     there = next((name for name in RUNTIMES if _version(name)), RUNTIMES[0])
     yield _package("onnxruntime", there, *RUNTIME_RANGE)
+    for extra, name, low, high, purpose in EXTRAS:
+        if _version(name) is None:
+            needs = f"{purpose} needs pip install 'lockstep-runtime[{extra}]'"
+            found = f"{name} is not installed: {needs}"
+            yield Check(f"extra {extra}", OFF, found)
+        else:
+            yield _package(f"extra {extra}", name, low, high)
 
 
 def _package(label: str, name: str, low: str, high: str) -> Check:

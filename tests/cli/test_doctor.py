@@ -37,6 +37,21 @@ def test_package_ranges_are_those_of_the_distribution() -> None:
     found = set(re.findall(r"^([\w-]+)>=([\d.]+),<([\d.]+)", required, re.MULTILINE))
     ours = {*checks.PACKAGES, *((name, *checks.RUNTIME_RANGE) for name in checks.RUNTIMES)}
     assert found == ours
+    extras = config["options.extras_require"]
+    for extra, name, low, high, _ in checks.EXTRAS:
+        assert extras[extra].strip() == f"{name}>={low},<{high}"
+
+
+def test_an_extra_that_is_missing_is_off_and_says_what_it_is_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    extras = (("more", "no-such-package", "1", "2", "`lockstep more`"),
+              ("hub", "click", "9", "10", ""))  # fmt: skip
+    monkeypatch.setattr(checks, "EXTRAS", extras)
+    missing, other = list(checks.packages())[-2:]
+    assert (missing.name, missing.state, missing.cure) == ("extra more", OFF, "")
+    assert "`lockstep more` needs pip install 'lockstep-runtime[more]'" in missing.found
+    assert (other.state, other.cure) == (WARN, "pip install 'click>=9,<10'")
 
 
 def test_the_probe_model_is_what_its_comment_says() -> None:

@@ -27,7 +27,7 @@ import numpy as np
 
 from lockstep.engine.errors import UsageError
 from lockstep.engine.plan import Chunk, ModelPlan
-from lockstep.workers.inference import captured, slab_file
+from lockstep.workers.inference import captured, huge_pages, slab_file
 from lockstep.workers.inference.candidates import IDS, SOUND, VALUES
 from lockstep.workers.inference.config import SLAB
 from lockstep.workers.inference.copies import Copies
@@ -163,6 +163,7 @@ class Decoder:
             word, kv_buffer = slab_file.mapped(kv_file, needed, f", {rows}")
         self.slab = KvSlab(facts, rows_max, tokens_max, device, kv_buffer, rows_kept)
         self.copies = Copies(self.slab, word)
+        self._filled = huge_pages.Filled(*self.slab.memory())
         self._ids = Feed(max(rows_max, tokens_max), 1, devices[facts.input_ids])
         self._mask = Feed(rows_max, tokens_max, devices.get(facts.attention_mask, "cpu"))
         device = devices.get(facts.position_ids, "cpu")
@@ -216,6 +217,7 @@ class Decoder:
             LockstepBug: the plan is not one that a planner may make; nothing was run.
         """
         check_plan(plan, self.rows_max, self._slots, self.tokens_max, self.facts.vocab)
+        self._filled.step()
         self.copies.run(step, plan.copies)
         results: list[tuple[int, Row]] = []
         for chunk in plan.chunks:

@@ -18,11 +18,12 @@ from lockstep.engine.record import (
 )
 from lockstep.engine.restored import Kept, Score
 from lockstep.engine.settings import nearest
-from lockstep.engine.version import ANSWERS
+from lockstep.engine.version import ANSWERS, PROPOSALS
 from lockstep.engine.wire import FromEngine
+from lockstep.workers.inference import first_sampler
 from lockstep.workers.inference.exact import Floats32
 from lockstep.workers.inference.loaded import LoadedModel
-from lockstep.workers.inference.logprobs import Scored, scores
+from lockstep.workers.inference.logprobs import Naming, Scored, scores, spelled, total_of
 from lockstep.workers.inference.request import InferRequest, parse_infer, tokens_out
 from lockstep.workers.inference.result import (
     Choice,
@@ -84,6 +85,9 @@ class Desk:
     def __init__(self, spec: InferenceSpec, models: Mapping[int, LoadedModel]) -> None:
         self._spec = spec
         self._says = bool(spec.logic_flags & ANSWERS)
+        self._proposes = bool(spec.logic_flags & PROPOSALS)
+        self._drawn = draw if self._proposes else first_sampler.draw
+        self._total = total_of if self._proposes else first_sampler.total_of
         self._models = models
         self._names = [model.name for model in spec.models]
         self._keys: dict[tuple[int, int], bytes] = {}  # By seed and agent.
@@ -217,7 +221,7 @@ class Desk:
         self.tokens += 1
         top = open_.request.sampling.logprobs
         if top is not None and not isinstance(row, Shortlist):
-            self._score(ticket, number, sample, scores(row, token, top))
+            self._score(ticket, number, sample, scores(row, token, top, self._total(row)))
         return Outcome(token, sample.add(token))
 
     def _score(self, ticket: int, number: int, sample: Sample, scored: tuple[Scored, ...]) -> None:
@@ -305,12 +309,13 @@ class Desk:
         sampling = open_.request.sampling
         if sampling.temperature == 0 and adjusted is logits:
             return token
-        uniform = 0.0
-        if sampling.temperature > 0:
-            key = self._key(seed if sampling.seed is None else sampling.seed, open_.agent)
-            # Attempt is 0: an accident is repeated as what it was, and nothing else is (rule 14).
-            uniform = keyed.uniform(key, open_.ordinal, 0, number, len(sample.tokens))
-        return draw(adjusted, sampling, uniform)
+        key = self._key(seed if sampling.seed is None else sampling.seed, open_.agent)
+        index = len(sample.tokens)
+
+        def uniforms(attempt: int) -> float:  # Rule 14.
+            return keyed.uniform(key, open_.ordinal, attempt, number, index)
+
+        return self._drawn(adjusted, sampling, uniforms)
 
     def _key(self, seed: int, agent: int) -> bytes:
         key = self._keys.get((seed, agent))
@@ -334,7 +339,9 @@ class Desk:
 
     def _result(self, open_: _Open, ticket: int, step: int) -> bytes:
         sampling = open_.request.sampling
-        choices = [_choice(open_.samples[number], sampling) for number in sorted(open_.samples)]
+        naming = open_.terms.text.named if self._proposes else None
+        samples = (open_.samples[number] for number in sorted(open_.samples))
+        choices = [_choice(sample, sampling, naming) for sample in samples]
         in_force, cached = None, open_.hit
         if self._says:
             in_force = sampling.in_force(open_.terms.tokens_max)
@@ -350,6 +357,8 @@ class Desk:
         )
 
 
-def _choice(sample: Sample, sampling: Sampling) -> Choice:
-    scored = None if sampling.logprobs is None else sample.scores
-    return Choice(sample.said(), sample.tokens, sample.reason, sample.matched, scored)
+def _choice(sample: Sample, sampling: Sampling, naming: Naming | None) -> Choice:
+    shown = None
+    if sampling.logprobs is not None:
+        shown = [spelled(scored, naming) for scored in sample.scores]
+    return Choice(sample.said(), sample.tokens, sample.reason, sample.matched, shown)

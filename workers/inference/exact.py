@@ -77,6 +77,18 @@ def exp_block(x: Floats, result: Floats) -> None:
     np.ldexp(result, k.astype(np.int32), out=result)
 
 
+def exp_of(x: float) -> float:
+    """`exp` of one number, with the same bits."""
+    if x < X_MIN:
+        return 0.0
+    k = round(x * LOG2_E)
+    r = x - k * LN2_HIGH - k * LN2_LOW
+    value = r * COEFFICIENTS[0]
+    for coefficient in COEFFICIENTS[1:]:
+        value = (value + coefficient) * r
+    return math.ldexp((value + 1.0) * r + 1.0, k)
+
+
 def log(y: float) -> float:
     """The natural logarithm of one number, 0 < ``y`` < inf; error below 2e-15 * (1 + |log y|).
 

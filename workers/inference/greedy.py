@@ -8,7 +8,6 @@ import numpy as np
 
 from lockstep.engine.plan import Chunk, Decode, ModelPlan
 from lockstep.workers.inference.decoder import Decoder
-from lockstep.workers.inference.sampler import choose
 
 JOIN_STEPS = 2  # Steps between one row's joining and the next one's.
 
@@ -69,7 +68,7 @@ def generate(
         for at, row in decoder.run(plan):
             index = held[at]
             logits[index].append(row.copy())
-            tokens[index].append(choose(row, 0, 0.0))
+            tokens[index].append(int(np.argmax(row)))
         held = {at: index for at, index in held.items() if len(tokens[index]) < count}
         step += 1
     return [Row(tuple(t), np.stack(rows)) for t, rows in zip(tokens, logits, strict=True)]

@@ -106,6 +106,11 @@ class KvSlab:
         index = ((slot - rows) * layers + layer) * 2 + part
         return int(self.kept.ctypes.data) + index * size
 
+    def memory(self) -> tuple[int, int]:
+        """(address, bytes) of the whole of it in host memory; none where it is on a device."""
+        size = 0 if self.array is None else self.array.nbytes + self.kept.nbytes
+        return self._base, size
+
     def copy(self, source: int, slot: int, start: int, count: int) -> None:
         """Copy tokens ``start .. start + count`` of one slot to another: every bit of them.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lockstep.engine.errors import LockstepError
 from lockstep.engine.fleet import Model
-from lockstep.workers.inference import cudart, slab_file
+from lockstep.workers.inference import cudart, huge_pages, slab_file
 from lockstep.workers.inference.capturing import capturing
 from lockstep.workers.inference.generation import read_generation
 from lockstep.workers.inference.growing import decoder_class
@@ -16,7 +16,7 @@ from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.proofs import Proofs
 from lockstep.workers.inference.provider import ProviderReport
 from lockstep.workers.inference.sameness import check_files, check_providers
-from lockstep.workers.inference.selftest import NONE, proof_of
+from lockstep.workers.inference.selftest import proof_of, unrepeatable
 from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.inference.tensor_model import TensorModel
 from lockstep.workers.inference.text import Text
@@ -105,14 +105,7 @@ class LoadedModel:
 
     def notes(self) -> list[str]:
         """For people: which provider is missing, and if no equality holds."""
-        notes = self.decoder.report.lines()
-        if self.proven == NONE:
-            notes.append(
-                f"{self._path}: two sessions gave different bits for the same plan: THIS "
-                f"RUN CANNOT BE REPEATED on {self.decoder.report.running} (class none); `lockstep "
-                f"model check` says more"
-            )
-        return notes
+        return [*self.report.lines(), *unrepeatable(self._path, self.proven, self.report)]
 
 
 def spins(model: Model) -> bool:
@@ -138,6 +131,7 @@ def load_all(spec: InferenceSpec, kv_files: Sequence[int] = ()) -> list[AnyModel
         kv_files: By model; none: their slabs die with this process.
     """
     models: list[AnyModel] = []
+    before = huge_pages.mapped()
     count = len(spec.models)
     kv_files = kv_files or [slab_file.NONE] * count
     any_files, any_got = spec.files or (None,) * count, spec.got or (None,) * count
@@ -145,7 +139,7 @@ def load_all(spec: InferenceSpec, kv_files: Sequence[int] = ()) -> list[AnyModel
         try:
             cache = Path(spec.cache) if spec.cache else None
             if model.kind != "decoder":
-                models.append(TensorModel(model, files, got))
+                models.append(TensorModel(model, files, got, cache, spec.step_s))
                 continue
             models.append(
                 LoadedModel(model, spec.frozen_date, kv_file, files, got, cache, spec.step_s)
@@ -153,6 +147,7 @@ def load_all(spec: InferenceSpec, kv_files: Sequence[int] = ()) -> list[AnyModel
         except LockstepError as error:
             error.args = (f"[models.{model.name}]: {error}",)
             raise
+    huge_pages.collapse_behind(before)
     return models
 
 

@@ -5,11 +5,13 @@ natural logarithms. Rounded, since digits behind that differ between kernels tha
 right; as whole numbers, so that record and JSON have one spelling of each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from lockstep.workers.inference.cut import in_order, largest
-from lockstep.workers.inference.exact import Floats32, log, running_weights
+from lockstep.workers.inference.cut import in_order, largest, reaching
+from lockstep.workers.inference.exact import Floats32, log
+from lockstep.workers.inference.token_name import TokenName
+from lockstep.workers.inference.weights import total, weigh
 
 STEPS = 10_000  # In 1.
 LOWEST = -9_999 * STEPS  # vLLM's -9999.0, in place of what is even less likely.
@@ -22,32 +24,45 @@ class Scored(NamedTuple):
     steps: int
 
 
-def scores(logits: Floats32, token: int, top: int) -> tuple[Scored, ...]:
+Naming = Callable[[int], TokenName]  # By token id.
+
+
+def total_of(logits: Floats32) -> float:
+    """What `scores` is given as ``whole``."""
+    most = logits.max()
+    ids = reaching(logits, most, 1.0, 0.0)
+    return total(weigh(logits if ids is None else logits[ids], most, 1.0))
+
+
+def scores(logits: Floats32, token: int, top: int, whole: float) -> tuple[Scored, ...]:
     """The drawn token's, then those of the ``top`` likeliest, lower ids first among equals.
 
     Args:
         logits: Finite, of shape (vocab,), as the model gave them.
         token: That was drawn.
         top: 0 or more; all, if the vocabulary is smaller.
+        whole: The sum of exp(l - max), of all logits.
     """
-    most = float(logits.max())
-    total = log(float(running_weights(logits, 1.0)[-1]))
+    most, logarithm = float(logits.max()), log(whole)
     ids = [token]
     if top:
         count = min(top, logits.size)
         ids += in_order(logits, largest(logits, count)).tolist()
-    return tuple(Scored(i, _steps(float(logits[i]) - most - total)) for i in ids)
+    return tuple(Scored(i, _steps(float(logits[i]) - most - logarithm)) for i in ids)
 
 
-def spelled(scored: Sequence[Scored]) -> dict[str, Any]:
-    """One token's, as an answer has them."""
-    first, *top = scored
-    shown = [{"token_id": token, "logprob": steps / STEPS} for token, steps in top]
-    return {
-        "token_id": first.token,
-        "logprob": first.steps / STEPS,
-        "top_logprobs": shown,
-    }
+def spelled(scored: Sequence[Scored], named: Naming | None) -> dict[str, Any]:
+    """One token's, as an answer has them; ``named`` None: ids say it all, as they once did."""
+    first, *top = (_spelled(each, named) for each in scored)
+    return {**first, "top_logprobs": top}
+
+
+def _spelled(scored: Scored, named: Naming | None) -> dict[str, Any]:
+    shown: dict[str, Any] = {"token_id": scored.token}
+    if named is not None:
+        text, data = named(scored.token)
+        shown |= {"token": text, "bytes": list(data)}
+    return {**shown, "logprob": scored.steps / STEPS}
 
 
 def _steps(value: float) -> int:

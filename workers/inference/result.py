@@ -44,14 +44,14 @@ class Choice:
         token_ids: As generated.
         finish_reason: "stop" or "length".
         stop_reason: The stop string or stop token of the request that ended it, or None.
-        logprobs: Of each token, or None: nobody asked.
+        logprobs: Of each token, spelled, or None: nobody asked.
     """
 
     text: str
     token_ids: Sequence[int]
     finish_reason: str
     stop_reason: str | int | None = None
-    logprobs: Sequence[Sequence[Scored]] | None = None
+    logprobs: Sequence[dict[str, Any]] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As in the answer."""
@@ -62,7 +62,7 @@ class Choice:
             "stop_reason": self.stop_reason,
         }
         if self.logprobs is not None:
-            shown["logprobs"] = [spelled(scored) for scored in self.logprobs]
+            shown["logprobs"] = list(self.logprobs)
         return shown
 
 
@@ -122,7 +122,7 @@ def result_bytes_least(
     frame = encode_result(
         False, [empty] * samples, sampling=sampling, tokens_in=1, tokens_cached=0, ticket=0, step=0
     )
-    each = len("0,") + (0 if scored is None else len(dumps(spelled(scored))) + 1)
+    each = len("0,") + (0 if scored is None else len(dumps(spelled(scored, None))) + 1)
     return len(frame) + samples * max(0, tokens * each - (1 if scored is None else 2))
 
 

@@ -13,6 +13,7 @@ from lockstep.engine.errors import RequestRejected
 from lockstep.workers.inference.fields import Fields, bounded, whole
 
 TEMPERATURE_MAX = 10.0
+TEMPERATURE_LEAST = 1e-5  # Below it is greedy, as in vLLM.
 TOP_K_MAX = (1 << 31) - 1
 REPETITION_MAX = 100.0
 PENALTY_MAX = 2.0  # Of presence and frequency, and -2 is the least.

@@ -30,6 +30,7 @@ from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.ort import ort
 from lockstep.workers.inference.proofs import Proof, Proofs, subject
 from lockstep.workers.inference.provider import ProviderReport
+from lockstep.workers.inference.tensor_folder import TensorFolder
 
 NONE, RUN, INVARIANT = CLASSES = ("none", "run", "batch-invariant")  # From weak to strong.
 PROMPT_LENGTHS = (1, 5, 17, 40)
@@ -136,7 +137,7 @@ def _prove(folder: ModelFolder, model: Model, limit_s: float, kernels: Path | No
     count = min(count, model.tokens_max // 2)
     longest = model.tokens_max - count
     sizes = [min(length, longest) for length in lengths[: model.rows_max]]
-    with _limited(folder, limit_s) as options:
+    with limited(folder, limit_s) as options:
 
         def make() -> Decoder:
             return capturing(
@@ -160,7 +161,7 @@ def _prove(folder: ModelFolder, model: Model, limit_s: float, kernels: Path | No
 
 
 @contextmanager
-def _limited(folder: ModelFolder, limit_s: float) -> Iterator[object]:
+def limited(folder: ModelFolder | TensorFolder, limit_s: float) -> Iterator[object]:
     """Options of runs that are terminated after so many seconds, and the error for it.
 
     ONNX Runtime looks at ``terminate`` between two nodes, those inside a loop included.
@@ -184,6 +185,16 @@ def _limited(folder: ModelFolder, limit_s: float) -> Iterator[object]:
         raise ModelRejected(f"{folder.path}: {why}") from None
     finally:
         timer.cancel()
+
+
+def unrepeatable(path: Path, proven: str, report: ProviderReport) -> list[str]:
+    """For people, of a model of class "none"; else nothing."""
+    if proven != NONE:
+        return []
+    return [
+        f"{path}: two runs gave different bits for the same inputs: THIS RUN CANNOT BE REPEATED on "
+        f"{report.running} (class none)"
+    ]
 
 
 def prompts_of(vocab: int, lengths: Sequence[int]) -> tuple[Prompt, ...]:

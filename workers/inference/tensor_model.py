@@ -1,8 +1,10 @@
 """Tensor models: any ONNX graph with named tensors in and out, one run a request, in ticket order.
 
-No request shares a run with another one, so nothing but its own inputs decides its bits.
+No request shares a run with another one, so nothing but its own inputs decides its bits: if it
+gives the same ones twice at all, which is tried (tensor_trial.py).
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,13 @@ from lockstep.engine.errors import ModelRejected, RequestRejected
 from lockstep.engine.fleet import Model
 from lockstep.workers.inference.embedder import Embedder
 from lockstep.workers.inference.graph import Port
+from lockstep.workers.inference.proofs import Proofs
 from lockstep.workers.inference.provider import open_session
 from lockstep.workers.inference.sameness import check_files, check_providers
+from lockstep.workers.inference.selftest import unrepeatable
 from lockstep.workers.inference.tensor_folder import TOKENIZER, TensorFolder
 from lockstep.workers.inference.tensor_request import TensorRequest
+from lockstep.workers.inference.tensor_trial import proven
 from lockstep.workers.inference.tensors import (
     Array,
     read_inputs,
@@ -32,24 +37,27 @@ class TensorModel:
     Attributes:
         identity: File name to sha256.
         report: Which providers were asked for and got.
+        proven: "run" if the same inputs gave the same bits, "none" if not; empty: not tried.
         outlives: Nothing is kept between requests, so nothing is lost with the process.
         inputs, outputs: Ports of the graph.
     """
 
     outlives = True
-    proven = ""  # No class: no request shares a run with another one.
 
     def __init__(
         self,
         model: Model,
         files: dict[str, str] | None = None,
         got: tuple[str, ...] | None = None,
+        cache: Path | None = None,
+        selftest_s: float = 0,
     ) -> None:
-        """Read, check, and create the session.
+        """Read, check, create the session, and try it.
 
         Args:
             model: Which.
             files, got: As in `InferenceSpec`; None: whatever is there.
+            cache, selftest_s: As `LoadedModel`.
 
         Raises:
             ModelRejected: the folder or its graph cannot be used, or is another one than it was.
@@ -71,6 +79,9 @@ class TensorModel:
             )
             if got is not None:
                 check_providers(got, self.report)
+            proofs = Proofs(cache / "proofs" if cache else None)
+            self.proven = proven(folder, model, self.session, self.report, proofs, selftest_s)
+            self._path = folder.path
         finally:
             folder.close()
 
@@ -135,8 +146,8 @@ class TensorModel:
         return found
 
     def notes(self) -> list[str]:
-        """For people: which provider is missing."""
-        return self.report.lines()
+        """For people: which provider is missing, and if no equality holds."""
+        return [*self.report.lines(), *unrepeatable(self._path, self.proven, self.report)]
 
     def close(self) -> None:
         """Destroy the session."""

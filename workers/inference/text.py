@@ -21,6 +21,7 @@ from lockstep.engine.errors import ModelRejected, RequestRejected
 from lockstep.workers.inference.model import TEMPLATE, TOKENIZER, ModelFolder
 from lockstep.workers.inference.request import InferRequest, Message
 from lockstep.workers.inference.template import ChatTemplate
+from lockstep.workers.inference.token_name import TokenName, byte_level
 
 FROZEN_DATE = "2000-01-01T00:00:00Z"
 BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")
@@ -42,11 +43,12 @@ class Text:
         """
         self._vocab = folder.facts.vocab
         self._tokenizer = _load_tokenizer(folder)
-        self._silent = frozenset(
-            token for token, added in self._tokenizer.get_added_tokens_decoder().items()
-            if added.special
-        )  # fmt: skip
-        self._byte_fallback = _falls_back(json.loads(folder.tokenizer).get("decoder"))
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._added = {token: str(each.content) for token, each in added.items()}
+        self._silent = frozenset(token for token, each in added.items() if each.special)
+        decoder = json.loads(folder.tokenizer).get("decoder")
+        self._byte_fallback = _decodes_by(decoder, "ByteFallback")
+        self._byte_level = _decodes_by(decoder, "ByteLevel")
         self._date = datetime.fromisoformat(frozen_date)
         self._special = {
             name: _token_text(folder.tokenizer_config.get(name)) for name in SPECIAL_TOKENS
@@ -79,6 +81,22 @@ class Text:
         if not self._byte_fallback:
             return False
         return BYTE_TOKEN.fullmatch(self._tokenizer.id_to_token(token) or "") is not None
+
+    def named(self, token: int) -> TokenName:
+        """What a token is by itself; special ones as they are written, unknown ones empty."""
+        written = self._tokenizer.id_to_token(token)
+        if written is None:
+            return TokenName("", b"")
+        if token in self._added:
+            return TokenName.of(self._added[token].encode())
+        if self.byte(token):
+            return TokenName.of(bytes([int(written[3:5], 16)]))
+        data = byte_level(written) if self._byte_level else None
+        if data is None:
+            # Decoders treat what a text begins with in their own way: so behind itself.
+            first, both = self.decode([token]), self.decode([token, token])
+            data = both[len(first) :].encode()
+        return TokenName.of(data)
 
     def chat(self, messages: Sequence[Message]) -> str:
         """A conversation as the prompt that the model was trained on.
@@ -156,13 +174,13 @@ def _load_tokenizer(folder: ModelFolder) -> Any:
     return tokenizer
 
 
-def _falls_back(decoder: Any) -> bool:
-    """Whether a decoder of tokenizer.json, or a part of it, joins byte tokens."""
+def _decodes_by(decoder: Any, kind: str) -> bool:
+    """Whether a decoder of tokenizer.json, or a part of it, is of this type."""
     if not isinstance(decoder, dict):
         return False
-    if decoder.get("type") == "ByteFallback":
+    if decoder.get("type") == kind:
         return True
-    return any(_falls_back(part) for part in decoder.get("decoders") or ())
+    return any(_decodes_by(part, kind) for part in decoder.get("decoders") or ())
 
 
 def _token_text(value: Any) -> str | None:

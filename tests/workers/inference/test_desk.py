@@ -19,6 +19,7 @@ from lockstep.engine.plan import Ended, Outcome, Request
 from lockstep.engine.record import FLAG_ERROR, HEADER_BYTES, Kind, Record, decode_at
 from lockstep.engine.restored import ACTIVE, Kept, Score
 from lockstep.engine.wire import FromEngine
+from lockstep.workers.inference import logprobs, sampler
 from lockstep.workers.inference.desk import Desk
 from lockstep.workers.inference.loaded import LoadedModel
 from lockstep.workers.inference.spec import InferenceSpec
@@ -214,7 +215,10 @@ def test_scores_are_said_once_and_answered_in_order(model: LoadedModel) -> None:
     ]  # fmt: skip
     choices = answered(desk, 1)["choices"]
     assert [entry["token_id"] for entry in choices[0]["logprobs"]] == [8, 9]
-    assert choices[0]["logprobs"][0]["top_logprobs"][0] == {"token_id": 8, "logprob": 0.0}
+    text, data = model.text.named(8)
+    assert choices[0]["logprobs"][0]["top_logprobs"][0] == {
+        "token_id": 8, "token": text, "bytes": list(data), "logprob": 0.0,
+    }  # fmt: skip
     assert choices[1]["logprobs"][0]["logprob"] == rows[0][5] / 10_000
     assert "logprobs" not in answered(desk, 2)
 
@@ -342,6 +346,17 @@ def test_what_was_in_force_is_in_the_answer_of_runs_that_know_it(model: LoadedMo
             assert found["sampling"]["max_tokens"] == 1
     old = Desk(replace(SPEC, logic_flags=1), [model])
     assert "key 'top_p' is unknown" in ask(old, 1, top_p=0.5).refusal
+
+
+def test_runs_of_older_rules_draw_by_them_and_do_not_name_tokens(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampler, "survivors", None)
+    monkeypatch.setattr(logprobs, "reaching", None)
+    desk = Desk(replace(SPEC, logic_flags=3), [model])
+    ask(desk, 1, temperature=0.5, logprobs=True, max_tokens=1)
+    desk.draw([(1, 0, only(9))])
+    assert answered(desk, 1)["logprobs"] == [{"token_id": 9, "logprob": 0.0, "top_logprobs": []}]
 
 
 def test_a_models_own_defaults_are_taken_by_those_who_ask(copy: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lockstep.workers.inference import exact
-from lockstep.workers.inference.exact import X_MAX, exp, log, running_weights
+from lockstep.workers.inference.exact import X_MAX, exp, exp_of, log, running_weights
 
 GOLDEN = {
     -0.1: "0x1.cf46d99d52b3ap-1",
@@ -44,6 +44,11 @@ def test_exp_of_a_value_does_not_depend_on_its_neighbours() -> None:
     x = np.linspace(-40, 0, 10_001)
     alone = np.concatenate([exp(x[i : i + 1]) for i in range(0, 10_001, 37)])
     assert exp(x)[::37].tobytes() == alone.tobytes()
+
+
+def test_exp_of_one_number_has_the_bits_of_exp_of_many() -> None:
+    x = np.concatenate([np.linspace(-750, X_MAX, 5_001), np.linspace(-1, 1, 5_001), [-np.inf, 0.0]])
+    assert [exp_of(value) for value in x.tolist()] == exp(x).tolist()
 
 
 def test_exp_never_falls_across_the_borders_of_its_ranges() -> None:
@@ -89,16 +94,20 @@ def test_log_has_the_bits_it_always_had() -> None:
 
 
 # What IEEE 754 or a total order defines to the last bit, whatever the CPU; `sum` only of whole
-# numbers (workers/inference/cut.py). Not here: exp, log, power, dot, mean, float sums.
+# numbers (workers/inference/weights.py). Not here: exp, log, power, dot, mean, float sums.
 EXACT = {
-    "add", "arange", "argmax", "argsort", "bincount", "clip", "dtype", "empty", "empty_like",
-    "errstate", "finfo", "flatnonzero", "float32", "float64", "floor", "fromiter", "inf", "int32",
-    "int64", "isfinite", "ldexp", "maximum", "minimum", "multiply", "ndarray", "ones", "partition",
-    "rint", "searchsorted", "sort", "subtract", "where", "zeros",
+    "add", "arange", "argmax", "argsort", "bincount", "clip", "count_nonzero", "dtype", "empty",
+    "empty_like", "errstate", "finfo", "flatnonzero", "float32", "float64", "floor", "fromiter",
+    "full", "inf", "int32", "int64", "isfinite", "ldexp", "maximum", "minimum", "multiply",
+    "ndarray", "ones", "partition", "rint", "searchsorted", "sort", "subtract", "uint32", "where",
+    "zeros",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["exact", "cut", "penalties", "logprobs", "sampler"])
+@pytest.mark.parametrize(
+    "name",
+    ["exact", "weights", "proposal", "cut", "penalties", "logprobs", "sampler", "first_sampler"],
+)
 def test_what_decides_a_token_uses_nothing_that_depends_on_the_cpu(name: str) -> None:
     path = Path(exact.__file__).with_name(f"{name}.py")
     tree = ast.parse(path.read_text())
@@ -110,5 +119,4 @@ def test_what_decides_a_token_uses_nothing_that_depends_on_the_cpu(name: str) ->
         and node.value.id in ("np", "math")
     }
     assert used <= EXACT | {"frexp"}
-    powers = [node for node in ast.walk(tree) if isinstance(node, ast.Pow)]
-    assert len(powers) <= (name == "cut")  # 2.0 ** n, of a whole number.
+    assert not any(isinstance(node, ast.Pow) for node in ast.walk(tree))

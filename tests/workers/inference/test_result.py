@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lockstep.workers.inference.logprobs import Scored
+from lockstep.workers.inference.logprobs import Scored, spelled
 from lockstep.workers.inference.result import (
     RESULT_HEADER,
     RESULT_OFFSETS,
@@ -74,7 +74,7 @@ def shown(choices: list[Choice]) -> dict[str, Any]:
 
 
 def test_one_choice_stands_alone_and_says_what_was_in_force() -> None:
-    scored = [(Scored(7, -3271), Scored(2, -1))]
+    scored = [spelled((Scored(7, -3271), Scored(2, -1)), None)]
     found = shown([Choice("a", [7], "stop", "\n", scored)])
     assert found == {
         "text": "a", "token_ids": [7], "finish_reason": "stop", "stop_reason": "\n",
@@ -101,7 +101,7 @@ def test_several_choices_are_listed_and_their_tokens_counted_together() -> None:
 def test_the_least_size_is_that_of_an_answer_of_the_shortest_numbers(
     tokens: int, samples: int, top: int | None
 ) -> None:
-    scored = None if top is None else [(Scored(0, 0),) * (1 + top)] * tokens
+    scored = None if top is None else [spelled((Scored(0, 0),) * (1 + top), None)] * tokens
     choice = Choice("", [0] * tokens, "stop", None, scored)
     data = encode_result(
         False, [choice] * samples, sampling=SAMPLING, tokens_in=1, tokens_cached=0, ticket=0, step=0

@@ -44,6 +44,39 @@ def test_special_tokens_are_left_out_and_broken_utf8_is_replaced(fp32: Path) -> 
     assert text.decode([]) == ""
 
 
+def test_the_names_of_tokens_joined_are_the_bytes_of_the_text(any_model: Path) -> None:
+    text = load(any_model)
+    said = " Grüße,\n\t𝄞 a  b"
+    joined = b"".join(text.named(token).data for token in text.encode(said))
+    assert joined.decode() == said
+    assert text.named(text.encode("é")[0]) == ("\ufffd", b"\xc3")
+    assert text.named(2).text.encode() == text.named(2).data != b""  # A special one, as written.
+    assert text.named(1 << 20) == ("", b"")
+
+
+@pytest.mark.parametrize(("decoder", "words"), [
+    ({"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+        {"type": "ByteFallback"}, {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}, {1: " the", 2: "é"}),
+    ({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}, {1: " the", 2: "é"}),
+], ids=["byte fallback", "metaspace"])  # fmt: skip
+def test_a_token_is_named_as_it_stands_inside_a_text(
+    copy: Path, decoder: dict[str, Any], words: dict[int, str]
+) -> None:
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    vocab = {"<unk>": 0, "▁the": 1, "é": 2} | {f"<0x{n:02X}>": n + 3 for n in range(256)}
+    tokenizer |= {
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "<unk>"},
+        "added_tokens": [], "pre_tokenizer": None, "post_processor": None, "decoder": decoder,
+    }  # fmt: skip
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    text = load(copy)
+    assert {token: text.named(token).text for token in words} == words
+    falls_back = decoder["type"] == "Sequence"
+    assert text.named(3 + 0xC3).data == (b"\xc3" if falls_back else b"<0xC3>")
+
+
 def test_chat_is_rendered_with_the_folders_template(fp32: Path) -> None:
     chat = load(fp32).chat(TURNS)
     assert chat == (

@@ -37,6 +37,9 @@ class Job:
         changes: "fork": ``key=value`` of the fleet file, from that step on.
         cache: Folder of what is kept between runs, as proofs of models are; empty: nothing is.
         logic_flags: Rules that it is run under: those of the run that it goes on with or repeats.
+        serves: A source is added to the fleet by which a service hands in items (outside/inlet.py).
+        inlet: Descriptor that the supervisor inherits: the service at the other end; -1: none.
+        closed_from: "resume": the service has the answers to all items before this one.
         perturb: Seed of physical disorder (agents start in another order, each after a delay);
             0: none. No digest may depend on it; tests show that none does.
     """
@@ -63,6 +66,9 @@ class Job:
     changes: tuple[str, ...] = ()
     cache: str = ""
     logic_flags: int = LOGIC_FLAGS
+    serves: bool = False
+    inlet: int = -1
+    closed_from: int = 1
     perturb: int = 0
 
     def to_json(self) -> str:

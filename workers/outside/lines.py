@@ -13,7 +13,7 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lockstep.engine.outside import Outside
 from lockstep.workers.loop import Loop, Timer
@@ -73,16 +73,30 @@ class Answer:
     __slots__ = ("_given", "value")
 
     def __init__(self, given: Callable[[], None]) -> None:
-        self.value: dict[str, Any] | None = None
+        self.value: dict[str, Any] | bytes | None = None
         self._given = given
 
-    def give(self, value: dict[str, Any]) -> None:
-        """The answer; nothing to a client that is gone."""
+    def give(self, value: dict[str, Any] | bytes) -> None:
+        """The answer, or its JSON on one line; nothing to a client that is gone."""
         self.value = value
         self._given()
 
 
 OnLine = Callable[[bytes, Answer], None]
+
+
+class Host(Protocol):
+    """Who has clients."""
+
+    line_bytes_max: int
+    idle_s: float
+    clients: "dict[int, Client]"
+
+    def on_line(self, line: bytes, answer: Answer) -> None:
+        """A client's line, and the place for its answer."""
+
+    def may_read(self) -> bool:
+        """Whether there is room for what one more line brings."""
 
 
 class LineServer:
@@ -97,6 +111,7 @@ class LineServer:
         on_line: OnLine,
         may_read: Callable[[], bool] = lambda: True,
         idle_s: float = 0.0,
+        clients_max: int = CLIENTS_MAX,
     ) -> None:
         """Listen.
 
@@ -107,14 +122,17 @@ class LineServer:
             line_bytes_max: Longer lines are answered with an error.
             on_line: Called with each line and the place for its answer.
             may_read: Asked before each line: whether there is room for what it brings.
-            idle_s: A client that says nothing for so long is sent away; 0: never.
+            idle_s: A client that waits for nothing and says nothing for so long is sent away; 0:
+                never.
+            clients_max: More are sent away.
 
         Raises:
             OSError: the name is taken, or cannot be made.
         """
         self._loop, self._folder, self._name = loop, folder, name
         self.line_bytes_max = line_bytes_max
-        self.on_line, self.may_read, self.idle_s = on_line, may_read, idle_s
+        self.idle_s, self._clients_max = idle_s, clients_max
+        self._on_line, self._may_read = on_line, may_read
         self.clients: dict[int, Client] = {}  # By descriptor.
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.setblocking(False)
@@ -128,9 +146,17 @@ class LineServer:
             raise
         finally:
             os.umask(before)
-        self._socket.listen(CLIENTS_MAX)
+        self._socket.listen(clients_max)
         self._pause: Timer | None = None
         self._listen()
+
+    def on_line(self, line: bytes, answer: Answer) -> None:
+        """As `Host`."""
+        self._on_line(line, answer)
+
+    def may_read(self) -> bool:
+        """As `Host`."""
+        return self._may_read()
 
     def resume(self) -> None:
         """There may be room again: go on with the clients that wait for it."""
@@ -177,14 +203,14 @@ class LineServer:
         client = Client(self, self._loop, connection)
         if uid_of(connection) not in (os.getuid(), 0):
             client.refuse("this run is another user's")
-        elif len(self.clients) > CLIENTS_MAX:
-            client.refuse(f"{CLIENTS_MAX} clients are connected already")
+        elif len(self.clients) > self._clients_max:
+            client.refuse(f"{self._clients_max} clients are connected already")
 
 
 class Client:
     """One connection."""
 
-    def __init__(self, server: LineServer, loop: Loop, connection: socket.socket) -> None:
+    def __init__(self, server: Host, loop: Loop, connection: socket.socket) -> None:
         self._server, self._loop, self._connection = server, loop, connection
         self._descriptor = connection.fileno()
         self._lines = LineBuffer(server.line_bytes_max)
@@ -196,6 +222,12 @@ class Client:
         self._timer: Timer | None = None
         server.clients[self._descriptor] = self
         self._set_timer()
+        self._await()
+
+    def push(self, line: bytes) -> None:
+        """Say something that was not asked for: JSON on one line."""
+        self._unsent += line + b"\n"
+        self._send()
         self._await()
 
     def refuse(self, why: str) -> None:
@@ -294,7 +326,13 @@ class Client:
         if self._timer is not None:
             self._timer.cancel()
         if self._server.idle_s:
-            self._timer = self._loop.after(self._server.idle_s, self.close)
+            self._timer = self._loop.after(self._server.idle_s, self._idle)
+
+    def _idle(self) -> None:
+        if self._answers:  # It waits for us.
+            self._set_timer()
+        else:
+            self.close()
 
     def _open(self) -> bool:
         return self._server.clients.get(self._descriptor) is self
@@ -330,17 +368,18 @@ def uid_of(connection: socket.socket) -> int:
     return int(uid)
 
 
-def _line(value: dict[str, Any] | None) -> bytes:
-    return json.dumps(value).encode() + b"\n"
+def _line(value: dict[str, Any] | bytes | None) -> bytes:
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return data + b"\n"
 
 
-def accepted(answer: Answer, event: Outside | None) -> None:
+def accepted(answer: Answer, event: Outside | None, **more: Any) -> None:
     """Answer a client whose event was taken; None: it was not, the run is over."""
     if event is None:
         answer.give({"error": "the run has ended"})
     else:
         step, micro = event.tag
-        answer.give({"ok": True, "event": event.number, "tag": f"{step}.{micro}"})
+        answer.give({"ok": True, "event": event.number, "tag": f"{step}.{micro}", **more})
 
 
 def _remove_stale(path: str) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.engine.errors import EXIT_OK, EXIT_UNFINISHED, LockstepError, RunStopped, UsageError
-from lockstep.engine.sequencer import Sequencer
 from lockstep.engine.version import VERSION
 from lockstep.workers import prepare
 from lockstep.workers.job import Job
@@ -159,6 +158,7 @@ class Service:
     def _recover(self) -> None:
         """Go on with every run that has not ended."""
         name = self._state.current()
+        unfinished = []
         for path in self._state.found(lambda _: self._notify.extend(EXTEND_S)):
             self._notify.extend(EXTEND_S)
             try:
@@ -176,8 +176,10 @@ class Service:
                 self._current = lane
             else:
                 lane.close()
-            lane.start()
+            unfinished.append(lane)
         self._retire()
+        for lane in unfinished:
+            lane.start()
 
     def _serves(self, run: Path) -> bool:
         """Whether a run is of the fleet as it is now; else it finishes its own items only."""
@@ -194,12 +196,7 @@ class Service:
             return False
 
     def _read_fleet(self) -> Prepared:
-        prepared = prepare.prepare(self._options.fleet, None, self._options.seed, serves=True)
-        if not takes_items(prepared):
-            raise UsageError(
-                f"{self._options.fleet}: no agent takes items, so there is nothing to serve"
-            )
-        return prepared
+        return prepare.prepare(self._options.fleet, None, self._options.seed, serves=True)
 
     # -- what ought to be -----------------------------------------------------------------------
 
@@ -466,7 +463,8 @@ class Service:
         self.loop.after(period_s, self._tick)
         moved = [lane.moved() for lane in self._lanes]  # Each is asked.
         if all(moved):
-            self._notify.alive()
+            if self._ready:
+                self._notify.alive()
             if not self._ready or self._stopping:
                 self._notify.extend(EXTEND_S)
         self._tell_status()
@@ -489,11 +487,6 @@ class Service:
                     "run": str(current.folder) if current is not None else None,
                 }
             )
-
-
-def takes_items(prepared: Prepared) -> bool:
-    """Whether an item of a source would go anywhere."""
-    return Sequencer(prepared.fleet, []).world.desk.schedule.takes_input
 
 
 def _row(lane: Lane) -> dict[str, Any]:

@@ -237,7 +237,10 @@ def _command(line: bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is none.
     """
-    command = loads(line)
+    try:
+        command = loads(line)
+    except ValueError as error:
+        raise ValueError(f"not valid JSON: {error}") from None
     if not isinstance(command, dict):
         raise ValueError(f"found {line[:40]!r}, expected a JSON object")
     do = command.get("do")

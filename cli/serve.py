@@ -12,10 +12,11 @@ SEED_MAX = 2**63 - 1
 @click.command("serve", short_help="Serve a fleet until somebody ends it.")
 @click.argument("fleet", type=click.Path(path_type=Path))
 @click.option("--state", type=click.Path(path_type=Path), metavar="DIR",
-              help="Folder of the service: its runs, its control socket.  "
-              "[default: services/<name of the fleet file's folder>]")  # fmt: skip
+              help="Folder of the service: its runs, its control socket.  [default: systemd's "
+              "STATE_DIRECTORY, else services/<folder of the fleet file>]")  # fmt: skip
 @click.option("--socket-dir", type=click.Path(path_type=Path), metavar="DIR",
-              help="Folder of the control socket.  [default: the state folder]")  # fmt: skip
+              help="Folder of the control socket.  [default: systemd's RUNTIME_DIRECTORY, else "
+              "the state folder]")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, SEED_MAX), metavar="N",
               help="In place of the fleet's.")  # fmt: skip
 @click.option("--durability", type=click.Choice(["async", "sync"]), default="async",
@@ -76,10 +77,12 @@ def command(
     from lockstep.workers.service.state import Keep
 
     signal.setitimer(signal.ITIMER_REAL, 0)  # What the command line would make of a signal.
+    made = _given("STATE_DIRECTORY") or Path("services", fleet.absolute().parent.name)
+    sockets = socket_dir or (None if state is not None else _given("RUNTIME_DIRECTORY"))
     options = Options(
         fleet=fleet.absolute(),
-        state=(state or Path("services", fleet.absolute().parent.name)).absolute(),
-        socket_dir=socket_dir.absolute() if socket_dir is not None else None,
+        state=(state or made).absolute(),
+        socket_dir=sockets.absolute() if sockets is not None else None,
         seed=seed,
         durability=durability,
         stop_s=stop_s,
@@ -88,3 +91,9 @@ def command(
         keep=Keep(keep_runs, keep_days, keep_bytes),
     )
     return serve(options, os.environ)
+
+
+def _given(variable: str) -> Path | None:
+    """The folder that a service manager made for us."""
+    value = os.environ.get(variable, "")
+    return Path(value) if value.startswith("/") and ":" not in value else None

@@ -42,8 +42,11 @@ service_argument = click.argument("service", metavar="SERVICE")
 
 def folder_of(service: str) -> Path:
     """The state folder of a service, by its path or the name that it was installed under."""
-    home = os.environ.get("XDG_STATE_HOME") or f"{os.environ.get('HOME', '')}/.local/state"
-    places = [Path(service), Path(home, "lockstep", service), Path("/var/lib/lockstep", service)]
+    home = os.environ.get("HOME", "")
+    states = (os.environ.get("XDG_STATE_HOME") or f"{home}/.local/state",
+              os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config",  # Before systemd 254.
+              "/var/lib")  # fmt: skip
+    places = [Path(service), *(Path(state, "lockstep", service) for state in states)]
     return next((place for place in places if (place / "service.json").exists()), places[0])
 
 

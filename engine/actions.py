@@ -74,16 +74,6 @@ class Output(NamedTuple):
     line: bytes
 
 
-class Closed(NamedTuple):
-    """An item came to its end. Its lines, which the output may have to keep back for earlier ones.
-
-    Visible only after the entries before it.
-    """
-
-    item: int
-    lines: list[bytes]  # Without newline; none: nobody had anything to say.
-
-
 class Log(NamedTuple):
     """A log line of an agent; ``stream`` 1 and 2 are its standard output and error."""
 
@@ -118,7 +108,6 @@ Action = (
     | CallTool
     | StopTool
     | Output
-    | Closed
     | Log
     | Bury
     | Finish

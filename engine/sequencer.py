@@ -376,9 +376,8 @@ class Sequencer:
             self.world.actions.append(actions.Append(entry))
 
     def _show_output(self) -> None:
-        book, wanted = self.world.desk.book, self.world.actions
-        wanted += [actions.Output(line) for line in book.take_lines()]
-        wanted += [actions.Closed(item, lines) for item, lines in book.take_closed()]
+        for line in self.world.desk.book.take_lines():
+            self.world.actions.append(actions.Output(line))
 
     # -- ends ---------------------------------------------------------------------------------
 

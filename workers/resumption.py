@@ -119,16 +119,10 @@ class _WithPast:
                     self._entries.append(action.entry)
                 case actions.Output() | actions.Log():
                     self._shown.append(action)
-                case actions.Closed() if self._unanswered(action.item):
-                    self._first.append(action)
                 case actions.Finish():
                     self._first.append(action)
         self._first += [*replay.open_calls(), *replay.beyond]
         return sequencer
-
-    def _unanswered(self, item: int) -> bool:
-        """Whether a service does not know yet what became of the item."""
-        return self._job.inlet >= 0 and item >= self._job.closed_from
 
     def first(self) -> Iterable[actions.Action]:
         """As `Beginning`: what the record leads to and does not have any more."""

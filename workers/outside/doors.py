@@ -15,6 +15,7 @@ from lockstep.engine.items import InputItem
 from lockstep.engine.outside import Outside, What
 from lockstep.engine.sequencer import Sequencer
 from lockstep.workers import spawn
+from lockstep.workers.job import Job
 from lockstep.workers.loop import Loop
 from lockstep.workers.outside.commands import Command
 from lockstep.workers.outside.control import Control
@@ -67,7 +68,8 @@ class Doors:
         self._sources: Sources | None = None
         self._control: Control | None = None
         self._inlet: Inlet | None = None
-        self._closed: list[actions.Closed] = []
+        self._closed: list[tuple[int, list[bytes]]] = []
+        self._closed_from = 1
 
     @property
     def refused(self) -> int:
@@ -82,7 +84,7 @@ class Doors:
             self._tools = Tools(self._loop, self.gate, commands, died)
 
     def listen(
-        self, folder: Path, stdin: int, note: Callable[[str], None], inlet: int = -1
+        self, folder: Path, stdin: int, note: Callable[[str], None], job: Job | None = None
     ) -> None:
         """Open sources and the control socket.
 
@@ -90,7 +92,7 @@ class Doors:
             folder: Of the run.
             stdin: Descriptor for a source of that kind; -1: none.
             note: Told of lines that are refused.
-            inlet: Descriptor at whose other end a service is; -1: none.
+            job: Says whether a service holds the run; None: none does.
 
         Raises:
             OSError: a socket cannot be made.
@@ -107,13 +109,13 @@ class Doors:
             self._sequencer.world.desk.book,
             note,
             self._past,
-            (lambda feed: self._take_in(feed, inlet)) if inlet >= 0 else None,
+            None if job is None or job.inlet < 0 else partial(self._take_in, job),
         )
         self._control = Control(
             self._loop, self.gate, folder, self._ids, self, self._sources.cancel
         )
 
-    def _take_in(self, feed: Feed, descriptor: int) -> Inlet:
+    def _take_in(self, job: Job, feed: Feed) -> Inlet:
         def command(line: bytes, answer: Answer) -> None:
             assert self._control is not None  # Made before the loop goes round.
             self._control.hear(line, answer)
@@ -121,7 +123,8 @@ class Doors:
         def state() -> tuple[int, int]:
             return self._sequencer.step, self._sequencer.rows
 
-        self._inlet = Inlet(self._loop, feed, descriptor, command, state)
+        self._closed_from = job.closed_from
+        self._inlet = Inlet(self._loop, feed, job.inlet, command, state)
         return self._inlet
 
     # -- what the sequencer wants ---------------------------------------------------------------
@@ -141,10 +144,10 @@ class Doors:
         if self._live:
             self._later.append(action)
 
-    def closed(self, action: actions.Closed) -> None:
-        """An item has come to its end: the service hears of it when it is `promised`."""
+    def closed(self, items: Sequence[tuple[int, list[bytes]]]) -> None:
+        """Items have come to their end: the service hears of them when it is `promised`."""
         if self._inlet is not None:
-            self._closed.append(action)
+            self._closed += [item for item in items if item[0] >= self._closed_from]
 
     @property
     def waiting(self) -> bool:
@@ -169,12 +172,12 @@ class Doors:
         self,
         told: int,
         later: list[actions.CallTool | actions.StopTool],
-        closed: list[actions.Closed],
+        closed: list[tuple[int, list[bytes]]],
     ) -> None:
         self.gate.reveal(told)
-        for end in closed:
+        for item, lines in closed:
             assert self._inlet is not None
-            self._inlet.closed(end.item, end.lines)
+            self._inlet.closed(item, lines)
         for action in later:
             assert self._tools is not None
             if isinstance(action, actions.CallTool):

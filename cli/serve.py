@@ -72,8 +72,9 @@ def command(
     from lockstep.workers.launch import ENVIRONMENT
 
     os.environ.update(ENVIRONMENT)
-    from lockstep.workers.service.daemon import Options, serve
+    from lockstep.workers.service.daemon import serve
     from lockstep.workers.service.limits import Limits
+    from lockstep.workers.service.options import Options
     from lockstep.workers.service.state import Keep
 
     signal.setitimer(signal.ITIMER_REAL, 0)  # What the command line would make of a signal.

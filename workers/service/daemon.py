@@ -1,7 +1,6 @@
-"""The service itself: which runs there are, which one takes new items, and when it all ends.
+"""The service itself: one thread and one loop, beside the supervisors of its runs.
 
-One thread and one loop, beside the supervisors of its runs. After whatever happened it compares
-what is with what ought to be (`_settle`), and takes the next step towards it.
+It ties clients (desk.py), runs (runs.py) and whoever watches together, and decides when it ends.
 """
 
 import os
@@ -9,24 +8,27 @@ import signal
 import time
 from collections.abc import MutableMapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from lockstep.engine.errors import EXIT_OK, EXIT_UNFINISHED, LockstepError, RunStopped, UsageError
+from lockstep.engine.errors import (
+    EXIT_OK,
+    EXIT_UNFINISHED,
+    LockstepError,
+    RunStopped,
+    UsageError,
+)
 from lockstep.engine.version import VERSION
-from lockstep.workers import prepare
-from lockstep.workers.job import Job
 from lockstep.workers.loop import Loop, Timer
 from lockstep.workers.outside.lines import LineServer
 from lockstep.workers.prepare import Prepared
-from lockstep.workers.service import history
+from lockstep.workers.service.asked import Asked
 from lockstep.workers.service.desk import Desk, Refusal
-from lockstep.workers.service.lane import BACKOFF, ENDED, LIVE, OVER, STARTING, STUCK, Asked, Lane
-from lockstep.workers.service.limits import Limits
+from lockstep.workers.service.lane import BACKOFF, ENDED, LIVE, OVER, STUCK, Lane
 from lockstep.workers.service.log import Log
 from lockstep.workers.service.notify import Notifier
-from lockstep.workers.service.state import CONTROL, Keep, StateFolder, surplus
+from lockstep.workers.service.options import Options
+from lockstep.workers.service.runs import Runs
+from lockstep.workers.service.state import CONTROL, StateFolder, check_private
 from lockstep.workers.signals import Signals
 
 TICK_S_MAX = 2.0  # Between two looks at whether everybody gets on.
@@ -42,33 +44,6 @@ STOPPED_TEXT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a person decides. Paths are absolute.
-
-    Attributes:
-        fleet: Fleet file.
-        state: Folder of the service.
-        socket_dir: Folder of the control socket; None: the state folder.
-        seed: In place of the fleet's.
-        durability: "async" or "sync".
-        stop_s: What is in flight may take so long to finish when the service is stopped.
-        run_items_max: After so many items a new run takes the next ones; 0: never.
-        limits: How much may wait.
-        keep: How much is kept.
-    """
-
-    fleet: Path
-    state: Path
-    socket_dir: Path | None = None
-    seed: int | None = None
-    durability: str = "async"
-    stop_s: float = 20.0
-    run_items_max: int = 20_000
-    limits: Limits = field(default_factory=Limits)
-    keep: Keep = field(default_factory=Keep)
-
-
 class Service:
     """One service, from its start to its exit code.
 
@@ -78,28 +53,32 @@ class Service:
     """
 
     def __init__(self, options: Options, environment: MutableMapping[str, str]) -> None:
-        """Read the fleet, hold the state folder.
+        """Read the fleet, hold the state folder, listen.
 
         Raises:
             UsageError: the fleet cannot be served, or another service holds the folder.
+            OSError: the control socket cannot be made.
         """
         self._options = options
         self._notify = Notifier(environment)
         self.log = Log(2, environment)
-        self._prepared = self._read_fleet()
-        self._state = StateFolder(options.state)
         self.loop = Loop()
         self._signals = Signals()
-        self._desk = Desk(self, options.limits, self._prepared.fleet.record_bytes_max)
-        self._lanes: list[Lane] = []  # In order of their runs; those that ended are kept, too.
-        self._current: Lane | None = None
-        self._next: Lane | None = None  # Takes new items as soon as it is live.
-        self._ready = self._draining = self._stopping = self._done = False
-        self._reloading = self._changed = False
-        self._before = self._prepared  # Of the current run, while the next one begins.
+        self._runs = Runs(self, options)
+        self._desk = Desk(self, options.limits)
+        self._ready = self._draining = self._stopping = self._reloading = self._done = False
         self._code, self._why = EXIT_OK, ""
         self._kill: Timer | None = None
         self._began_s = time.monotonic()
+        self._sockets = options.socket_dir or options.state
+        if options.socket_dir is not None:
+            check_private(options.socket_dir)
+        self._state = StateFolder(options.state)
+        self._server = LineServer(
+            self.loop, self._sockets, CONTROL, 0, self._desk.hear, idle_s=IDLE_S,
+            clients_max=CLIENTS_MAX,
+        )  # fmt: skip
+        self.serves(self._runs.prepared)
 
     # -- its life -------------------------------------------------------------------------------
 
@@ -109,42 +88,53 @@ class Service:
         Raises:
             LockstepError: it cannot go on; everything accepted is in the run folders.
         """
-        try:
-            self._begin()
-            while not self._done:
-                self.loop.turn()
-            if self._why:
-                raise _failure(self._why, self._code)
-            self.log.notice("the service has ended")
-            return self._code
-        finally:
-            self._end()
-
-    def _begin(self) -> None:
         self.log.notice(
             "the service starts", version=VERSION, fleet=self._options.fleet, pid=os.getpid()
         )
-        self.loop.watch(self._signals.descriptor, self._signalled)
-        self._recover()
-        folder = self._options.socket_dir or self._options.state
-        most = self._prepared.fleet.record_bytes_max + REQUEST_BYTES
-        self._server = LineServer(
-            self.loop, folder, CONTROL, most, self._desk.hear, idle_s=IDLE_S,
-            clients_max=CLIENTS_MAX,
-        )  # fmt: skip
-        self._settle()
-        self._write_info()
-        self._tick()
+        try:
+            self.loop.watch(self._signals.descriptor, self._signalled)
+            self._runs.recover(self._state, lambda: self._notify.extend(EXTEND_S))
+            self._settle()
+            self._tick()
+            while not self._done:
+                self.loop.turn()
+        finally:
+            self._end()
+        if self._why:
+            kind = UsageError if self._code == UsageError.exit_code else RunStopped
+            raise kind(self._why)
+        self.log.notice("the service has ended")
+        return self._code
 
     def _end(self) -> None:
-        """Whatever happened: nobody is left, and everybody has an answer."""
-        for lane in self._lanes:
-            lane.kill()
+        """Everybody has an answer. A supervisor that is left stops by itself when we are gone."""
+        for lane in self._runs.lanes:
             self._desk.give_up(lane, self._why or STOPPED_TEXT, "stopped")
-        if hasattr(self, "_server"):
-            self._server.close()
+        self._server.close()
         self._notify.close()
         self._state.close()
+
+    def _settle(self) -> None:
+        """The next step towards what ought to be."""
+        if self._done:
+            return
+        if self._stopping:
+            self._finish_stop()
+        elif self._draining:
+            self._finish_drain()
+        else:
+            self._runs.settle()
+            self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        current = self._runs.current
+        if not self._ready and self._runs.settled and current is not None:
+            self._ready = True
+            self._notify.ready()
+            self.log.notice("ready", run=current.name)
+        self._tell_status()
+
+    # -- ends and changes -----------------------------------------------------------------------
 
     def _signalled(self) -> None:
         for number in self._signals.arrived():
@@ -153,254 +143,87 @@ class Service:
             else:
                 self._stop(signal.Signals(number).name)
 
-    # -- what was there before ------------------------------------------------------------------
-
-    def _recover(self) -> None:
-        """Go on with every run that has not ended."""
-        name = self._state.current()
-        unfinished = []
-        for path in self._state.found(lambda _: self._notify.extend(EXTEND_S)):
-            self._notify.extend(EXTEND_S)
-            try:
-                found = history.read(path)
-            except LockstepError as error:
-                self.log.error(f"a run cannot be read; it is left as it is: {error}", run=path.name)
-                continue
-            lane, asked = Lane.of(self, found)
-            self._lanes.append(lane)
-            self._desk.remember(asked)
-            if lane.state == ENDED:
-                continue
-            self.log.notice("a run goes on", run=path.name, waiting=lane.waiting)
-            if path.name == name and not lane.closing and self._serves(path):
-                self._current = lane
-            else:
-                lane.close()
-            unfinished.append(lane)
-        self._retire()
-        for lane in unfinished:
-            lane.start()
-
-    def _serves(self, run: Path) -> bool:
-        """Whether a run is of the fleet as it is now; else it finishes its own items only."""
-        prepared = self._prepared
-        try:
-            modules = [
-                (run / "modules" / f"{group.name}.wasm").read_bytes()
-                for group in prepared.fleet.groups
-            ]
-            return (run / "fleet.toml").read_bytes() == prepared.fleet_bytes and modules == [
-                *prepared.modules
-            ]
-        except OSError:
-            return False
-
-    def _read_fleet(self) -> Prepared:
-        return prepare.prepare(self._options.fleet, None, self._options.seed, serves=True)
-
-    # -- what ought to be -----------------------------------------------------------------------
-
-    def changed(self, lane: Lane) -> None:
-        """As `lane.Owner`."""
-        text = f"the run is {lane.state}"
-        if lane.state == STUCK:
-            self.log.error(f"{text}: {lane.why}", run=lane.name)
-            why = f"run {lane.name} does not go on: {lane.why}"
-            self._desk.give_up(lane, why, "stuck")
-        elif lane.state != BACKOFF:
-            self.log.info(text, run=lane.name, waiting=lane.waiting)
-        if lane.state == ENDED:
-            self._retire()
-        self._settle()
-
-    def _settle(self) -> None:
-        """The next step towards what ought to be; nothing when all is as it ought to be."""
-        if self._stopping:
-            self._finish_stop()
-            return
-        if self._next is not None and self._next.state in (LIVE, *OVER):
-            self._take_over(self._next)
-        if self._done:
-            return
-        if self._draining:
-            self._finish_drain()
-            return
-        current = self._current
-        if self._next is None and (current is None or current.state in OVER):
-            self._begin_run()
-        if not self._ready and not any(lane.state in (STARTING, BACKOFF) for lane in self._lanes):
-            self._ready = True
-            self._notify.ready()
-            self.log.notice("ready", run=self.lane().name)
-        self._tell_status()
-
-    def _finish_drain(self) -> None:
-        if all(lane.state in OVER for lane in self._lanes):
-            self._done = True
-            stuck = [lane.name for lane in self._lanes if lane.state == STUCK]
-            if stuck:
-                self._fail(f"runs that could not be finished: {', '.join(stuck)}", EXIT_UNFINISHED)
-
-    def _begin_run(self) -> None:
-        options = self._options
-        run = self._state.next_run(self._prepared.fleet.name)
-        lane = Lane(
-            self,
-            Job(
-                fleet=str(options.fleet),
-                base=str(options.state),
-                seed=options.seed,
-                run_dir=str(run),
-                durability=options.durability,
-                serves=True,
-            ),
-        )
-        self._lanes.append(lane)
-        self._next = lane
-        lane.start()
-
-    def _take_over(self, lane: Lane) -> None:
-        """The next run is live, or it is not going to be."""
-        before, self._next = self._current, None
-        if lane.state == LIVE:
-            assert lane.folder is not None
-            self._current = lane
-            self._state.make_current(lane.folder)
-            self._changed = False
-            self._desk.record_bytes_max = most = self._prepared.fleet.record_bytes_max
-            self._server.line_bytes_max = most + REQUEST_BYTES
-            if before is not None:
-                before.close()
-        elif before is None or before.state in OVER:
-            self._fail(f"no run takes items: {lane.why}", lane.exit_code)
-        else:
-            self.log.error("the new run was refused; the old one goes on", why=lane.why)
-            self._prepared = self._before
-        if lane.folder is None:
-            self._lanes.remove(lane)
-        if self._reloading:
-            self._reloading = False
-            self._notify.ready()
-        self._write_info()
-
-    def _fail(self, why: str, code: int) -> None:
-        self._why, self._code, self._done = why, code, True
-
-    def homeless(self, asked: list[Asked]) -> None:
-        """As `lane.Owner`."""
-        for one in asked:
-            try:
-                self.lane().submit(one)
-            except Refusal as refusal:
-                self._desk.refused(one, str(refusal))
-
-    # -- ends and changes -----------------------------------------------------------------------
-
     def _stop(self, why: str) -> None:
         """Take nothing new, finish what is in flight within its time, then stop; twice: at once."""
         if self._stopping:
             self._halt()
             return
         self._stopping = True
-        self.log.notice(
-            "stopping", why=why, waiting=self._desk.occupancy.total, seconds=self._options.stop_s
-        )
+        waiting, seconds = self._desk.occupancy.total, self._options.stop_s
+        self.log.notice("stopping", why=why, waiting=waiting, seconds=seconds)
         self._notify.stopping()
-        self.loop.after(self._options.stop_s, self._halt)
+        self.loop.after(seconds, self._halt)
         self._finish_stop()
 
     def _finish_stop(self) -> None:
-        if all(lane.state in OVER for lane in self._lanes):
-            self._done = True
-        elif not self._desk.occupancy.total:
+        self._done = self._runs.over
+        if not self._done and not self._desk.occupancy.total:
             self._halt()
 
     def _halt(self) -> None:
         """Stop every run, so that it can go on later; what does not stop is killed."""
-        if self._kill is not None:
-            return
-        self._kill = self.loop.after(KILL_S, self._kill_all)
-        for lane in self._lanes:
-            lane.stop()
-        if all(lane.state in OVER for lane in self._lanes):
-            self._done = True
+        if self._kill is None:
+            self._kill = self.loop.after(KILL_S, self._kill_all)
+            for lane in self._runs.lanes:
+                lane.stop()
 
     def _kill_all(self) -> None:
-        for lane in self._lanes:
+        for lane in self._runs.lanes:
             if lane.state not in OVER:
                 self.log.error("it did not stop and is killed", run=lane.name)
                 lane.kill()
 
     def _reload(self) -> None:
         """New items to the fleet as it is in its file now; what there is finishes where it is."""
-        if self._stopping or self._draining or self._next is not None:
-            self.log.warning("no reload now: the service is starting a run, or ending")
-            return
         self.log.notice("reloading", fleet=self._options.fleet)
         self._notify.reloading()
-        self._before = self._prepared
         try:
-            self._prepared = self._read_fleet()
+            going = not (self._stopping or self._draining) and self._runs.reload()
+            why = "" if going else "a run is being started, or the service ends"
         except LockstepError as error:
-            self.log.error(f"the new fleet was refused; the old one goes on: {error}")
+            going, why = False, str(error)
+        self._reloading = going
+        if not going:
+            self.log.error(f"the new fleet was refused; the old one goes on: {why}")
             self._notify.ready()
-            return
-        self._reloading = True
-        self._begin_run()
 
     def drain(self) -> None:
         """As `desk.Service`."""
         self.log.notice("draining", waiting=self._desk.occupancy.total)
         self._draining = True
-        for lane in self._lanes:
+        for lane in self._runs.lanes:
             if lane.state not in OVER:
                 lane.close()
         self._settle()
 
-    def _rotate(self) -> None:
-        """After so many items a new run: it would grow, and take ever longer to be brought back."""
-        most, current = self._options.run_items_max, self._current
-        if not most or current is None or current.came < most or self._next is not None:
-            return
-        if self._draining or self._stopping or self._changed:
-            return
-        if self._changed_on_disk():
-            self._changed = True
-            self.log.warning("the fleet has changed on disk: no new run before a reload")
-            return
-        self.log.info("a new run takes the next items", after=current.came)
-        self._before = self._prepared
-        self._begin_run()
+    def _finish_drain(self) -> None:
+        if self._runs.over:
+            stuck = [lane.name for lane in self._runs.lanes if lane.state == STUCK]
+            if stuck:
+                self.failed(f"runs that could not be finished: {', '.join(stuck)}", EXIT_UNFINISHED)
+            self._done = True
 
-    def _changed_on_disk(self) -> bool:
-        try:
-            found = self._read_fleet()
-        except LockstepError:
-            return True
-        ours = self._prepared
-        return (found.fleet_bytes, found.modules) != (ours.fleet_bytes, ours.modules)
+    # -- what runs say --------------------------------------------------------------------------
 
-    def _retire(self) -> None:
-        """Remove runs that nobody wants to keep."""
-        ended = [lane for lane in self._lanes if lane.state == ENDED and lane.folder is not None]
-        paths = [lane.folder for lane in ended if lane.folder is not None]
-        for path in surplus(paths, self._options.keep, time.time()):
-            (lane,) = [lane for lane in ended if lane.folder == path]
-            try:
-                self._state.remove(path)
-            except OSError as error:
-                self.log.warning(f"a run cannot be removed: {error}", run=path.name)
-                continue
-            self.log.info("a run was removed", run=path.name)
-            self._lanes.remove(lane)
-            self._desk.forget(lane)
-
-    # -- what lanes and clients want ------------------------------------------------------------
+    def changed(self, lane: Lane) -> None:
+        """As `lane.Owner`."""
+        if lane.state == STUCK:
+            why = f"run {lane.name} does not go on: {lane.why}"
+            self.log.error(why, run=lane.name)
+            self._desk.give_up(lane, why, "stuck")
+            if lane.exhausted:  # Whatever it is (a full disk), another run would meet it, too.
+                self.failed(why, lane.exit_code)
+        elif lane.state != BACKOFF:
+            self.log.info(f"the run is {lane.state}", run=lane.name, waiting=lane.waiting)
+        if lane.state == ENDED:
+            self._runs.retire()
+        self._settle()
 
     def accepted(self, asked: Asked) -> None:
         """As `lane.Owner`."""
         self._desk.accepted(asked)
-        self._rotate()
+        if not self._stopping and not self._draining:
+            self._runs.rotate()
 
     def refused(self, asked: Asked, why: str) -> None:
         """As `lane.Owner`."""
@@ -412,36 +235,61 @@ class Service:
         if self._stopping:
             self._finish_stop()
 
+    def homeless(self, asked: list[Asked]) -> None:
+        """As `lane.Owner`."""
+        for one in asked:
+            try:
+                self.lane().submit(one)
+            except Refusal as refusal:
+                self._desk.refused(one, str(refusal))
+
+    def remember(self, asked: list[Asked]) -> None:
+        """As `runs.Keeper`."""
+        self._desk.remember(asked)
+
+    def forget(self, lane: Lane) -> None:
+        """As `runs.Keeper`."""
+        self._desk.forget(lane)
+
+    def failed(self, why: str, exit_code: int) -> None:
+        """As `runs.Keeper`."""
+        self._why, self._code, self._done = why, exit_code, True
+
+    def serves(self, prepared: Prepared) -> None:
+        """As `runs.Keeper`."""
+        self._desk.record_bytes_max = most = prepared.fleet.record_bytes_max
+        self._server.line_bytes_max = most + REQUEST_BYTES
+        if self._reloading:
+            self._reloading = False
+            self._notify.ready()
+        self._write_info()
+
+    # -- what clients ask -----------------------------------------------------------------------
+
     def lane(self) -> Lane:
         """As `desk.Service`."""
         if self._stopping or self._draining:
-            doing = "stopping" if self._stopping else "draining"
-            raise Refusal(f"the service is {doing} and takes nothing new", doing)
-        current = self._current
-        if current is not None and current.state not in OVER:
-            return current
-        if self._next is None:
-            self._begin_run()
-        assert self._next is not None
-        return self._next
+            raise Refusal(f"the service is {self._doing()} and takes nothing new", self._doing())
+        return self._runs.place()
 
     def status(self) -> dict[str, Any]:
         """As `desk.Service`."""
-        desk, options = self._desk, self._options
+        desk, options, current = self._desk, self._options, self._runs.current
         return {
             "state": self._doing(),
             "pid": os.getpid(),
             "uptime_s": round(time.monotonic() - self._began_s, 1),
             "fleet": str(options.fleet),
             "state_dir": str(options.state),
-            "run": str(self._current.folder) if self._current is not None else None,
+            "run": str(current.folder) if current is not None else None,
             "waiting": desk.occupancy.total,
             "waiting_max": options.limits.waiting_max,
             "client_waiting_max": options.limits.client_max,
             "clients": desk.occupancy.clients(),
             "accepted": desk.accepted_count,
             "answered": desk.answered_count,
-            "runs": [_row(lane) for lane in self._lanes],
+            "runs": [lane.row() for lane in self._runs.lanes],
+            "unreadable": self._runs.unreadable,
         }
 
     # -- what is told ---------------------------------------------------------------------------
@@ -453,7 +301,7 @@ class Service:
             return "draining"
         if not self._ready:
             return "starting"
-        current = self._current
+        current = self._runs.current
         return "ready" if current is not None and current.state == LIVE else "recovering"
 
     def _tick(self) -> None:
@@ -461,7 +309,7 @@ class Service:
         watchdog_s = self._notify.watchdog_s
         period_s = min(TICK_S_MAX, watchdog_s / TICKS) if watchdog_s else TICK_S_MAX
         self.loop.after(period_s, self._tick)
-        moved = [lane.moved() for lane in self._lanes]  # Each is asked.
+        moved = [lane.moved() for lane in self._runs.lanes]  # Each is asked.
         if all(moved):
             if self._ready:
                 self._notify.alive()
@@ -476,34 +324,16 @@ class Service:
         )
 
     def _write_info(self) -> None:
-        folder = self._options.socket_dir or self._options.state
-        current = self._current
+        current = self._runs.current
         with suppress(OSError):  # A full disk must not end what goes on.
             self._state.write(
                 {
                     "pid": os.getpid(),
                     "fleet": str(self._options.fleet),
-                    "socket": str(folder / CONTROL),
+                    "socket": str(self._sockets / CONTROL),
                     "run": str(current.folder) if current is not None else None,
                 }
             )
-
-
-def _row(lane: Lane) -> dict[str, Any]:
-    return {
-        "run": lane.name,
-        "state": lane.state,
-        "pid": lane.pid,
-        "items": lane.came,
-        "waiting": lane.waiting,
-        "closing": lane.closing,
-        "why": lane.why,
-        "progress": lane.progress,
-    }
-
-
-def _failure(why: str, code: int) -> LockstepError:
-    return UsageError(why) if code == UsageError.exit_code else RunStopped(why)
 
 
 def serve(options: Options, environment: MutableMapping[str, str]) -> int:
@@ -511,5 +341,6 @@ def serve(options: Options, environment: MutableMapping[str, str]) -> int:
 
     Raises:
         LockstepError: it could not begin, or could not go on.
+        OSError: the control socket cannot be made.
     """
     return Service(options, environment).run()

@@ -21,8 +21,9 @@ from lockstep.engine.record import HEADER_BYTES
 from lockstep.engine.settings import nearest
 from lockstep.engine.strict_json import loads
 from lockstep.workers.outside.lines import Answer
+from lockstep.workers.service.asked import Asked, Waiter
 from lockstep.workers.service.history import mark_of
-from lockstep.workers.service.lane import ENDED, STUCK, Asked, Lane, Waiter
+from lockstep.workers.service.lane import ENDED, STUCK, Lane
 from lockstep.workers.service.limits import Limits, Occupancy
 
 KEYS = {
@@ -70,12 +71,13 @@ class Desk:
 
     Attributes:
         record_bytes_max: Of the fleet that takes new items.
-        accepted, answered: Items, since the service was started.
+        occupancy: What waits.
+        accepted_count, answered_count: Items, since the service was started.
     """
 
-    def __init__(self, service: Service, limits: Limits, record_bytes_max: int) -> None:
+    def __init__(self, service: Service, limits: Limits) -> None:
         self._service = service
-        self.record_bytes_max = record_bytes_max
+        self.record_bytes_max = 0
         self.occupancy = Occupancy(limits)
         self._asked: dict[str, Asked] = {}  # By id, of all runs that are kept.
         self._do: dict[str, Callable[[dict[str, Any], Answer], None]] = {

@@ -5,10 +5,10 @@ record says which of the items that were on their way had arrived; those are not
 """
 
 import json
+import shutil
 import time
 from array import array
 from collections import deque
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +22,7 @@ from lockstep.workers.outside.inlet import ITEM, PING, SERVICE
 from lockstep.workers.outside.lines import Answer
 from lockstep.workers.service import history
 from lockstep.workers.service.answers import Answers
+from lockstep.workers.service.asked import Asked
 from lockstep.workers.service.held import Held, cpu_ticks
 from lockstep.workers.service.history import History
 from lockstep.workers.service.log import Log
@@ -34,45 +35,6 @@ ENDED = "ended"  # The run has come to its end.
 STOPPED = "stopped"  # We stopped it: it goes on when the service starts again.
 STUCK = "stuck"  # It cannot go on: a person must look. What was accepted is in its folder.
 OVER = (ENDED, STOPPED, STUCK)
-
-
-class Waiter(NamedTuple):
-    """Somebody who asked for an item.
-
-    Attributes:
-        answer: The place for the answer.
-        wait: Until the item has come to its end; else until it is accepted.
-        again: The item had been asked for before.
-    """
-
-    answer: Answer
-    wait: bool
-    again: bool
-
-
-@dataclass(slots=True, eq=False)
-class Asked:
-    """An item that a client asked for.
-
-    Attributes:
-        id: As JSON: what it is asked for again by.
-        mark: Of its line.
-        client: Whose it is, for the limits; empty: asked before the service was started.
-        lane: Where it is, or was, worked on.
-        line: As it is sent, until it is accepted.
-        number, event, tag: Once it is: its number in the run, and the outside event.
-        waiters: Who hears of it.
-    """
-
-    id: str
-    mark: bytes
-    client: str
-    lane: "Lane"
-    line: bytes = b""
-    number: int = 0
-    event: int = 0
-    tag: str = ""
-    waiters: list[Waiter] = field(default_factory=list)
 
 
 class Owner(Protocol):
@@ -111,6 +73,7 @@ class Lane:
         state: One of the constants above.
         why: Of `STUCK`, for people.
         exit_code: Likewise.
+        exhausted: Likewise: it died too often, and may go on at another time.
         folder: Of the run; None: there is none yet.
         closing: It takes nothing new.
         came: Items that it was given by the service.
@@ -121,10 +84,11 @@ class Lane:
     def __init__(self, owner: Owner, job: Job) -> None:
         """A new run, not started yet."""
         self._owner, self._job = owner, job
-        self.state, self.why, self.exit_code = BACKOFF, "", 0
+        self.state, self.why, self.exit_code, self.exhausted = BACKOFF, "", 0, False
         self.folder: Path | None = None
         self.closing = False
         self.came = 0
+        self._known = 0  # Items by the service that are in the record, as far as we know.
         self.open: dict[int, Asked] = {}
         self.pending: deque[Asked] = deque()  # On their way, or not even that; in order.
         self.answers = Answers(Path())
@@ -153,6 +117,7 @@ class Lane:
             asked.append(one)
             if number >= len(found.ends):
                 lane.open[number] = one
+        lane._known = lane.came
         if found.record.whole:
             lane.state = ENDED
         else:
@@ -181,6 +146,8 @@ class Lane:
         self._timer = None
         self._failure = None
         self._pinged = self._ponged = False
+        if self.folder is None:  # Half made by one that died; nothing was asked of it.
+            shutil.rmtree(self._job.run_dir, ignore_errors=True)
         try:
             self._held = Held(self._owner.loop, self._job, self)
         except OSError as error:
@@ -220,6 +187,19 @@ class Lane:
             self._held.stop()
         elif self.state not in OVER:
             self._become(STOPPED)
+
+    def row(self) -> dict[str, Any]:
+        """For the status of the service."""
+        return {
+            "run": self.name,
+            "state": self.state,
+            "pid": self.pid,
+            "items": self.came,
+            "waiting": self.waiting,
+            "closing": self.closing,
+            "why": self.why,
+            "progress": self.progress,
+        }
 
     def kill(self) -> None:
         """End its supervisor at once; its children die with it."""
@@ -299,6 +279,7 @@ class Lane:
 
     def _accept(self, asked: Asked, number: int, event: int, tag: str) -> None:
         asked.number, asked.event, asked.tag, asked.line = number, event, tag, b""
+        self._known += 1
         self.open[number] = asked
         self._owner.accepted(asked)
 
@@ -333,8 +314,12 @@ class Lane:
             return False
         found = history.read(self.folder)
         ours = [(number, item) for number, item in enumerate(found.items, 1) if item.ours]
-        for number, item in ours[self.came - len(self.pending) :]:
-            asked = self.pending.popleft()  # It had arrived, and we had not heard of it.
+        for number, item in ours[self._known :]:  # They had arrived, and we had not heard of it.
+            asked = next((one for one in self.pending if one.mark == item.mark), None)
+            if asked is None:
+                self._known += 1  # Somebody else's, who went on with the run meanwhile.
+                continue
+            self.pending.remove(asked)
             self._accept(asked, number, item.event, item.tag)
         self.closing = self.closing or found.closed
         answers = Answers(self.folder, array("Q", found.ends))
@@ -356,7 +341,8 @@ class Lane:
         wait_s = self._restarts.next(time.monotonic())
         if wait_s is None:
             why = f"{self._failure.message}; {self._restarts.exhausted()}"
-            self._stick(why, self._failure.exit_code or EXIT_UNFINISHED)
+            self.exhausted = True
+            self._stick(why, EXIT_UNFINISHED)
             return
         self._owner.log.warning(
             f"{self._failure.message}; it is started again", run=self.name, in_s=round(wait_s, 1)

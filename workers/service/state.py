@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -141,14 +142,14 @@ class StateFolder:
         os.close(self._lock)
 
 
-def surplus(ended: list[Path], keep: Keep, now_s: float) -> list[Path]:
+def surplus(ended: list[Path], keep: Keep) -> list[Path]:
     """Runs that are to be removed.
 
     Args:
         ended: Runs that have come to their end, the oldest first. No others.
         keep: What is kept.
-        now_s: Of the wall clock.
     """
+    now_s = time.time()
     total, gone = 0, []
     for kept, run in enumerate(reversed(ended), 1):
         total += _bytes_of(run) if keep.bytes else 0
@@ -156,6 +157,20 @@ def surplus(ended: list[Path], keep: Keep, now_s: float) -> list[Path]:
         if kept > keep.runs or old or (keep.bytes and total > keep.bytes):
             gone.append(run)
     return gone
+
+
+def check_private(folder: Path) -> None:
+    """Refuse a folder for the control socket that anybody else may enter.
+
+    Raises:
+        UsageError: it is none, or open to others.
+    """
+    try:
+        mode = stat.S_IMODE(folder.stat().st_mode)
+    except OSError as error:
+        raise UsageError(f"{folder}: {error.strerror}") from None
+    if not folder.is_dir() or mode & 0o077:
+        raise UsageError(f"{folder}: mode {mode:04o}, expected a folder of mode 0700")
 
 
 def info_of(state: Path) -> dict[str, Any]:

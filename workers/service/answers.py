@@ -32,7 +32,7 @@ class Answers:
         """
         if number < len(self._ends):
             return
-        self._early[number] = lines
+        self._early.setdefault(number, lines)
         while (said := self._early.pop(len(self._ends), None)) is not None:
             # In the file there is a line end behind each object.
             self._ends.append(self._ends[-1] + len(said) + bool(said))

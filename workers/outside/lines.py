@@ -10,6 +10,7 @@ import os
 import select
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from lockstep.workers.loop import Loop, Timer
 CLIENTS_MAX = 64
 UNSENT_BYTES_MAX = 1 << 16
 READ_BYTES = 1 << 16
-PAUSE_S = 1.0  # Before the next try when no descriptor is left for a client.
+PAUSE_S = 1.0  # Before the next look: for a descriptor for a client, or at one that waits.
 _PEER = struct.Struct("3i")  # pid, uid, gid: struct ucred.
 TOO_LONG = object()
 
@@ -221,7 +222,8 @@ class Client:
         self._taking = False  # We are in `go_on`.
         self._timer: Timer | None = None
         server.clients[self._descriptor] = self
-        self._set_timer()
+        self._heard_s = time.monotonic()
+        self._watch_idleness(server.idle_s)
         self._await()
 
     def push(self, line: bytes) -> None:
@@ -270,7 +272,7 @@ class Client:
             return
         self._ended = not data  # A line without an end was not meant yet.
         self._lines.feed(data)
-        self._set_timer()
+        self._heard_s = time.monotonic()
 
     def _hear(self, line: bytes | object) -> None:
         answer = Answer(self._answered)
@@ -322,17 +324,17 @@ class Client:
             self._loop.forget(self._descriptor)
         self._events = events
 
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+    def _watch_idleness(self, seconds: float) -> None:
+        # One timer for all that it says: a cancelled one stays in the loop until it is due.
         if self._server.idle_s:
-            self._timer = self._loop.after(self._server.idle_s, self._idle)
+            self._timer = self._loop.after(seconds, self._idle)
 
     def _idle(self) -> None:
-        if self._answers:  # It waits for us.
-            self._set_timer()
-        else:
+        left_s = self._heard_s + self._server.idle_s - time.monotonic()
+        if left_s <= 0 and not self._answers:
             self.close()
+        else:  # It said something, or waits for us.
+            self._watch_idleness(max(left_s, PAUSE_S))
 
     def _open(self) -> bool:
         return self._server.clients.get(self._descriptor) is self

@@ -23,12 +23,13 @@ from lockstep.workers.outside.lines import LineServer
 from lockstep.workers.prepare import Prepared
 from lockstep.workers.service.asked import Asked
 from lockstep.workers.service.desk import Desk, Refusal
-from lockstep.workers.service.lane import BACKOFF, ENDED, LIVE, OVER, STUCK, Lane
+from lockstep.workers.service.lane import Lane
 from lockstep.workers.service.log import Log
 from lockstep.workers.service.notify import Notifier
 from lockstep.workers.service.options import Options
 from lockstep.workers.service.runs import Runs
 from lockstep.workers.service.state import CONTROL, StateFolder, check_private
+from lockstep.workers.service.states import BACKOFF, ENDED, LIVE, OVER, STUCK
 from lockstep.workers.signals import Signals
 
 TICK_S_MAX = 2.0  # Between two looks at whether everybody gets on.
@@ -36,7 +37,7 @@ TICKS = 4  # So many within the time that a watchdog allows.
 EXTEND_S = 30.0  # What a start or a stop that gets on is given.
 KILL_S = 30.0  # A supervisor that was asked to stop has so long.
 REQUEST_BYTES = 1 << 16  # Of a request, beside its item.
-IDLE_S = 600.0
+IDLE_S = 60.0  # Of clients who wait for nothing.
 CLIENTS_MAX = 256
 STOPPED_TEXT = (
     "the service has stopped; what it had accepted goes on when it is started again: ask again "
@@ -239,6 +240,8 @@ class Service:
         """As `lane.Owner`."""
         for one in asked:
             try:
+                if self._done:
+                    raise Refusal(self._why or STOPPED_TEXT)
                 self.lane().submit(one)
             except Refusal as refusal:
                 self._desk.refused(one, str(refusal))

@@ -23,8 +23,9 @@ from lockstep.engine.strict_json import loads
 from lockstep.workers.outside.lines import Answer
 from lockstep.workers.service.asked import Asked, Waiter
 from lockstep.workers.service.history import mark_of
-from lockstep.workers.service.lane import ENDED, STUCK, Lane
+from lockstep.workers.service.lane import Lane
 from lockstep.workers.service.limits import Limits, Occupancy
+from lockstep.workers.service.states import STUCK
 
 KEYS = {
     "submit": ("item", "client", "wait"),
@@ -179,8 +180,12 @@ class Desk:
     def _again(self, known: Asked, mark: bytes, answer: Answer, wait: bool) -> None:
         """An id that was asked for before: no second item, whatever became of the first."""
         if known.mark != mark:
-            raise Refusal(f"id {known.id:.80} is that of another item", "other", id=known.id)
-        goes_on = known.lane.state != STUCK and (known.line or known.number in known.lane.open)
+            what = f"id {known.id:.80} is that of another item"
+            raise Refusal(what, "other", id=json.loads(known.id))
+        goes_on = bool(known.line) or known.number in known.lane.open
+        if goes_on and known.lane.state == STUCK:
+            why = f"run {known.lane.name} does not go on: {known.lane.why}"
+            raise Refusal(why, "stuck", id=json.loads(known.id))
         if goes_on and (wait or known.line):
             known.waiters.append(Waiter(answer, wait, again=True))
         elif not wait:
@@ -282,6 +287,5 @@ def _lines_of(asked: Asked) -> bytes:
     except OSError as error:
         raise Refusal(f"the answer cannot be read: {error}", "unreadable") from None
     if lines is None:
-        state = "has ended without it" if asked.lane.state == ENDED else asked.lane.why
-        raise Refusal(f"run {asked.lane.name} does not go on: {state}", "stuck", id=asked.id)
+        raise Refusal(f"run {asked.lane.name} has no answer to it", "unreadable")
     return lines

@@ -50,11 +50,17 @@ class Held:
         """
         self._loop, self._holder = loop, holder
         ours, theirs = socket.socketpair()
-        with theirs:
+        try:
             job = replace(job, inlet=theirs.fileno(), cache=job.cache or cache_folder())
             self._process = process_of((theirs.fileno(),))
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(job.to_json().encode() + b"\n")
+        with suppress(BrokenPipeError):  # It died at once, which its end will tell.
+            self._process.stdin.write(job.to_json().encode() + b"\n")
         self._started = self._stopping = False
         self._report = LineBuffer(LINE_BYTES_MAX)
         self._inlet = LineBuffer(LINE_BYTES_MAX)

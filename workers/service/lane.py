@@ -12,7 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from lockstep.engine.errors import EXIT_INTERRUPTED, EXIT_UNFINISHED, LockstepError
+from lockstep.engine.errors import EXIT_UNFINISHED, LockstepError
 from lockstep.engine.fleet import Recovery
 from lockstep.workers import folder as folders
 from lockstep.workers.job import Job
@@ -26,15 +26,18 @@ from lockstep.workers.service.asked import Asked
 from lockstep.workers.service.held import Held, cpu_ticks
 from lockstep.workers.service.history import History
 from lockstep.workers.service.log import Log
+from lockstep.workers.service.states import (
+    BACKOFF,
+    ENDED,
+    LIVE,
+    OVER,
+    STARTING,
+    STOPPED,
+    STUCK,
+    verdict,
+)
 
-# States.
-STARTING = "starting"  # A supervisor was started; its loop has not gone round yet.
-LIVE = "live"  # It takes items.
-BACKOFF = "backoff"  # It died; the next one has to wait.
-ENDED = "ended"  # The run has come to its end.
-STOPPED = "stopped"  # We stopped it: it goes on when the service starts again.
-STUCK = "stuck"  # It cannot go on: a person must look. What was accepted is in its folder.
-OVER = (ENDED, STOPPED, STUCK)
+INTERRUPTED = "the run was interrupted; whether it heard this is in its journal: ask again"
 
 
 class Owner(Protocol):
@@ -93,6 +96,7 @@ class Lane:
         self.pending: deque[Asked] = deque()  # On their way, or not even that; in order.
         self.answers = Answers(Path())
         self.progress: dict[str, Any] = {}
+        self._commands: deque[Answer] = deque()  # Of clients who wait for the supervisor's.
         self._held: Held | None = None
         self._stopping = False
         self._failure: Failure | None = None
@@ -175,7 +179,8 @@ class Lane:
         """Cancel an item or a request; whether there is somebody to do it now."""
         if self.state != LIVE or self._held is None:
             return False
-        self._held.ask(json.dumps(command).encode(), answer.give)
+        self._commands.append(answer)
+        self._held.ask(json.dumps(command).encode(), self._hear_command)
         return True
 
     def stop(self) -> None:
@@ -246,6 +251,8 @@ class Lane:
         """As `Holder`."""
         assert self._held is not None
         status, self._held = self._held.status(), None
+        while self._commands:
+            self._hear_command({"error": INTERRUPTED, "code": "later", "retry_after_s": 1.0})
         if self._failure is None:
             self._failure = Failure(f"the supervisor process ended with {status}", EXIT_UNFINISHED)
         try:
@@ -255,11 +262,12 @@ class Lane:
             return
         match verdict(ended, self._stopping, self._failure.exit_code):
             case "ended":
-                self._end()
+                self._leave(ENDED)
             case "stopped":
                 self._become(STOPPED)
             case "stuck":
-                self._stick(*self._failure)
+                self.why, self.exit_code = self._failure
+                self._leave(STUCK)
             case _:
                 self._fall_back()
 
@@ -276,6 +284,9 @@ class Lane:
             self._owner.refused(asked, answer["error"])
         else:
             self._accept(asked, answer["item"], answer["event"], answer["tag"])
+
+    def _hear_command(self, answer: dict[str, Any]) -> None:
+        self._commands.popleft().give(answer)
 
     def _accept(self, asked: Asked, number: int, event: int, tag: str) -> None:
         asked.number, asked.event, asked.tag, asked.line = number, event, tag, b""
@@ -297,11 +308,11 @@ class Lane:
         self._pinged, self._ponged = False, True
         if self.state != STARTING:
             return
-        self._become(LIVE)
         for asked in self.pending:
             self._send(asked)
         if self.closing:
             self._close_source()
+        self._become(LIVE)
 
     def _take_stock(self) -> bool:
         """Nobody holds the run: what its record says of what we asked. Whether it has its end.
@@ -329,10 +340,11 @@ class Lane:
         self._job = _resumption(found)
         return found.record.whole
 
-    def _end(self) -> None:
+    def _leave(self, state: str) -> None:
+        """The run is over; what is not in its record belongs into another one."""
         left, self.pending = list(self.pending), deque()
         self.came -= len(left)
-        self._become(ENDED)
+        self._become(state)
         self._owner.homeless(left)
 
     def _fall_back(self) -> None:
@@ -370,19 +382,3 @@ def _resumption(found: History) -> Job:
         durability=record.durability,
         closed_from=len(found.ends),
     )
-
-
-def verdict(whole: bool, stopping: bool, exit_code: int) -> str:
-    """What becomes of a lane whose supervisor is gone.
-
-    Args:
-        whole: Its record has the end of the run.
-        stopping: We asked it to stop.
-        exit_code: What it ended with.
-    """
-    if whole:
-        return ENDED
-    if stopping:
-        return STOPPED
-    accident = exit_code in (EXIT_UNFINISHED, EXIT_INTERRUPTED)
-    return BACKOFF if accident else STUCK  # Refused, another history, or a bug of ours.

@@ -15,9 +15,10 @@ from lockstep.workers.job import Job
 from lockstep.workers.prepare import Prepared
 from lockstep.workers.service import history
 from lockstep.workers.service.asked import Asked
-from lockstep.workers.service.lane import BACKOFF, ENDED, LIVE, OVER, STARTING, Lane, Owner
+from lockstep.workers.service.lane import Lane, Owner
 from lockstep.workers.service.options import Options
 from lockstep.workers.service.state import StateFolder, surplus
+from lockstep.workers.service.states import BACKOFF, ENDED, LIVE, OVER, STARTING
 
 
 class Keeper(Owner, Protocol):

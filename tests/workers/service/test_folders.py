@@ -15,8 +15,8 @@ from lockstep.workers.folder import LOCK
 from lockstep.workers.service import history, state
 from lockstep.workers.service.answers import Answers
 from lockstep.workers.service.history import Item
-from lockstep.workers.service.lane import BACKOFF, ENDED, STOPPED, STUCK, verdict
 from lockstep.workers.service.state import Keep, StateFolder, check_private, surplus
+from lockstep.workers.service.states import BACKOFF, ENDED, STOPPED, STUCK, verdict
 
 
 def lines_of(count: int) -> list[list[bytes]]:

@@ -15,7 +15,11 @@ from serving import Serving
 
 from lockstep.engine.errors import UsageError
 from lockstep.workers import replay, verify
+from lockstep.workers.job import Job
+from lockstep.workers.service.asked import Asked
 from lockstep.workers.service.client import Connection
+from lockstep.workers.service.history import mark_of
+from lockstep.workers.service.lane import Lane
 
 ASK = """
 [fleet]
@@ -155,6 +159,53 @@ def test_a_stopped_service_leaves_its_items_to_its_next_start(place: Any) -> Non
     assert answer["again"] and answer["answer"] == [{"id": "a", "error": "cancelled by ann"}]
     assert service.drain() == 0
     assert verify(service.state / "runs" / "waits-1").equal
+
+
+def test_the_record_says_which_items_had_arrived_when_a_supervisor_died(place: Any) -> None:
+    service = place(fleets.ECHO).start()
+    for id in ("a", "b"):
+        service.submit({"id": id}, wait=True)
+    assert service.drain() == 0
+    heard: list[tuple[str, str]] = []
+
+    class Owner:
+        def accepted(self, asked: Asked) -> None:
+            heard.append(("accepted", f"{asked.id} {asked.number} {asked.event}"))
+
+        def answered(self, asked: Asked, lines: bytes) -> None:
+            heard.append(("answered", f"{asked.id} {json.loads(lines)['agent']}"))
+
+    lane = Lane(Owner(), Job(fleet="", base=""))  # type: ignore[arg-type]
+    lane.folder = service.state / "runs" / "echo-1"
+    # What was refused, and what never arrived, stand between those that did.
+    for line in (b"no item", b'{"id":"a"}', b'{"id":"late"}', b'{"id":"b"}', b'{"id":"c"}'):
+        lane.submit(Asked(f"{line!r}", mark_of(line), "", lane, line))
+    assert lane._take_stock()
+    assert [what for what, _ in heard] == ["accepted", "accepted", "answered", "answered"]
+    assert [text.split()[-2:] for what, text in heard if what == "accepted"] == [
+        ["1", "1"],
+        ["2", "2"],
+    ]
+    assert [one.line for one in lane.pending] == [b"no item", b'{"id":"late"}', b'{"id":"c"}']
+
+
+def test_a_run_that_cannot_go_on_is_kept_and_another_takes_what_comes(place: Any) -> None:
+    service = place(WAIT).start()
+    service.submit({"id": "a"})
+    service.kill()
+    run = service.state / "runs" / "waits-1"
+    # Somebody laid hands on the run: it is not what was recorded any more.
+    (run / "modules" / "caller.wasm").write_bytes((fleets.GUESTS / "echo.wasm").read_bytes())
+    service.start()
+    stuck = service.run("waits-1")
+    assert stuck["state"] == "stuck" and "is not what was run" in stuck["why"]
+    assert service.submit({"id": "a"}, wait=True)["code"] == "stuck"
+    assert service.submit({"id": "b"})["run"] == "waits-2"
+    assert service.ask(do="cancel", item="b")["ok"]
+    service.ask(do="drain")
+    assert service.process.wait() == 3  # Not everything that was accepted could be finished.
+    assert "runs that could not be finished: waits-1" in service.log.read_text()
+    assert run.exists()
 
 
 def test_a_second_signal_stops_at_once_what_a_first_one_waits_for(place: Any) -> None:

@@ -1,7 +1,6 @@
 """``lockstep serve``: a run that does not end when its input does."""
 
 import os
-import signal
 from pathlib import Path
 
 import click
@@ -77,7 +76,6 @@ def command(
     from lockstep.workers.service.options import Options
     from lockstep.workers.service.state import Keep
 
-    signal.setitimer(signal.ITIMER_REAL, 0)  # What the command line would make of a signal.
     made = _given("STATE_DIRECTORY") or Path("services", fleet.absolute().parent.name)
     sockets = socket_dir or (None if state is not None else _given("RUNTIME_DIRECTORY"))
     options = Options(

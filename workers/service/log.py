@@ -1,7 +1,8 @@
 """What a service says: one line for each event, with a level that a journal understands.
 
-On systemd's journal a line begins with its level, ``<4>``; elsewhere with the level's name and the
-time. Fields follow the text as ``key=value``, so that lines can be searched by them.
+On systemd's journal a line begins with its level, ``<4>``; elsewhere with the level's name, and
+where no person looks on with the time. Fields follow the text as ``key=value``, so that lines can
+be searched by them.
 """
 
 import json
@@ -24,6 +25,7 @@ class Log:
     def __init__(self, descriptor: int, environment: Mapping[str, str]) -> None:
         self._descriptor = descriptor
         self._journal = journal_listens(descriptor, environment)
+        self._terminal = os.isatty(descriptor)
 
     def error(self, text: str, **fields: object) -> None:
         """A person has to look."""
@@ -46,6 +48,8 @@ class Log:
         line = " ".join(words)
         if self._journal:
             line = f"<{LEVELS[level]}>{line}"
+        elif self._terminal:
+            line = f"lockstep: {level}: {line}"
         else:
             line = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {level}: {line}"
         try:

@@ -23,7 +23,7 @@ UNPROVEN = "none"  # As workers/inference/selftest.py has it, which the supervis
 Manifest = tuple[dict[str, Any], dict[str, Any]]  # Identity, environment.
 
 
-class Beginning(Protocol):
+class Opening(Protocol):
     """The first frames of a journal, and the header of its first segment."""
 
     @property
@@ -35,7 +35,7 @@ class Beginning(Protocol):
         """Of the first segment."""
 
 
-def read_manifest(journal: Beginning, run: Path) -> Manifest:
+def read_manifest(journal: Opening, run: Path) -> Manifest:
     """(identity, environment) as the journal holds them: checksummed, unlike manifest.json.
 
     Raises:

@@ -63,8 +63,8 @@ class History:
     ends: "array[int]"
 
 
-class _Beginning(NamedTuple):
-    """As `workers.identity.Beginning`."""
+class _Opening(NamedTuple):
+    """As `workers.identity.Opening`."""
 
     frames: list[Frame]
     header: SegmentHeader | None
@@ -93,7 +93,7 @@ def read(run: Path) -> History:
             kept.append(frame.body)
         elif frame.kind == journal_format.HISTORY:
             last = frame.body
-    identity, environment = read_manifest(_Beginning(first, scan.header), run)
+    identity, environment = read_manifest(_Opening(first, scan.header), run)
     record = Recorded(run.resolve(), identity, environment, [last], scan.end.torn_bytes)
     names = [source["name"] for source in identity["fleet"]["sources"]]
     if SERVICE not in names:

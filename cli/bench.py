@@ -20,6 +20,7 @@ GROUPS = (
     "journal",
     "decode",
     "serve",
+    "service",
     "gpu",
 )  # As bench/groups has them; named here so that help loads nothing.
 
@@ -46,9 +47,9 @@ def setup(group: str | None) -> int:
         lockstep bench setup
         lockstep bench setup agents
 
-    A group is agents, tax, journal, decode, serve or gpu; without one everything is made. What is
-    there already is left alone. It needs a network (or a package index of pip's settings) for the
-    peers, which go to $XDG_CACHE_HOME/lockstep/bench, and none of it into this Python.
+    A group is agents, tax, journal, decode, serve, service or gpu; without one everything is made.
+    What is there already is left alone. It needs a network (or a package index of pip's settings)
+    for the peers, which go to $XDG_CACHE_HOME/lockstep/bench, and none of it into this Python.
 
     Exit codes: 0, or 2 when something could not be made.
     """
@@ -196,6 +197,25 @@ def _group(name: str) -> Any:
 
 def _tell(text: str) -> None:
     screen.tell("bench", text)
+
+
+@command.command("service", short_help="What a service costs beside a plain run.")
+@click.option("--quick", is_flag=True, help="Within 8 minutes on two cores: wider intervals.")
+@click.option("--json", "as_json", is_flag=True,
+              help="The last line of standard output is one JSON object.")  # fmt: skip
+def service(quick: bool, as_json: bool) -> int:
+    """Measure a service in pairs with a plain run that gets the same items from a socket.
+
+    \b
+    Examples:
+        lockstep bench service
+        lockstep bench service --quick --json | jq .ratios
+
+    A ratio of 1 means that the service costs nothing. docs/benchmarks.md says what is compared.
+
+    Exit codes: 0, or 2 when a run could not be made.
+    """
+    return _show(_group("service").run(quick, _tell), as_json)
 
 
 def _show(report: "Report", as_json: bool) -> int:

@@ -57,10 +57,11 @@ def _request(item: str | None, ticket: int | None, source: str | None) -> dict[s
     if len(given) > 1:
         first, second = list(given)[:2]
         raise UsageError(f"--{first} and --{second}: give one of them")
-    return {"do": "cancel", "by": _user(), **given}
+    return {"do": "cancel", "by": user(), **given}
 
 
-def _user() -> str:
+def user() -> str:
+    """Who asks, for the record."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -91,6 +91,7 @@ class ItemBook:
         self._unfinished: dict[int, None] = {}  # In order of admission, so in item order.
         self._lines: dict[int, list[bytes]] = {}  # Finished, not yet put out.
         self._next_out = 1
+        self._closed: list[tuple[int, list[bytes]]] = []  # Since they were last taken.
         self._closed_early: dict[int, None] = {}  # Failed before they could enter.
         self._cancelled: dict[int, None] = {}
         self.admitted = 0  # Items up to this one have entered, or were closed before they could.
@@ -170,9 +171,15 @@ class ItemBook:
             self._next_out += 1
         return lines
 
+    def take_closed(self) -> list[tuple[int, list[bytes]]]:
+        """Items that came to their end since the last call, and their lines."""
+        closed, self._closed = self._closed, []
+        return closed
+
     def _close(self, item: int, lines: list[bytes]) -> None:
         del self._unfinished[item]
         self._lines[item] = lines
+        self._closed.append((item, lines))
 
     def _line(self, item: int, agent: str, tag: Tag, payload: bytes) -> bytes:
         head = _dump({"id": self._inputs[item - 1].id, "agent": agent, "tag": tags.text(tag)})

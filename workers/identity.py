@@ -1,7 +1,8 @@
 """Comparing what runs are, and what they ran on, before anything is executed."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lockstep.engine.errors import (
     Diverged,
@@ -10,8 +11,9 @@ from lockstep.engine.errors import (
     ProtocolError,
 )
 from lockstep.engine.fleet_file import ORDERS
-from lockstep.engine.journal import Frame, JournalReader
+from lockstep.engine.journal import Frame
 from lockstep.engine.journal import format as journal_format
+from lockstep.engine.journal.format import SegmentHeader
 from lockstep.engine.record import Kind, decode
 from lockstep.engine.strict_json import loads
 from lockstep.workers.journal_reading import kept_records as kept_records
@@ -21,7 +23,19 @@ UNPROVEN = "none"  # As workers/inference/selftest.py has it, which the supervis
 Manifest = tuple[dict[str, Any], dict[str, Any]]  # Identity, environment.
 
 
-def read_manifest(journal: JournalReader, run: Path) -> Manifest:
+class Opening(Protocol):
+    """The first frames of a journal, and the header of its first segment."""
+
+    @property
+    def frames(self) -> Sequence[Frame]:
+        """Two of them, or more."""
+
+    @property
+    def header(self) -> SegmentHeader | None:
+        """Of the first segment."""
+
+
+def read_manifest(journal: Opening, run: Path) -> Manifest:
     """(identity, environment) as the journal holds them: checksummed, unlike manifest.json.
 
     Raises:

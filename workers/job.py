@@ -39,6 +39,9 @@ class Job:
         logic_flags: Rules that it is run under: those of the run that it goes on with or repeats.
         platform: "linux" or "portable" (shm/platform.py); empty: what is best here. As `perturb`,
             no digest depends on it.
+        serves: A source is added to the fleet by which a service hands in items (outside/inlet.py).
+        inlet: Descriptor that the supervisor inherits: the service at the other end; -1: none.
+        closed_from: "resume": the service has the answers to all items before this one.
         perturb: Seed of physical disorder (agents start in another order, each after a delay);
             0: none. No digest may depend on it; tests show that none does.
     """
@@ -66,6 +69,9 @@ class Job:
     cache: str = ""
     logic_flags: int = LOGIC_FLAGS
     platform: str = ""
+    serves: bool = False
+    inlet: int = -1
+    closed_from: int = 1
     perturb: int = 0
 
     def to_json(self) -> str:

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -77,6 +77,24 @@ def launch(job: Job, listen: Listener | None = None, stdin: int | None = None) -
     return _Conversation(job, listen, stdin).until_the_end()
 
 
+def process_of(handed: Sequence[int]) -> "subprocess.Popen[bytes]":
+    """A supervisor process that waits for its job on its standard input.
+
+    Args:
+        handed: Descriptors that it inherits.
+    """
+    return subprocess.Popen(
+        # -P: what lies in the working folder must not shadow a module.
+        [sys.executable, "-P", "-m", "lockstep.workers.supervisor"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        env={**os.environ, **ENVIRONMENT},
+        start_new_session=True,
+        pass_fds=handed,
+    )
+
+
 def cache_folder() -> str:
     """Where this user's programs keep what they can make again; empty: nowhere.
 
@@ -102,16 +120,7 @@ class _Conversation:
         cache, platform = job.cache or cache_folder(), job.platform or os.environ.get(PLATFORM, "")
         job = replace(job, stdin=handed, cache=cache, platform=platform)
         self._line = job.to_json().encode() + b"\n"
-        self._process = subprocess.Popen(
-            # -P: what lies in the working folder must not shadow a module.
-            [sys.executable, "-P", "-m", "lockstep.workers.supervisor"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env={**os.environ, **ENVIRONMENT},
-            start_new_session=True,
-            pass_fds=() if handed < 0 else (handed,),
-        )
+        self._process = process_of(() if handed < 0 else (handed,))
         if handed >= 0:
             os.close(handed)
 

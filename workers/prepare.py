@@ -20,6 +20,7 @@ from lockstep.engine.version import JOURNAL_FORMAT, LOGIC_FLAGS, VERSION
 from lockstep.workers.agent.engine_config import code_generation
 from lockstep.workers.job import Job
 from lockstep.workers.outside.commands import Command, find_commands
+from lockstep.workers.outside.inlet import with_inlet
 from lockstep.workers.outside.sources import check_sources
 
 FLEET_BYTES_MAX = 16 << 20
@@ -50,11 +51,16 @@ class Prepared:
 
 
 def read_fleet(
-    path: Path, seed: int | None, order: str = "", logic_flags: int = LOGIC_FLAGS
+    path: Path,
+    seed: int | None,
+    order: str = "",
+    logic_flags: int = LOGIC_FLAGS,
+    serves: bool = False,
 ) -> tuple[Fleet, bytes]:
     """Read and check a fleet file; ``seed`` and ``order`` take the place of the file's.
 
-    ``logic_flags``: rules of the run that it is of (`engine.fleet_file.parse`).
+    ``logic_flags``: rules of the run that it is of (`engine.fleet_file.parse`); ``serves``: with
+    the source by which a service hands in items, also in the bytes.
 
     Raises:
         UsageError: it cannot be read, or as `engine.fleet.parse`.
@@ -65,6 +71,9 @@ def read_fleet(
         raise UsageError(f"order is {order!r}, expected {' or '.join(ORDERS)}")
     data = read_file(path, "fleet file", FLEET_BYTES_MAX)
     fleet = parse(data, str(path), logic_flags)
+    if serves:
+        data = with_inlet(data, fleet, str(path))
+        fleet = parse(data, str(path), logic_flags)
     if seed is not None:
         fleet = replace(fleet, seed=seed)
     if order:
@@ -81,6 +90,7 @@ def prepare(
     order: str = "",
     tools_at: Path | None = None,
     logic_flags: int = LOGIC_FLAGS,
+    serves: bool = False,
 ) -> Prepared:
     """Read everything a run is made from.
 
@@ -94,11 +104,12 @@ def prepare(
         order: In place of the file's; empty: the file's.
         tools_at: Folder that commands are relative to; None: that of the fleet file.
         logic_flags: Rules that the run is run under.
+        serves: As `read_fleet`.
 
     Raises:
         UsageError: something is missing, unreadable, malformed or too large.
     """
-    fleet, data = read_fleet(fleet_path, seed, order, logic_flags)
+    fleet, data = read_fleet(fleet_path, seed, order, logic_flags, serves)
     base = fleet_path.resolve().parent
     models_at = models_at or {}
     unknown = [name for name in models_at if name not in {m.name for m in fleet.models}]
@@ -137,6 +148,7 @@ def of_job(job: Job, tools_at: Path | None = None) -> Prepared:
         job.order,
         tools_at,
         job.logic_flags,
+        job.serves,
     )
 
 

@@ -26,8 +26,14 @@ class Signals:
 
     def clear(self) -> None:
         """Empty the wake-up pipe."""
+        self.arrived()
+
+    def arrived(self) -> bytes:
+        """Numbers of the signals since the last call, in order."""
+        numbers = b""
         try:
-            while os.read(self.descriptor, 512):
-                pass
+            while data := os.read(self.descriptor, 512):
+                numbers += data
         except BlockingIOError:
             pass
+        return numbers

@@ -152,7 +152,7 @@ class Supervisor:
             self._doors.start_tools(self._commands, self._child_ended)
             self._start_agents(specs)
             self._register()
-            self._doors.listen(self._folder.path, self._stdin, self._note)
+            self._doors.listen(self._folder.path, self._stdin, self._note, self._job)
             self._perform(self._beginning.first())
             while not self._over():
                 self._refuse_starving()
@@ -292,6 +292,7 @@ class Supervisor:
             engine.flush()
             self._agents.armed()
         self._ledger.reveal()
+        self._doors.closed(self._sequencer.world.desk.book.take_closed())
         if self._doors.waiting:
             self._ledger.when_promised(self._doors.promised())
         self._doors.resume()

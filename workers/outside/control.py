@@ -67,13 +67,14 @@ class Control:
         """
         self._gate, self._ids, self._state = gate, ids, state
         self._close_source = close_source
-        self._server = LineServer(loop, folder, CONTROL, LINE_BYTES_MAX, self._hear, idle_s=IDLE_S)
+        self._server = LineServer(loop, folder, CONTROL, LINE_BYTES_MAX, self.hear, idle_s=IDLE_S)
 
     def close(self) -> None:
         """The run is over."""
         self._server.close()
 
-    def _hear(self, line: bytes, answer: Answer) -> None:
+    def hear(self, line: bytes, answer: Answer) -> None:
+        """A command, from whoever may give one."""
         try:
             self._do(_command(line), partial(accepted, answer))
         except (ValueError, IdUnknown) as error:

@@ -15,11 +15,15 @@ from lockstep.engine.items import InputItem
 from lockstep.engine.outside import Outside, What
 from lockstep.engine.sequencer import Sequencer
 from lockstep.workers import spawn
+from lockstep.workers.job import Job
 from lockstep.workers.loop import Loop
 from lockstep.workers.outside.commands import Command
 from lockstep.workers.outside.control import Control
+from lockstep.workers.outside.feed import Feed
 from lockstep.workers.outside.gate import Gate
 from lockstep.workers.outside.ids import ItemIds
+from lockstep.workers.outside.inlet import Inlet
+from lockstep.workers.outside.lines import Answer
 from lockstep.workers.outside.sources import Sources
 from lockstep.workers.outside.tools import Tools
 
@@ -63,6 +67,9 @@ class Doors:
         self._tools: Tools | None = None
         self._sources: Sources | None = None
         self._control: Control | None = None
+        self._inlet: Inlet | None = None
+        self._closed: list[tuple[int, list[bytes]]] = []
+        self._closed_from = 1
 
     @property
     def refused(self) -> int:
@@ -76,13 +83,16 @@ class Doors:
         if self._live:
             self._tools = Tools(self._loop, self.gate, commands, died)
 
-    def listen(self, folder: Path, stdin: int, note: Callable[[str], None]) -> None:
+    def listen(
+        self, folder: Path, stdin: int, note: Callable[[str], None], job: Job | None = None
+    ) -> None:
         """Open sources and the control socket.
 
         Args:
             folder: Of the run.
             stdin: Descriptor for a source of that kind; -1: none.
             note: Told of lines that are refused.
+            job: Says whether a service holds the run; None: none does.
 
         Raises:
             OSError: a socket cannot be made.
@@ -99,10 +109,23 @@ class Doors:
             self._sequencer.world.desk.book,
             note,
             self._past,
+            None if job is None or job.inlet < 0 else partial(self._take_in, job),
         )
         self._control = Control(
             self._loop, self.gate, folder, self._ids, self, self._sources.cancel
         )
+
+    def _take_in(self, job: Job, feed: Feed) -> Inlet:
+        def command(line: bytes, answer: Answer) -> None:
+            assert self._control is not None  # Made before the loop goes round.
+            self._control.hear(line, answer)
+
+        def state() -> tuple[int, int]:
+            return self._sequencer.step, self._sequencer.rows
+
+        self._closed_from = job.closed_from
+        self._inlet = Inlet(self._loop, feed, job.inlet, command, state)
+        return self._inlet
 
     # -- what the sequencer wants ---------------------------------------------------------------
 
@@ -121,10 +144,15 @@ class Doors:
         if self._live:
             self._later.append(action)
 
+    def closed(self, items: Sequence[tuple[int, list[bytes]]]) -> None:
+        """Items have come to their end: the service hears of them when it is `promised`."""
+        if self._inlet is not None:
+            self._closed += [item for item in items if item[0] >= self._closed_from]
+
     @property
     def waiting(self) -> bool:
         """Whether anything is to be let out that has no promise yet."""
-        return bool(self._later) or self.gate.untold
+        return bool(self._later or self._closed) or self.gate.untold
 
     def promised(self) -> Callable[[], None]:
         """Take what waits; to be called when what was decided is as durable as promised.
@@ -132,15 +160,24 @@ class Doors:
         What is taken by one call comes out before what the next one takes.
         """
         later, self._later = self._later, []
-        return partial(self._let_out, self.gate.take(), later)
+        closed, self._closed = self._closed, []
+        return partial(self._let_out, self.gate.take(), later, closed)
 
     def resume(self) -> None:
         """Read on where there is room again."""
         if self._sources is not None:
             self._sources.resume()
 
-    def _let_out(self, told: int, later: list[actions.CallTool | actions.StopTool]) -> None:
+    def _let_out(
+        self,
+        told: int,
+        later: list[actions.CallTool | actions.StopTool],
+        closed: list[tuple[int, list[bytes]]],
+    ) -> None:
         self.gate.reveal(told)
+        for item, lines in closed:
+            assert self._inlet is not None
+            self._inlet.closed(item, lines)
         for action in later:
             assert self._tools is not None
             if isinstance(action, actions.CallTool):

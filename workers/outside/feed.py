@@ -57,6 +57,11 @@ class Feed:
         self._index, self._gate, self._ids, self._admission = index, gate, ids, admission
         self._waiting = dict.fromkeys(agents, 0)  # Agent -> events it was not woken with yet.
 
+    @property
+    def next_item(self) -> int:
+        """Number that the next item has."""
+        return len(self._ids) + 1
+
     def may_read(self) -> bool:
         """Whether there is room for one more event."""
         if self._waiting:

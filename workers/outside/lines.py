@@ -10,10 +10,11 @@ import os
 import select
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lockstep.engine.outside import Outside
 from lockstep.workers.loop import Loop, Timer
@@ -21,7 +22,7 @@ from lockstep.workers.loop import Loop, Timer
 CLIENTS_MAX = 64
 UNSENT_BYTES_MAX = 1 << 16
 READ_BYTES = 1 << 16
-PAUSE_S = 1.0  # Before the next try when no descriptor is left for a client.
+PAUSE_S = 1.0  # Before the next look: for a descriptor for a client, or at one that waits.
 _PEER = struct.Struct("3i")  # pid, uid, gid: struct ucred.
 TOO_LONG = object()
 
@@ -73,16 +74,30 @@ class Answer:
     __slots__ = ("_given", "value")
 
     def __init__(self, given: Callable[[], None]) -> None:
-        self.value: dict[str, Any] | None = None
+        self.value: dict[str, Any] | bytes | None = None
         self._given = given
 
-    def give(self, value: dict[str, Any]) -> None:
-        """The answer; nothing to a client that is gone."""
+    def give(self, value: dict[str, Any] | bytes) -> None:
+        """The answer, or its JSON on one line; nothing to a client that is gone."""
         self.value = value
         self._given()
 
 
 OnLine = Callable[[bytes, Answer], None]
+
+
+class Host(Protocol):
+    """Who has clients."""
+
+    line_bytes_max: int
+    idle_s: float
+    clients: "dict[int, Client]"
+
+    def on_line(self, line: bytes, answer: Answer) -> None:
+        """A client's line, and the place for its answer."""
+
+    def may_read(self) -> bool:
+        """Whether there is room for what one more line brings."""
 
 
 class LineServer:
@@ -97,6 +112,7 @@ class LineServer:
         on_line: OnLine,
         may_read: Callable[[], bool] = lambda: True,
         idle_s: float = 0.0,
+        clients_max: int = CLIENTS_MAX,
     ) -> None:
         """Listen.
 
@@ -107,14 +123,17 @@ class LineServer:
             line_bytes_max: Longer lines are answered with an error.
             on_line: Called with each line and the place for its answer.
             may_read: Asked before each line: whether there is room for what it brings.
-            idle_s: A client that says nothing for so long is sent away; 0: never.
+            idle_s: A client that waits for nothing and says nothing for so long is sent away; 0:
+                never.
+            clients_max: More are sent away.
 
         Raises:
             OSError: the name is taken, or cannot be made.
         """
         self._loop, self._folder, self._name = loop, folder, name
         self.line_bytes_max = line_bytes_max
-        self.on_line, self.may_read, self.idle_s = on_line, may_read, idle_s
+        self.idle_s, self._clients_max = idle_s, clients_max
+        self._on_line, self._may_read = on_line, may_read
         self.clients: dict[int, Client] = {}  # By descriptor.
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.setblocking(False)
@@ -128,9 +147,17 @@ class LineServer:
             raise
         finally:
             os.umask(before)
-        self._socket.listen(CLIENTS_MAX)
+        self._socket.listen(clients_max)
         self._pause: Timer | None = None
         self._listen()
+
+    def on_line(self, line: bytes, answer: Answer) -> None:
+        """As `Host`."""
+        self._on_line(line, answer)
+
+    def may_read(self) -> bool:
+        """As `Host`."""
+        return self._may_read()
 
     def resume(self) -> None:
         """There may be room again: go on with the clients that wait for it."""
@@ -177,14 +204,14 @@ class LineServer:
         client = Client(self, self._loop, connection)
         if uid_of(connection) not in (os.getuid(), 0):
             client.refuse("this run is another user's")
-        elif len(self.clients) > CLIENTS_MAX:
-            client.refuse(f"{CLIENTS_MAX} clients are connected already")
+        elif len(self.clients) > self._clients_max:
+            client.refuse(f"{self._clients_max} clients are connected already")
 
 
 class Client:
     """One connection."""
 
-    def __init__(self, server: LineServer, loop: Loop, connection: socket.socket) -> None:
+    def __init__(self, server: Host, loop: Loop, connection: socket.socket) -> None:
         self._server, self._loop, self._connection = server, loop, connection
         self._descriptor = connection.fileno()
         self._lines = LineBuffer(server.line_bytes_max)
@@ -195,7 +222,14 @@ class Client:
         self._taking = False  # We are in `go_on`.
         self._timer: Timer | None = None
         server.clients[self._descriptor] = self
-        self._set_timer()
+        self._heard_s = time.monotonic()
+        self._watch_idleness(server.idle_s)
+        self._await()
+
+    def push(self, line: bytes) -> None:
+        """Say something that was not asked for: JSON on one line."""
+        self._unsent += line + b"\n"
+        self._send()
         self._await()
 
     def refuse(self, why: str) -> None:
@@ -238,7 +272,7 @@ class Client:
             return
         self._ended = not data  # A line without an end was not meant yet.
         self._lines.feed(data)
-        self._set_timer()
+        self._heard_s = time.monotonic()
 
     def _hear(self, line: bytes | object) -> None:
         answer = Answer(self._answered)
@@ -290,11 +324,17 @@ class Client:
             self._loop.forget(self._descriptor)
         self._events = events
 
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+    def _watch_idleness(self, seconds: float) -> None:
+        # One timer for all that it says: a cancelled one stays in the loop until it is due.
         if self._server.idle_s:
-            self._timer = self._loop.after(self._server.idle_s, self.close)
+            self._timer = self._loop.after(seconds, self._idle)
+
+    def _idle(self) -> None:
+        left_s = self._heard_s + self._server.idle_s - time.monotonic()
+        if left_s <= 0 and not self._answers:
+            self.close()
+        else:  # It said something, or waits for us.
+            self._watch_idleness(max(left_s, PAUSE_S))
 
     def _open(self) -> bool:
         return self._server.clients.get(self._descriptor) is self
@@ -330,17 +370,18 @@ def uid_of(connection: socket.socket) -> int:
     return int(uid)
 
 
-def _line(value: dict[str, Any] | None) -> bytes:
-    return json.dumps(value).encode() + b"\n"
+def _line(value: dict[str, Any] | bytes | None) -> bytes:
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return data + b"\n"
 
 
-def accepted(answer: Answer, event: Outside | None) -> None:
+def accepted(answer: Answer, event: Outside | None, **more: Any) -> None:
     """Answer a client whose event was taken; None: it was not, the run is over."""
     if event is None:
         answer.give({"error": "the run has ended"})
     else:
         step, micro = event.tag
-        answer.give({"ok": True, "event": event.number, "tag": f"{step}.{micro}"})
+        answer.give({"ok": True, "event": event.number, "tag": f"{step}.{micro}", **more})
 
 
 def _remove_stale(path: str) -> None:

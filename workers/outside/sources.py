@@ -20,6 +20,7 @@ from lockstep.workers.loop import Loop
 from lockstep.workers.outside.feed import Admission, Feed
 from lockstep.workers.outside.gate import Gate, Told
 from lockstep.workers.outside.ids import ItemIds
+from lockstep.workers.outside.inlet import SERVICE, Inlet
 from lockstep.workers.outside.lines import Answer, LineServer, accepted
 from lockstep.workers.outside.stdin import StdinSource
 
@@ -117,7 +118,7 @@ class ClosedSource:
         """Nothing to end."""
 
 
-AnySource = StdinSource | SocketSource | TimerSource | ClosedSource
+AnySource = StdinSource | SocketSource | TimerSource | ClosedSource | Inlet
 
 
 class Sources:
@@ -138,6 +139,7 @@ class Sources:
         admission: Admission,
         note: Callable[[str], None],
         past: Sequence[Outside] = (),
+        inlet: Callable[[Feed], Inlet] | None = None,
     ) -> None:
         """Begin to listen.
 
@@ -151,6 +153,7 @@ class Sources:
             admission: How many have entered.
             note: Told of lines that are refused.
             past: What came before, of a run that goes on.
+            inlet: Makes what a service hands in items by; None: nobody holds the run.
 
         Raises:
             OSError: a socket cannot be made.
@@ -168,6 +171,9 @@ class Sources:
         self._sources: list[AnySource] = []
         self._takers = frozenset(agent for feed in self._feeds for agent in feed.agents)
         for feed in self._feeds:
+            if inlet is not None and feed.source.name == SERVICE:
+                self._sources.append(inlet(feed))
+                continue
             if feed.closed:
                 self._sources.append(ClosedSource())
                 continue

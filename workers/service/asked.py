@@ -1,0 +1,48 @@
+"""What was asked of a service: an item, from the moment that a client sent it."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from lockstep.workers.outside.lines import Answer
+
+if TYPE_CHECKING:
+    from lockstep.workers.service.lane import Lane
+
+
+class Waiter(NamedTuple):
+    """Somebody who asked for an item.
+
+    Attributes:
+        answer: The place for the answer.
+        wait: Until the item has come to its end; else until it is accepted.
+        again: The item had been asked for before.
+    """
+
+    answer: Answer
+    wait: bool
+    again: bool
+
+
+@dataclass(slots=True, eq=False)
+class Asked:
+    """An item that a client asked for.
+
+    Attributes:
+        id: As JSON: what it is asked for again by.
+        mark: Of its line.
+        client: Whose it is, for the limits; empty: asked before the service was started.
+        lane: Where it is, or was, worked on.
+        line: As it is sent, until it is accepted.
+        number, event, tag: Once it is: its number in the run, and the outside event.
+        waiters: Who hears of it.
+    """
+
+    id: str
+    mark: bytes
+    client: str
+    lane: "Lane"
+    line: bytes = b""
+    number: int = 0
+    event: int = 0
+    tag: str = ""
+    waiters: list[Waiter] = field(default_factory=list)

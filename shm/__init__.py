@@ -6,7 +6,9 @@ or lies harms its own ring only.
 """
 
 from lockstep.shm.arena import Arena, page_aligned
+from lockstep.shm.blocking import Inlet, Outlet, WatchedBell
 from lockstep.shm.board import Board, BoardSlot
+from lockstep.shm.claim import Claim
 from lockstep.shm.cursor import Cursor, Memory, fence
 from lockstep.shm.doorbell import Doorbell, EventDoorbell, PipeDoorbell, SharedDoorbell
 from lockstep.shm.errors import (
@@ -30,7 +32,6 @@ from lockstep.shm.observer import (
 )
 from lockstep.shm.ring import (
     RingReader,
-    RingStatistics,
     RingWriter,
     Taken,
     capacity_for,
@@ -38,8 +39,10 @@ from lockstep.shm.ring import (
 )
 from lockstep.shm.ring import create as create_ring
 from lockstep.shm.segment import Segment, attach, create, create_unlinked
+from lockstep.shm.side import RingStatistics
 from lockstep.shm.slots import SlotArray, SlotReader, SlotWriter, slots_bytes
 from lockstep.shm.slots import create as create_slots
+from lockstep.shm.views import RingViews
 
 __all__ = [
     "AgentStatus",
@@ -48,13 +51,16 @@ __all__ = [
     "BoardReader",
     "BoardRefused",
     "BoardSlot",
+    "Claim",
     "Cursor",
     "Doorbell",
     "EngineStatus",
     "EventDoorbell",
     "Exchange",
     "Identity",
+    "Inlet",
     "Memory",
+    "Outlet",
     "PeerDied",
     "PipeDoorbell",
     "RingClosed",
@@ -63,6 +69,7 @@ __all__ = [
     "RingFull",
     "RingReader",
     "RingStatistics",
+    "RingViews",
     "RingWriter",
     "Segment",
     "SegmentFull",
@@ -73,6 +80,7 @@ __all__ = [
     "Snapshot",
     "SupervisorStatus",
     "Taken",
+    "WatchedBell",
     "alive",
     "attach",
     "capacity_for",

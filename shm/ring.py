@@ -5,14 +5,13 @@ reader copies first and judges the copy, so a peer that scribbles meanwhile is a
 this ring or another valid record, never a crash.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from lockstep.shm import header
 from lockstep.shm.cursor import Memory
 from lockstep.shm.errors import RingFull
 from lockstep.shm.header import HEADER_BYTES, MAGIC_RING
-from lockstep.shm.side import Consumer, Producer
+from lockstep.shm.side import Consumer, Producer, RingStatistics
 from lockstep.shm.walk import (
     ALIGN,
     KIND_PADDING,
@@ -24,21 +23,6 @@ from lockstep.shm.walk import (
 )
 
 CAPACITY_MIN = 2 * RECORD_BYTES_MIN
-
-
-@dataclass(frozen=True)
-class RingStatistics:
-    """What one side did so far.
-
-    Attributes:
-        records: Records (slots) pushed or drained.
-        bytes: Their bytes with alignment, without padding records.
-        times_full: Calls that could not push all they were given; 0 at a reader.
-    """
-
-    records: int = 0
-    bytes: int = 0
-    times_full: int = 0
 
 
 class Taken(NamedTuple):
@@ -125,6 +109,26 @@ class RingWriter:
             RingFull: no room now; nothing was written.
             ValueError: not exactly one aligned record, or more than half the capacity.
         """
+        side, step = self.side, len(record)
+        at = side.at
+        position, head = at & (side.capacity - 1), at + step
+        # By the tail that was seen last: while that leaves room, the reader's line of memory is
+        # not touched. No room by it, no simple ring, no record in order: all that comes below.
+        if (
+            side.simple
+            and head - side.seen <= side.capacity >= position + step
+            and RECORD_BYTES_MIN <= step <= side.capacity >> 1
+        ):
+            size, kind = PREFIX.unpack_from(record)
+            if size + 7 & ~7 == step and kind != KIND_PADDING and size >= RECORD_BYTES_MIN:
+                side.data[position : position + step] = record
+                side.at = side.own.word[0] = head
+                self._records += 1
+                self._bytes += step
+                return
+        self._push_with_care(record)
+
+    def _push_with_care(self, record: bytes) -> None:
         if not record or self._size_at(record, 0) != len(record):
             raise ValueError(f"{self.side.label}: {len(record)} bytes are not one aligned record")
         if not self.push_many(record):
@@ -201,6 +205,11 @@ class RingWriter:
         """
         self.side.announce(waiting)
 
+    def note(self, records: int, data_bytes: int) -> None:
+        """Count what somebody beside this writer has published (`Claim`)."""
+        self._records += records
+        self._bytes += data_bytes
+
     def close(self) -> None:
         """Give the memory back; every later push raises RingClosed. Idempotent."""
         self.side.close()
@@ -261,6 +270,32 @@ class RingReader:
             return b""
         return self.take(bytes_max).data
 
+    def pop(self) -> bytes:
+        """Take one record, as it was pushed; nothing if there is none. Errors as `take`."""
+        side = self.side
+        if not side.simple:
+            side.check()
+        at = side.at
+        if ready := side.seen - at or side.ready():
+            position = at & (side.capacity - 1)
+            # The size in the ring says how much to copy, no more: the copy is judged.
+            (size, _) = PREFIX.unpack_from(side.data, position)
+            record = bytes(side.data[position : position + (size + 7 & ~7)])
+            step = len(record)
+            if RECORD_BYTES_MIN <= step <= ready and step <= side.capacity >> 1:
+                size, kind = PREFIX.unpack_from(record)
+                if size >= RECORD_BYTES_MIN and size + 7 & ~7 == step and kind != KIND_PADDING:
+                    self._records += 1
+                    self._bytes += step
+                    side.publish(at + step)
+                    return record
+        return self.take(1).data
+
+    def note(self, records: int, data_bytes: int) -> None:
+        """Count what somebody beside this reader has taken (`views`)."""
+        self._records += records
+        self._bytes += data_bytes
+
     def take(self, bytes_max: int | None = None) -> Taken:
         """Take whole records, in order. If the writer may wait for room, ring its doorbell then.
 
@@ -300,12 +335,12 @@ class RingReader:
         position = tail & (side.capacity - 1)
         upper = bytes(side.data[position : min(position + ready, side.capacity)])
         limit = ready if bytes_max is None else bytes_max
-        kept, used, count = self._judge(upper, position, limit, 0, marks)
+        kept, used, count = self.judge(upper, position, limit, 0, marks)
         taken = upper if kept == len(upper) else upper[:kept]
         if used == len(upper) < ready:
             lower = bytes(side.data[: ready - used])
             below: Marks = []
-            kept, more, count = self._judge(lower, 0, limit - kept, count, below)
+            kept, more, count = self.judge(lower, 0, limit - kept, count, below)
             marks += [(offset + len(taken), number) for offset, number in below]
             taken, used = taken + lower[:kept], used + more
         self._records += count
@@ -321,8 +356,8 @@ class RingReader:
         """Give the memory back; every later drain raises RingClosed. Idempotent."""
         self.side.close()
 
-    def _judge(
-        self, data: bytes, position: int, limit: int, before: int, marks: Marks
+    def judge(
+        self, data: bytes, position: int, limit: int, before: int = 0, marks: Marks | None = None
     ) -> tuple[int, int, int]:
         """Check the sizes in a private copy of what lies at ``position``.
 
@@ -338,8 +373,7 @@ class RingReader:
         left, at = len(data) - offset, position + offset
         if kind == KIND_PADDING:
             if size != left or position + len(data) != self.capacity:
-                gap = self.capacity - at
-                self.side.poison(f"padding at {at}: size is {size}, expected {gap}")
+                self.side.poison(f"padding at {at}: size is {size}, expected {self.capacity - at}")
             return offset, len(data), count
         most = min(left, size_max)
         if size < RECORD_BYTES_MIN or aligned(size) > most:

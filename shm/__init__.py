@@ -6,7 +6,7 @@ or lies harms its own ring only.
 """
 
 from lockstep.shm.arena import Arena, page_aligned
-from lockstep.shm.blocking import Inlet, Outlet, WatchedBell
+from lockstep.shm.blocking import Batch, Inlet, Outlet, WatchedBell
 from lockstep.shm.board import Board, BoardSlot
 from lockstep.shm.claim import Claim
 from lockstep.shm.cursor import Cursor, Memory, fence
@@ -47,6 +47,7 @@ from lockstep.shm.views import RingViews
 __all__ = [
     "AgentStatus",
     "Arena",
+    "Batch",
     "Board",
     "BoardReader",
     "BoardRefused",

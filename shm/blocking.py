@@ -16,6 +16,7 @@ from lockstep.shm.views import RingViews
 from lockstep.shm.walk import aligned
 
 IN_PLACE_BYTES_MIN = 4096  # From here on, filling in two parts costs less than joining them.
+BATCH_BYTES = 8192
 
 
 class WatchedBell(Doorbell):
@@ -65,25 +66,17 @@ class Outlet:
 
     Args:
         writer: Of the ring.
-        filled: Rung here; the reader waits for it.
+        filled: Rung here after each publish; the reader waits for it.
         drained: Waited for here; the reader rings it.
-        batch: Of so many records only the last is rung for. All are there for a reader that looks,
-            but one that sleeps is woken at the end of the batch, by `flush`, or when the ring is
-            full: who uses more than 1 calls `flush` before doing anything else.
     """
 
-    def __init__(
-        self, writer: RingWriter, filled: Doorbell, drained: Doorbell, batch: int = 1
-    ) -> None:
+    def __init__(self, writer: RingWriter, filled: Doorbell, drained: Doorbell) -> None:
         self._writer = writer
-        self._push = writer.push
         self._filled = filled
         self._drained = drained
-        self._batch = batch
-        self._unrung = 0
 
     def send(self, record: bytes, body: bytes = b"", timeout_s: float | None = None) -> None:
-        """Write one record.
+        """Write one record and ring.
 
         Args:
             record: All of it, or its beginning, a header.
@@ -95,23 +88,22 @@ class Outlet:
             PeerDied: there is no room and nobody who will make any; nothing was written.
             ValueError: as `RingWriter.push`.
         """
-        if len(body) >= IN_PLACE_BYTES_MIN:
-            self._fill(record, body, timeout_s)
-        else:
-            if body:
-                record += body
-            if len(record) & 7:
-                record += bytes(-len(record) & 7)
+        deadline_s, size = _deadline(timeout_s), aligned(len(record) + len(body))
+        while True:
             try:
-                self._push(record)
+                if len(body) >= IN_PLACE_BYTES_MIN:
+                    self._fill(record, body)
+                else:
+                    self._writer.push(joined(record, body))
+                break
             except RingFull:
-                self._wait_and_push(record, timeout_s)
-        self._unrung += 1
-        if self._unrung >= self._batch:
-            self.flush()
+                if not self._wait(deadline_s):
+                    label = self._writer.side.label
+                    raise RingFull(f"{label}: no room for {size} bytes in time") from None
+        self._ring()
 
     def send_many(self, records: bytes, timeout_s: float | None = None) -> int:
-        """Write aligned records that lie one behind the other; rings once for all that fit at once.
+        """Write aligned records that lie one behind the other; rings once for what fits at once.
 
         Returns:
             The offset that was reached: the length, unless the time ran out.
@@ -120,50 +112,66 @@ class Outlet:
             PeerDied: some may have been written; the reader is gone.
         """
         deadline_s, sent = _deadline(timeout_s), 0
-        while True:
-            reached = self._writer.push_many(records, sent)
-            self._unrung += reached > sent
-            if reached == len(records) or (reached == sent and not self._wait(deadline_s)):
-                self.flush()
-                return reached
+        while (reached := self._writer.push_many(records, sent)) < len(records):
+            if not self._wait(deadline_s):
+                break
             sent = reached
+        if reached > sent:
+            self._ring()
+        return reached
 
-    def flush(self) -> None:
-        """Ring, if anything was written since the last ring."""
-        if self._unrung:
-            self._unrung = 0
-            self._writer.announce()
-            self._filled.ring()
+    def _ring(self) -> None:
+        self._writer.announce()
+        self._filled.ring()
 
-    def _wait_and_push(self, record: bytes, timeout_s: float | None) -> None:
-        deadline_s = _deadline(timeout_s)
-        while not self._writer.push_many(record):
-            self._wait_or_refuse(deadline_s, len(record))
-
-    def _fill(self, record: bytes, body: bytes, timeout_s: float | None) -> None:
-        deadline_s, size = _deadline(timeout_s), len(record) + len(body)
-        while True:
-            try:
-                with Claim(self._writer, size) as room:
-                    room[: len(record)] = record
-                    room[len(record) :] = body
-                return
-            except RingFull:
-                self._wait_or_refuse(deadline_s, aligned(size))
-
-    def _wait_or_refuse(self, deadline_s: float | None, size: int) -> None:
-        if not self._wait(deadline_s):
-            raise RingFull(f"{self._writer.side.label}: no room for {size} bytes in time")
+    def _fill(self, record: bytes, body: bytes) -> None:
+        with Claim(self._writer, len(record) + len(body)) as room:
+            room[: len(record)] = record
+            room[len(record) :] = body
 
     def _wait(self, deadline_s: float | None) -> bool:
-        """Tell the reader that there is no room, and wait until the tail has moved."""
+        """Tell the reader what is there and that room is wanted; whether the tail has moved."""
         side = self._writer.side
-        self._unrung = 0
         self._writer.announce(waiting=True)
         self._filled.ring()
-        left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
         before = side.seen
-        return side.peer.wait(before, self._drained, left_s) != before
+        return side.peer.wait(before, self._drained, _left(deadline_s)) != before
+
+
+class Batch:
+    """Records one by one, written and rung for together: who has many small ones.
+
+    What was added is seen by the reader after `flush`, which happens by itself when enough has
+    come together. A writer that dies takes with it what was not flushed.
+
+    Args:
+        outlet: Takes the batches; waits for room as long as it takes.
+        bytes_max: Of one batch. Larger records go by themselves.
+    """
+
+    def __init__(self, outlet: Outlet, bytes_max: int = BATCH_BYTES) -> None:
+        self._outlet = outlet
+        self._bytes_max = self._left = bytes_max
+        self._records: list[bytes] = []
+
+    def add(self, record: bytes, body: bytes = b"") -> None:
+        """One record, as `Outlet.send` takes it."""
+        self._left -= len(record) + len(body)
+        if self._left < 0:
+            self.flush()
+            if len(body) >= self._bytes_max:
+                self._outlet.send(record, body)
+                return
+            self._left -= len(record) + len(body)
+        self._records.append(joined(record, body))
+
+    def flush(self) -> None:
+        """Hand over what was added."""
+        records = b"".join(self._records)
+        self._records.clear()
+        self._left = self._bytes_max
+        if records:
+            self._outlet.send_many(records)
 
 
 class Inlet:
@@ -204,9 +212,8 @@ class Inlet:
     def _wait(self, deadline_s: float | None) -> bool:
         """Whether the head has moved. What was published before a death is taken first."""
         side = self._reader.side
-        left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
         try:
-            return side.peer.wait(side.at, self._filled, left_s) != side.at
+            return side.peer.wait(side.at, self._filled, _left(deadline_s)) != side.at
         except PeerDied:
             if side.peer.load() == side.at:
                 raise
@@ -217,5 +224,15 @@ class Inlet:
             self._drained.ring()
 
 
+def joined(record: bytes, body: bytes) -> bytes:
+    """A record of two parts, with zeros behind it up to a multiple of 8."""
+    whole = record + body
+    return whole + bytes(-len(whole) & 7) if len(whole) & 7 else whole
+
+
 def _deadline(timeout_s: float | None) -> float | None:
     return None if timeout_s is None else time.monotonic() + timeout_s
+
+
+def _left(deadline_s: float | None) -> float | None:
+    return None if deadline_s is None else max(0.0, deadline_s - time.monotonic())

@@ -99,6 +99,18 @@ class EventDoorbell(Doorbell):
     def __init__(self) -> None:
         super().__init__((os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC),))
 
+    def wait(self, timeout_s: float | None = None) -> bool:
+        if timeout_s is not None or not self._descriptors:
+            return super().wait(timeout_s)
+        descriptor, poll = self._descriptors[0], self._poll.poll
+        while True:  # As there, with fewer steps: it is half of what a wake-up costs.
+            poll()
+            try:
+                os.eventfd_read(descriptor)
+                return True
+            except BlockingIOError:
+                pass
+
     def ring(self) -> None:
         try:
             os.eventfd_write((self._descriptors or self._open())[0], 1)

@@ -276,7 +276,7 @@ class RingReader:
         if not side.simple:
             side.check()
         at = side.at
-        if ready := side.seen - at or side.ready():
+        if ready := side.ready():
             position = at & (side.capacity - 1)
             # The size in the ring says how much to copy, no more: the copy is judged.
             (size, _) = PREFIX.unpack_from(side.data, position)

@@ -7,7 +7,15 @@ after it was made, as with every other way to take records from a ring.
 """
 
 from lockstep.shm.ring import RingReader
-from lockstep.shm.walk import ALIGN, KIND_PADDING, PREFIX, RECORD_BYTES_MIN
+from lockstep.shm.walk import (
+    ALIGN,
+    KIND_PADDING,
+    PREFIX,
+    RECORD_BYTES_MIN,
+    RUN_FIRST,
+    RUN_MIN,
+    run,
+)
 
 
 class RingViews:
@@ -61,13 +69,19 @@ class RingViews:
         """Whole records in the first ``size`` bytes of the buffer; how far they reach."""
         buffer, unpack, largest = self._buffer, PREFIX.unpack_from, self._side.capacity // 2
         views: list[memoryview] = []
-        offset = 0
+        offset = previous = try_from = 0  # As in `walk`: runs of equal records go faster.
         while offset < size:
             length, kind = unpack(buffer, offset)
             stop = offset + length
             after = stop + 7 & ~7
             if not RECORD_BYTES_MIN <= length <= largest or kind == KIND_PADDING or after > size:
                 break
-            views.append(buffer[offset:stop])
-            offset = after
+            step = after - offset
+            if length == previous and offset >= try_from and size - offset >= RUN_MIN * step:
+                after = offset + run(buffer, offset, size, step) * step
+                views += [buffer[at : at + length] for at in range(offset, after, step)]
+                try_from = offset + RUN_FIRST * step
+            else:
+                views.append(buffer[offset:stop])
+            previous, offset = length, after
         return views, offset

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from lockstep.shm import (
+    Batch,
     Doorbell,
     Inlet,
     Memory,
@@ -35,8 +36,8 @@ class Both(NamedTuple):
     filled: Doorbell
     drained: Doorbell
 
-    def outlet(self, batch: int = 1) -> Outlet:
-        return Outlet(RingWriter(self.memory, "to agent 3"), self.filled, self.drained, batch)
+    def outlet(self) -> Outlet:
+        return Outlet(RingWriter(self.memory, "to agent 3"), self.filled, self.drained)
 
     def inlet(self) -> Inlet:
         return Inlet(RingReader(self.memory, "from agent 3"), self.filled, self.drained)
@@ -71,15 +72,20 @@ def payload(number: int) -> bytes:
     return struct.pack("<I", number) * (1 + number % 7 * (300 if number % 11 == 0 else 3))
 
 
-def test_sides_that_wait_for_one_another_lose_nothing(fork, shared: Both) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("way", ["one by one", "in batches"])
+def test_sides_that_wait_for_one_another_lose_nothing(  # type: ignore[no-untyped-def]
+    fork, shared: Both, way: str
+) -> None:
     total = 5000
 
     def write() -> None:
-        outlet = shared.outlet(batch=16)
+        outlet = shared.outlet()
+        batch = Batch(outlet, 3000)
+        send = batch.add if way == "in batches" else outlet.send
         for number in range(total):
             body = payload(number)
-            outlet.send(header(len(body)), body)
-        outlet.flush()
+            send(header(len(body)), body)
+        batch.flush()
 
     child = fork(write)
     inlet, number = shared.inlet(), 0
@@ -102,17 +108,28 @@ def test_many_records_go_out_in_as_many_pieces_as_it_takes(fork, shared: Both, r
     inlet._reader.close()
 
 
-def test_bell_is_rung_once_per_batch_and_for_the_rest_by_flush(both: Both, record) -> None:  # type: ignore[no-untyped-def]
-    outlet = both.outlet(batch=3)
-    rung = []
-    for _ in range(7):
-        outlet.send(record(b""))
-        rung.append(both.filled.clear())
-    assert rung == [False, False, True, False, False, True, False]
-    outlet.flush()
+def test_batch_is_seen_and_rung_for_when_it_is_full_or_flushed(both: Both, record) -> None:  # type: ignore[no-untyped-def]
+    inlet, batch = both.inlet(), Batch(both.outlet(), bytes_max=100)
+    seen = []
+    for number in range(7):
+        batch.add(record(bytes([number]))[:32], bytes([number]))
+        seen.append([view[32] for view in inlet.receive(0)])
+    assert seen == [[], [], [], [0, 1, 2], [], [], [3, 4, 5]]
+    batch.flush()
+    assert [view[32] for view in inlet.receive(0)] == [6]
     assert both.filled.clear()
-    outlet.flush()
+    batch.flush()
     assert not both.filled.clear()
+
+
+def test_record_larger_than_a_batch_goes_by_itself_and_keeps_its_place(both: Both, record) -> None:  # type: ignore[no-untyped-def]
+    inlet, batch = both.inlet(), Batch(both.outlet(), bytes_max=100)
+    batch.add(record(b"small"))
+    batch.add(header(5000), bytes(5000))
+    batch.add(record(bytes(200)))  # Whole, and larger: it waits for no other.
+    batch.add(record(b"last"))
+    batch.flush()
+    assert [len(view) for view in inlet.receive(0)] == [37, 5032, 232, 36]
 
 
 def test_full_ring_is_refused_when_the_time_is_over_and_the_reader_was_told(both: Both) -> None:
@@ -160,10 +177,10 @@ def test_reader_gets_all_that_a_dead_writer_published_and_then_hears_of_its_deat
     fork, shared: Both, record
 ) -> None:
     def write() -> None:
-        outlet = shared.outlet(batch=1000)  # It is killed before it rings.
+        writer = RingWriter(shared.memory)
         for number in range(50):
-            outlet.send(record(bytes([number])))
-        os.kill(os.getpid(), signal.SIGKILL)
+            writer.push(record(bytes([number])))
+        os.kill(os.getpid(), signal.SIGKILL)  # Before it rings.
 
     child = fork(write)
     life = os.pidfd_open(child.pid)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from lockstep.shm import (
+    Batch,
     Cursor,
     Doorbell,
     Inlet,
@@ -84,16 +85,19 @@ def test_killed_writers_leave_whole_records_and_a_ring_for_the_next(  # type: ig
 
     def write(first: int) -> None:
         writer = RingWriter(shared.memory)
-        outlet = Outlet(writer, shared.filled, shared.drained, batch=4)
+        outlet = Outlet(writer, shared.filled, shared.drained)
+        batch = Batch(outlet)
         for number in itertools.count(first):
             one = record(number)
             size = struct.unpack_from("<I", one)[0]
-            if number % 3 == 0:
-                outlet.send_many(one)
-            elif number % 3 == 1:
+            if number % 100 < 50:
+                batch.add(one)
+                continue
+            batch.flush()
+            if number % 2:
                 outlet.send(one[:32], one[32:size])  # Large ones in place.
             else:
-                outlet.send(one)
+                outlet.send_many(one)
 
     expected = 0
     for _ in range(kills):

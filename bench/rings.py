@@ -158,15 +158,43 @@ class RoundWay:
         return self._made
 
 
+class WakeWay:
+    """Two words and two bells: each side stores, rings, and waits for the other's word to move."""
+
+    def __init__(self, memory: memoryview) -> None:
+        self._words = shm.Cursor(memory, 0), shm.Cursor(memory, 128)
+        self._bells = shm.Doorbell.create(trusted=True), shm.Doorbell.create(trusted=True)
+
+    def turns(self, count: int) -> list[int]:
+        """Nanoseconds of each of ``count`` round trips."""
+        (mine, theirs), (bell, peer_bell), times = self._words, self._bells, []
+        first = theirs.load()
+        for number in range(first, first + count):
+            begun = time.perf_counter_ns()
+            mine.notify(number + 1, peer_bell)
+            theirs.wait(number, bell)
+            times.append(time.perf_counter_ns() - begun)
+        return times
+
+    def echo(self, count: int) -> None:
+        """The far side of as many."""
+        (theirs, mine), (peer_bell, bell) = self._words, self._bells
+        first = mine.load()
+        for number in range(first, first + count):
+            theirs.wait(number, bell)
+            mine.notify(number + 1, peer_bell)
+
+
 class Rings:
     """All ways, and the child at their far ends."""
 
     def __init__(self) -> None:
         rings = [shm.ring_bytes(capacity_of(size)) for size in SIZES]
-        arena = shm.Arena.create([*rings, shm.slots_bytes(SLOTS_CAPACITY, SLOT), 2 * rings[0]])
-        *memories, slots, both = map(arena.slice, range(len(arena)))
+        slot_bytes = shm.slots_bytes(SLOTS_CAPACITY, SLOT)
+        arena = shm.Arena.create([*rings, slot_bytes, 2 * rings[0], 4096])
+        *memories, slots, both, words = map(arena.slice, range(len(arena)))
         self._ways = {size: Way(memory, size) for size, memory in zip(SIZES, memories, strict=True)}
-        self._slots, self._round = SlotWay(slots), RoundWay(both)
+        self._slots, self._round, self._wake = SlotWay(slots), RoundWay(both), WakeWay(words)
         self._control, far = Pipe()
         self._pid = os.fork()
         if self._pid == 0:
@@ -180,9 +208,11 @@ class Rings:
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """One request, as the peers get them."""
         way, size, count = request["way"], request["size"], request.get("messages", 0)
-        if "turns" in request:
-            self._control.send(("round", size, request["turns"]))
-            return {"times_ns": self._round.turns(size, request["turns"])}
+        if turns := request.get("turns"):
+            self._control.send(("wake" if way == "wake" else "round", size, turns))
+            if way == "wake":
+                return {"times_ns": self._wake.turns(turns)}
+            return {"times_ns": self._round.turns(size, turns)}
         self._control.send((way, size, count))
         begun = time.perf_counter_ns()
         if way == "slots":
@@ -198,6 +228,8 @@ class Rings:
             way, size, count = control.recv()  # EOFError, when nobody asks any more, ends it.
             if way == "round":
                 self._round.echo(count)
+            elif way == "wake":
+                self._wake.echo(count)
             else:
                 look = self._slots.look if way == "slots" else self._ways[size].look
                 control.send(look(count))

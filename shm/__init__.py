@@ -10,7 +10,13 @@ from lockstep.shm.blocking import Batch, Inlet, Outlet, WatchedBell
 from lockstep.shm.board import Board, BoardSlot
 from lockstep.shm.claim import Claim
 from lockstep.shm.cursor import Cursor, Memory, fence
-from lockstep.shm.doorbell import Doorbell, EventDoorbell, PipeDoorbell, SharedDoorbell
+from lockstep.shm.doorbell import (
+    Doorbell,
+    EventDoorbell,
+    PipeDoorbell,
+    SharedDoorbell,
+    TrustedDoorbell,
+)
 from lockstep.shm.errors import (
     BoardRefused,
     PeerDied,
@@ -81,6 +87,7 @@ __all__ = [
     "Snapshot",
     "SupervisorStatus",
     "Taken",
+    "TrustedDoorbell",
     "WatchedBell",
     "alive",
     "attach",

@@ -118,11 +118,11 @@ def _stream(line: Line, way: str, size: int, count: int) -> Callable[[], float]:
 
 def _round_trips(report: Report, ours: Line, others: Mapping[str, Way], rotations: int) -> None:
     size = min(SIZES)
-    turns = {"": _turns(ours, "ring", size)} | {
-        f"_{name}": _turns(line, way, size) for name, (line, way) in others.items()
-    }
+    ways = {"roundtrip": (ours, "ring"), "wake": (ours, "wake")}
+    ways |= {f"roundtrip_{name}": way for name, way in others.items()}
+    turns = {name: _turns(line, way, size) for name, (line, way) in ways.items()}
     if program := pingpong.program():
-        turns["_c"] = partial(_c_turns, program)
+        turns["wake_c"] = partial(_c_turns, program)
     else:
         report.skipped.append(("roundtrip_c", "there is no C compiler", pingpong.GET))
     times: dict[str, list[int]] = {name: [] for name in turns}
@@ -132,13 +132,18 @@ def _round_trips(report: Report, ours: Line, others: Mapping[str, Way], rotation
         times[name] += found
         return median(found)
 
-    rows = list(rotate([partial(measure, name) for name in turns], rotations))
-    for place, name in enumerate(turns):
-        if place:
-            report.ratios[f"roundtrip{name}"] = ratio([row[place] / row[0] for row in rows])
+    rows = [
+        dict(zip(turns, row, strict=True))
+        for row in rotate([partial(measure, name) for name in turns], rotations)
+    ]
+    pairs = {f"roundtrip_{name}": (f"roundtrip_{name}", "roundtrip") for name in others}
+    if program:
+        pairs |= {"roundtrip_c": ("wake_c", "wake"), "roundtrip_message_c": ("wake_c", "roundtrip")}
+    for name, (theirs, own) in pairs.items():
+        report.ratios[name] = ratio([row[theirs] / row[own] for row in rows])
+    for name, found in times.items():
         for share, label in ((0.5, "p50"), (0.99, "p99")):
-            value = percentile(times[name], share) / 1e3
-            report.results[f"roundtrip{name}_{label}_us"] = (value, "us")
+            report.results[f"{name}_{label}_us"] = (percentile(found, share) / 1e3, "us")
 
 
 def _turns(line: Line, way: str, size: int) -> Callable[[], list[int]]:

@@ -19,16 +19,11 @@ from lockstep.engine.record import HEADER, HEADER_BYTES, PEER_NONE, Kind
 from lockstep.engine.version import VERSION
 from lockstep.workers.agent.channel import RingChannel
 
-SIZES = (64, 1024, 65_536, 1_048_576)
+# Bytes of a message, and of the ring for them: many small ones, sixteen of 64 KiB, eight of 1 MiB.
+CAPACITIES = {64: 1 << 18, 1024: 1 << 18, 65_536: 1 << 20, 1_048_576: 1 << 23}
 PAYLOADS = 4  # Messages differ from one to the next, as those of the peers.
-CAPACITY_MIN = 1 << 18  # A ring holds many small messages, or eight large ones.
 SLOT = np.dtype([("number", "<u8"), ("data", "V56")])  # 64 bytes.
 SLOTS_CAPACITY, SLOTS_BATCH = 4096, 256
-
-
-def capacity_of(size: int) -> int:
-    """Of the ring for messages of one size."""
-    return max(CAPACITY_MIN, 4 * shm.capacity_for(HEADER_BYTES + size))
 
 
 def header_of(size: int) -> bytes:
@@ -189,11 +184,13 @@ class Rings:
     """All ways, and the child at their far ends."""
 
     def __init__(self) -> None:
-        rings = [shm.ring_bytes(capacity_of(size)) for size in SIZES]
+        rings = [shm.ring_bytes(capacity) for capacity in CAPACITIES.values()]
         slot_bytes = shm.slots_bytes(SLOTS_CAPACITY, SLOT)
         arena = shm.Arena.create([*rings, slot_bytes, 2 * rings[0], 4096])
         *memories, slots, both, words = map(arena.slice, range(len(arena)))
-        self._ways = {size: Way(memory, size) for size, memory in zip(SIZES, memories, strict=True)}
+        self._ways = {
+            size: Way(memory, size) for size, memory in zip(CAPACITIES, memories, strict=True)
+        }
         self._slots, self._round, self._wake = SlotWay(slots), RoundWay(both), WakeWay(words)
         self._control, far = Pipe()
         self._pid = os.fork()

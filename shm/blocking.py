@@ -16,7 +16,9 @@ from lockstep.shm.views import RingViews
 from lockstep.shm.walk import aligned
 
 IN_PLACE_BYTES_MIN = 4096  # From here on, filling in two parts costs less than joining them.
-BATCH_BYTES = 8192
+# A reader that sleeps and is woken for every record costs both sides more than the record does.
+GATHERED_BYTES = 32_768
+UNRUNG_BYTES = 262_144
 
 
 class WatchedBell(Doorbell):
@@ -76,7 +78,12 @@ class Outlet:
         self._drained = drained
 
     def send(self, record: bytes, body: bytes = b"", timeout_s: float | None = None) -> None:
-        """Write one record and ring.
+        """Write one record and ring: `write`, then `ring`."""
+        self.write(record, body, timeout_s)
+        self.ring()
+
+    def write(self, record: bytes, body: bytes = b"", timeout_s: float | None = None) -> None:
+        """Write one record and publish it. Ring afterwards: a reader that sleeps does not see it.
 
         Args:
             record: All of it, or its beginning, a header.
@@ -88,19 +95,18 @@ class Outlet:
             PeerDied: there is no room and nobody who will make any; nothing was written.
             ValueError: as `RingWriter.push`.
         """
-        deadline_s, size = _deadline(timeout_s), aligned(len(record) + len(body))
+        deadline_s = _deadline(timeout_s)
         while True:
             try:
                 if len(body) >= IN_PLACE_BYTES_MIN:
                     self._fill(record, body)
                 else:
                     self._writer.push(joined(record, body))
-                break
+                return
             except RingFull:
                 if not self._wait(deadline_s):
-                    label = self._writer.side.label
+                    label, size = self._writer.side.label, aligned(len(record) + len(body))
                     raise RingFull(f"{label}: no room for {size} bytes in time") from None
-        self._ring()
 
     def send_many(self, records: bytes, timeout_s: float | None = None) -> int:
         """Write aligned records that lie one behind the other; rings once for what fits at once.
@@ -117,10 +123,11 @@ class Outlet:
                 break
             sent = reached
         if reached > sent:
-            self._ring()
+            self.ring()
         return reached
 
-    def _ring(self) -> None:
+    def ring(self) -> None:
+        """Wake the reader: for what was written since the last ring."""
         self._writer.announce()
         self._filled.ring()
 
@@ -139,39 +146,59 @@ class Outlet:
 
 
 class Batch:
-    """Records one by one, written and rung for together: who has many small ones.
+    """Records one by one, rung for together: who has many of them.
 
-    What was added is seen by the reader after `flush`, which happens by itself when enough has
-    come together. A writer that dies takes with it what was not flushed.
+    Small ones are gathered and written at once; large ones are written where they will lie. Both
+    are sure to be seen by the reader after `flush`, which happens by itself when enough has come
+    together. A writer that dies takes with it what it had only gathered.
 
     Args:
         outlet: Takes the batches; waits for room as long as it takes.
-        bytes_max: Of one batch. Larger records go by themselves.
+        gathered_bytes_max: Of small ones.
+        unrung_bytes_max: Of large ones.
     """
 
-    def __init__(self, outlet: Outlet, bytes_max: int = BATCH_BYTES) -> None:
+    def __init__(
+        self,
+        outlet: Outlet,
+        gathered_bytes_max: int = GATHERED_BYTES,
+        unrung_bytes_max: int = UNRUNG_BYTES,
+    ) -> None:
         self._outlet = outlet
-        self._bytes_max = self._left = bytes_max
+        self._gathered_bytes_max = self._left = gathered_bytes_max
+        self._unrung_bytes_max = unrung_bytes_max
+        self._unrung = 0
         self._records: list[bytes] = []
 
     def add(self, record: bytes, body: bytes = b"") -> None:
-        """One record, as `Outlet.send` takes it."""
-        self._left -= len(record) + len(body)
-        if self._left < 0:
+        """One record, as `Outlet.write` takes it."""
+        if len(body) >= IN_PLACE_BYTES_MIN:
+            self._add_large(record, body)
+            return
+        if len(record) + len(body) > self._left:
             self.flush()
-            if len(body) >= self._bytes_max:
-                self._outlet.send(record, body)
-                return
-            self._left -= len(record) + len(body)
-        self._records.append(joined(record, body))
+        whole = joined(record, body)
+        self._records.append(whole)
+        self._left -= len(whole)
 
     def flush(self) -> None:
-        """Hand over what was added."""
+        """Hand over what was gathered, and ring."""
         records = b"".join(self._records)
         self._records.clear()
-        self._left = self._bytes_max
+        self._left = self._gathered_bytes_max
         if records:
             self._outlet.send_many(records)
+        elif self._unrung:
+            self._outlet.ring()
+        self._unrung = 0
+
+    def _add_large(self, record: bytes, body: bytes) -> None:
+        if self._records:
+            self.flush()  # Nothing overtakes.
+        self._outlet.write(record, body)
+        self._unrung += len(body)
+        if self._unrung >= self._unrung_bytes_max:
+            self.flush()
 
 
 class Inlet:

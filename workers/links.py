@@ -314,7 +314,8 @@ class EngineEnd:
         self._slots = shm.SlotReader(memory.ticket_slots, TICKET_SLOT, "ticket ring")
         self._records = shm.RingReader(memory.ticket_records, "ring to inference")
         self._results = shm.SlotWriter(memory.result_slots, RESULT_SLOT, "result ring")
-        self._answers = shm.RingWriter(memory.result_records, "ring from inference")
+        answers = shm.RingWriter(memory.result_records, "ring from inference")
+        self._answers = shm.Outlet(answers, memory.supervisor_bell, memory.engine_bell)
 
     def drain(self) -> tuple[Slots, bytes]:
         """Slots and records that arrived; does not block."""
@@ -331,24 +332,14 @@ class EngineEnd:
 
     def report(self, slots: Slots, records: bytes) -> None:
         """Publish a step: its answers, then its slots, then the bell. Blocks for room."""
-        sent = 0
-        while sent < len(records):
-            reached = self._answers.push_many(records, sent)
-            if reached == sent:
-                self._answers.announce(waiting=True)
-            self._pushed(reached > sent)
-            sent = reached
+        self._answers.send_many(records)
         start = 0
         while start < len(slots):
             taken = self._results.push(slots[start:])
+            self._results.announce(waiting=not taken)
+            self._memory.supervisor_bell.ring()
             if not taken:
-                self._results.announce(waiting=True)
-            self._pushed(taken > 0)
+                self._memory.engine_bell.wait()
             start += taken
         # A ring that meant tickets may have been taken by a wait for room: look again.
         self._memory.engine_bell.ring()
-
-    def _pushed(self, any_pushed: bool) -> None:
-        self._memory.supervisor_bell.ring()
-        if not any_pushed:
-            self._memory.engine_bell.wait()

@@ -109,12 +109,12 @@ def test_many_records_go_out_in_as_many_pieces_as_it_takes(fork, shared: Both, r
 
 
 def test_batch_is_seen_and_rung_for_when_it_is_full_or_flushed(both: Both, record) -> None:  # type: ignore[no-untyped-def]
-    inlet, batch = both.inlet(), Batch(both.outlet(), bytes_max=100)
+    inlet, batch = both.inlet(), Batch(both.outlet(), gathered_bytes_max=100)
     seen = []
     for number in range(7):
         batch.add(record(bytes([number]))[:32], bytes([number]))
         seen.append([view[32] for view in inlet.receive(0)])
-    assert seen == [[], [], [], [0, 1, 2], [], [], [3, 4, 5]]
+    assert seen == [[], [], [0, 1], [], [2, 3], [], [4, 5]]
     batch.flush()
     assert [view[32] for view in inlet.receive(0)] == [6]
     assert both.filled.clear()
@@ -122,14 +122,26 @@ def test_batch_is_seen_and_rung_for_when_it_is_full_or_flushed(both: Both, recor
     assert not both.filled.clear()
 
 
-def test_record_larger_than_a_batch_goes_by_itself_and_keeps_its_place(both: Both, record) -> None:  # type: ignore[no-untyped-def]
-    inlet, batch = both.inlet(), Batch(both.outlet(), bytes_max=100)
-    batch.add(record(b"small"))
-    batch.add(header(5000), bytes(5000))
-    batch.add(record(bytes(200)))  # Whole, and larger: it waits for no other.
-    batch.add(record(b"last"))
+def test_large_records_of_a_batch_keep_their_place_and_are_rung_for_together(  # type: ignore[no-untyped-def]
+    both: Both, record
+) -> None:
+    batch, rung = Batch(both.outlet(), unrung_bytes_max=12_000), []
+    for body in (b"small", bytes(5000), b"small", bytes(5000), b"too", bytes(4999), bytes(5001)):
+        batch.add(header(len(body)), body)
+        rung.append(both.filled.clear())
+        if len(body) > 4998:
+            both.inlet().receive(0)
+    assert rung == [False, True, False, True, False, True, False]
     batch.flush()
-    assert [len(view) for view in inlet.receive(0)] == [37, 5032, 232, 36]
+    assert both.filled.clear()
+
+
+def test_records_of_a_batch_are_not_held_back_by_their_size(both: Both, record) -> None:  # type: ignore[no-untyped-def]
+    inlet, batch = both.inlet(), Batch(both.outlet(), gathered_bytes_max=100)
+    for one in (record(b"small"), record(bytes(200)), record(b"last")):
+        batch.add(one)
+    batch.flush()
+    assert [len(view) for view in inlet.receive(0)] == [37, 232, 36]
 
 
 def test_full_ring_is_refused_when_the_time_is_over_and_the_reader_was_told(both: Both) -> None:

@@ -227,8 +227,8 @@ class EngineMemory:
         for size in (sizes[0], sizes[0], sizes[1], sizes[1]):
             parts.append(memory[start : start + size])
             start += shm.page_aligned(size)
-        # No guest runs in the inference process: it is trusted with bells as with its signals.
-        bells = shm.Doorbell.create(trusted=True), shm.Doorbell.create(trusted=True)
+        # No guest runs in the inference process: it is trusted not to fill up its own bell.
+        bells = shm.Doorbell.create(trusted=True), shm.Doorbell.create()
         made = cls(parts[0], parts[2], parts[1], parts[3], *bells)
         made.renew()
         return made

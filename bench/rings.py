@@ -17,7 +17,6 @@ import numpy as np
 from lockstep import shm
 from lockstep.engine.record import HEADER, HEADER_BYTES, PEER_NONE, Kind
 from lockstep.engine.version import VERSION
-from lockstep.workers.agent.channel import RingChannel
 
 # Bytes of a message, and of the ring for them: many small ones, sixteen of 64 KiB, eight of 1 MiB.
 CAPACITIES = {64: 1 << 18, 1024: 1 << 18, 65_536: 1 << 20, 1_048_576: 1 << 23}
@@ -113,23 +112,25 @@ class SlotWay:
 
 
 class RoundWay:
-    """Two rings and two bells, there and back: the channel that an agent's process has."""
+    """Two rings and two bells, there and back."""
 
     def __init__(self, memory: memoryview) -> None:
         half = len(memory) // 2
         self._rings = memory[:half], memory[half:]
         for ring in self._rings:
             shm.create_ring(ring)
-        self._bells = shm.Doorbell.create(), shm.Doorbell.create()
-        self._made: RingChannel | None = None
+        self._bells = shm.Doorbell.create(trusted=True), shm.Doorbell.create(trusted=True)
+        self._made: tuple[shm.Exchange, shm.Outlet, shm.RingReader] | None = None
 
     def turns(self, size: int, count: int) -> list[int]:
         """Nanoseconds of each of ``count`` round trips."""
-        channel, times = self._channel(0), []
-        record = header_of(size) + bytes(size)
+        exchange, outlet, reader = self._ends(0)
+        record, times = header_of(size) + bytes(size), []
         for _ in range(count):
             begun = time.perf_counter_ns()
-            answer = channel.exchange(record)
+            if not exchange.send(record):  # At the end of the ring, now and then.
+                outlet.send(record)
+            answer = exchange.receive() or reader.drain()
             times.append(time.perf_counter_ns() - begun)
             if answer != record:
                 raise RuntimeError("an answer was damaged")
@@ -137,19 +138,19 @@ class RoundWay:
 
     def echo(self, count: int) -> None:
         """Answer ``count`` messages by themselves."""
-        channel = self._channel(1)
-        record = channel.receive()
-        for _ in range(count - 1):
-            record = channel.exchange(record)
-        channel.send(record)
+        exchange, outlet, reader = self._ends(1)
+        for _ in range(count):
+            record = exchange.receive() or reader.drain()
+            if not exchange.send(record):
+                outlet.send(record)
 
-    def _channel(self, me: int) -> RingChannel:
+    def _ends(self, me: int) -> tuple[shm.Exchange, shm.Outlet, shm.RingReader]:
         if self._made is None:
             reader = shm.RingReader(self._rings[me])
             writer = shm.RingWriter(self._rings[1 - me])
-            bells = self._bells[me], self._bells[1 - me]
-            straight = shm.Exchange(reader, writer, *bells)
-            self._made = RingChannel(reader, writer, *bells, straight)
+            bell, peer_bell = self._bells[me], self._bells[1 - me]
+            exchange = shm.Exchange(reader, writer, bell, peer_bell, counted=False)
+            self._made = exchange, shm.Outlet(writer, peer_bell, bell), reader
         return self._made
 
 

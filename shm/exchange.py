@@ -22,13 +22,29 @@ class Exchange:
         reader: Ring from the peer.
         writer: Ring to it.
         bell: Waited for here.
-        peer_bell: Rung here; it finds who rang by counters (`RingWriter.announce`).
+        peer_bell: Rung here.
+        counted: It finds who rang by counters (`RingWriter.announce`).
     """
 
-    __slots__ = ("_bell", "_down", "_down_data", "_half", "_head", "_peer_bell", "_up", "_up_data")
+    __slots__ = (
+        "_bell",
+        "_counted",
+        "_down",
+        "_down_data",
+        "_half",
+        "_head",
+        "_peer_bell",
+        "_up",
+        "_up_data",
+    )
 
     def __init__(
-        self, reader: RingReader, writer: RingWriter, bell: Doorbell, peer_bell: Doorbell
+        self,
+        reader: RingReader,
+        writer: RingWriter,
+        bell: Doorbell,
+        peer_bell: Doorbell,
+        counted: bool = True,
     ) -> None:
         self._down = reader.side
         self._down_data = reader.side.data
@@ -38,6 +54,7 @@ class Exchange:
         self._up_data = writer.side.data
         self._bell = bell
         self._peer_bell = peer_bell
+        self._counted = counted
 
     def send(self, records: bytes) -> bool:
         """Publish all of ``records`` and ring.
@@ -56,8 +73,9 @@ class Exchange:
             return False
         self._up_data[start : start + size] = records
         side.at = side.own.word[0] = head
-        rings = side.rings.word
-        rings[0] = rings[0] + 1 & WORD_MASK
+        if self._counted:
+            rings = side.rings.word
+            rings[0] = rings[0] + 1 & WORD_MASK
         self._peer_bell.ring()
         return True
 
@@ -77,7 +95,7 @@ class Exchange:
         if not 0 < size <= side.capacity - start:
             return b""
         # Copied before any size is looked at: the peer can still write here, not there.
-        data = bytes(self._down_data[start : start + size])
+        data = self._down_data[start : start + size].tobytes()
         length, kind = PREFIX.unpack_from(data) if size >= RECORD_BYTES_MIN else (0, 0)
         if (
             length + 7 & ~7 != size

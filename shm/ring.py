@@ -280,7 +280,7 @@ class RingReader:
             position = at & (side.capacity - 1)
             # The size in the ring says how much to copy, no more: the copy is judged.
             (size, _) = PREFIX.unpack_from(side.data, position)
-            record = bytes(side.data[position : position + (size + 7 & ~7)])
+            record = side.data[position : position + (size + 7 & ~7)].tobytes()
             step = len(record)
             if RECORD_BYTES_MIN <= step <= ready and step <= side.capacity >> 1:
                 size, kind = PREFIX.unpack_from(record)
@@ -314,7 +314,7 @@ class RingReader:
         position, ready = at & (side.capacity - 1), head - at
         # Mostly all that is there lies in one piece. What is not so, or not in order, comes below.
         if side.seen <= head and 0 < ready <= side.capacity - position and bytes_max is None:
-            data = bytes(side.data[position : position + ready])
+            data = side.data[position : position + ready].tobytes()
             reached, count = walk(data, 0, ready, side.capacity // 2, marks, self._mark_from)
             if reached == ready:
                 self._records += count

@@ -21,13 +21,15 @@ from lockstep.workers.launch import ENVIRONMENT
 
 # Ways of each environment, with the names that their ratios have.
 PLAIN = {"queue": "queue", "pipe": "pipe", "seqpacket": "seqpacket"}
-ZMQ = {"zmq": "pyzmq"}
+ZMQ = {"zmq": "pyzmq", "zmq_nocopy": "pyzmq_nocopy"}
 PEERS = {
     "transports": (Peer("transports", peers.PLAIN), PLAIN),
     "pyzmq": (Peer("transports", peers.PYZMQ), ZMQ),
 }
 SIZES = {64: "64", 1024: "1k", 65_536: "64k", 1_048_576: "1m"}
-SEQPACKET_BYTES_MAX = 65_536  # A packet has to fit into the socket's buffer.
+# Ways that are not for all sizes: a packet has to fit into the socket's buffer; to save copies pays
+# for large messages only.
+SIZES_OF = {"seqpacket": (64, 1024, 65_536), "pyzmq_nocopy": (65_536, 1_048_576)}
 # Of one round: some milliseconds of the quickest, long beside the start and end of a round.
 MESSAGES = {64: 6_000, 1024: 5_000, 65_536: 500, 1_048_576: 40}
 OURS, SLOTS = 4, 40  # Times as many for who is so much quicker.
@@ -71,8 +73,10 @@ def run(quick: bool, tell: Tell) -> Report:
         others: dict[str, Way] = {}
         for name, (peer, ways) in PEERS.items():
             if missing := peer.missing(report.group):
-                names = [*(f"{name}_{size}" for size in SIZES.values()), f"roundtrip_{name}"]
-                report.skipped += [(skipped, *missing) for skipped in names]
+                for label in ways.values():
+                    names = [f"{label}_{SIZES[size]}" for size in SIZES if _fits(label, size)]
+                    names += [f"roundtrip_{label}"] * _fits(label, min(SIZES))
+                    report.skipped += [(skipped, *missing) for skipped in names]
                 continue
             line = stack.enter_context(peer.start())
             others |= {label: (line, way) for way, label in ways.items()}
@@ -96,7 +100,7 @@ def _one_way(
     if size == min(SIZES):
         rounds["slots"] = _stream(ours, "slots", size, SLOTS * count)
     for name, (line, way) in others.items():
-        if way != "seqpacket" or size <= SEQPACKET_BYTES_MAX:
+        if _fits(name, size):
             rounds[name] = _stream(line, way, size, count)
     for measure in rounds.values():
         measure()  # Warm.
@@ -111,6 +115,10 @@ def _one_way(
         report.ratios[f"slots_queue_{label}"] = ratio(values)
 
 
+def _fits(name: str, size: int) -> bool:
+    return size in SIZES_OF.get(name, SIZES)
+
+
 def _stream(line: Line, way: str, size: int, count: int) -> Callable[[], float]:
     """Measures one round: nanoseconds of a message."""
     return lambda: line.ask(way=way, size=size, messages=count)["ns"] / count
@@ -119,7 +127,7 @@ def _stream(line: Line, way: str, size: int, count: int) -> Callable[[], float]:
 def _round_trips(report: Report, ours: Line, others: Mapping[str, Way], rotations: int) -> None:
     size = min(SIZES)
     ways = {"roundtrip": (ours, "ring"), "wake": (ours, "wake")}
-    ways |= {f"roundtrip_{name}": way for name, way in others.items()}
+    ways |= {f"roundtrip_{name}": way for name, way in others.items() if _fits(name, size)}
     turns = {name: _turns(line, way, size) for name, (line, way) in ways.items()}
     if program := pingpong.program():
         turns["wake_c"] = partial(_c_turns, program)
@@ -136,7 +144,7 @@ def _round_trips(report: Report, ours: Line, others: Mapping[str, Way], rotation
         dict(zip(turns, row, strict=True))
         for row in rotate([partial(measure, name) for name in turns], rotations)
     ]
-    pairs = {f"roundtrip_{name}": (f"roundtrip_{name}", "roundtrip") for name in others}
+    pairs = {name: (name, "roundtrip") for name in ways if name.startswith("roundtrip_")}
     if program:
         pairs |= {"roundtrip_c": ("wake_c", "wake"), "roundtrip_message_c": ("wake_c", "roundtrip")}
     for name, (theirs, own) in pairs.items():

@@ -60,17 +60,25 @@ def seqpacket() -> Way:
     return end
 
 
-def ipc(folder: str) -> Way:
-    """ZeroMQ: a pair of sockets over ipc. Contexts are made behind the fork: they have threads."""
+def ipc(path: str, copy: bool) -> Way:
+    """ZeroMQ: a pair of sockets over ipc. Contexts are made behind the fork: they have threads.
+
+    Args:
+        path: Of the socket.
+        copy: Messages are bytes objects; else the library's own memory is sent from and looked at,
+            which pays for large ones.
+    """
 
     def end(near: bool) -> End:
         assert zmq is not None
         one = zmq.Context().socket(zmq.PAIR)
         if near:
-            one.bind(f"ipc://{folder}/socket")
+            one.bind(f"ipc://{path}")
         else:
-            one.connect(f"ipc://{folder}/socket")
-        return one.send, lambda size: one.recv
+            one.connect(f"ipc://{path}")
+        if copy:
+            return one.send, lambda size: one.recv
+        return partial(one.send, copy=False), lambda size: lambda: one.recv(copy=False).buffer
 
     return end
 
@@ -158,7 +166,8 @@ def begin(stack: ExitStack) -> tuple[dict[str, str], Callable[[dict[str, Any]], 
         ways = {"queue": queue(), "pipe": pipe(), "seqpacket": seqpacket()}
     else:
         versions["pyzmq"] = zmq.__version__
-        ways = {"zmq": ipc(stack.enter_context(tempfile.TemporaryDirectory()))}
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        ways = {"zmq": ipc(f"{folder}/copy", True), "zmq_nocopy": ipc(f"{folder}/nocopy", False)}
     transports = {name: Transport(way, stack) for name, way in ways.items()}
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:

@@ -8,14 +8,13 @@ that was closed, one that was scribbled over and a peer that died are four diffe
 import select
 import time
 
-from lockstep.shm.claim import Claim
 from lockstep.shm.doorbell import Doorbell
 from lockstep.shm.errors import PeerDied, RingFull
 from lockstep.shm.ring import RingReader, RingWriter
 from lockstep.shm.views import RingViews
 from lockstep.shm.walk import aligned
 
-IN_PLACE_BYTES_MIN = 4096  # From here on, filling in two parts costs less than joining them.
+IN_PLACE_BYTES_MIN = 512  # From here on, writing at once costs less than gathering.
 # A reader that sleeps and is woken for every record costs both sides more than the record does.
 GATHERED_BYTES = 32_768
 UNRUNG_BYTES = 262_144
@@ -98,10 +97,7 @@ class Outlet:
         deadline_s = _deadline(timeout_s)
         while True:
             try:
-                if len(body) >= IN_PLACE_BYTES_MIN:
-                    self._fill(record, body)
-                else:
-                    self._writer.push(joined(record, body))
+                self._writer.push(record, body)
                 return
             except RingFull:
                 if not self._wait(deadline_s):
@@ -130,11 +126,6 @@ class Outlet:
         """Wake the reader: for what was written since the last ring."""
         self._writer.announce()
         self._filled.ring()
-
-    def _fill(self, record: bytes, body: bytes) -> None:
-        with Claim(self._writer, len(record) + len(body)) as room:
-            room[: len(record)] = record
-            room[len(record) :] = body
 
     def _wait(self, deadline_s: float | None) -> bool:
         """Tell the reader what is there and that room is wanted; whether the tail has moved."""
@@ -177,7 +168,9 @@ class Batch:
             return
         if len(record) + len(body) > self._left:
             self.flush()
-        whole = joined(record, body)
+        whole = record + body
+        if len(whole) & 7:
+            whole += bytes(-len(whole) & 7)
         self._records.append(whole)
         self._left -= len(whole)
 
@@ -249,12 +242,6 @@ class Inlet:
     def _make_known(self) -> None:
         if self._reader.awaited():
             self._drained.ring()
-
-
-def joined(record: bytes, body: bytes) -> bytes:
-    """A record of two parts, with zeros behind it up to a multiple of 8."""
-    whole = record + body
-    return whole + bytes(-len(whole) & 7) if len(whole) & 7 else whole
 
 
 def _deadline(timeout_s: float | None) -> float | None:

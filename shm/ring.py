@@ -23,6 +23,7 @@ from lockstep.shm.walk import (
 )
 
 CAPACITY_MIN = 2 * RECORD_BYTES_MIN
+_ZEROS = bytes(ALIGN)
 
 
 class Taken(NamedTuple):
@@ -102,35 +103,46 @@ class RingWriter:
         """Counters so far; also after `close`."""
         return RingStatistics(self._records, self._bytes, self._times_full)
 
-    def push(self, record: bytes) -> None:
+    def push(self, record: bytes, body: bytes = b"") -> None:
         """Write one record and publish it. Ring the doorbell afterwards.
+
+        Args:
+            record: All of it, or its beginning, which need not be joined to the rest.
+            body: The rest. Zeros are put behind it where they are missing.
 
         Raises:
             RingFull: no room now; nothing was written.
-            ValueError: not exactly one aligned record, or more than half the capacity.
+            ValueError: not exactly one record, or more than half the capacity.
         """
-        side, step = self.side, len(record)
-        at = side.at
+        side, length = self.side, len(record) + len(body)
+        at, step = side.at, length + 7 & ~7
         position, head = at & (side.capacity - 1), at + step
         # By the tail that was seen last: while that leaves room, the reader's line of memory is
         # not touched. No room by it, no simple ring, no record in order: all that comes below.
         if (
             side.simple
             and head - side.seen <= side.capacity >= position + step
-            and RECORD_BYTES_MIN <= step <= side.capacity >> 1
+            and len(record) >= RECORD_BYTES_MIN
+            and step <= side.capacity >> 1
         ):
             size, kind = PREFIX.unpack_from(record)
-            if size + 7 & ~7 == step and kind != KIND_PADDING and size >= RECORD_BYTES_MIN:
-                side.data[position : position + step] = record
+            if RECORD_BYTES_MIN <= size <= length and size + 7 & ~7 == step and kind < KIND_PADDING:
+                if step > length:
+                    side.data[position + step - ALIGN : position + step] = _ZEROS
+                middle = position + len(record)
+                side.data[position:middle] = record
+                if body:
+                    side.data[middle : position + length] = body
                 side.at = side.own.word[0] = head
                 self._records += 1
                 self._bytes += step
                 return
-        self._push_with_care(record)
+        self._push_with_care(record + body + _ZEROS[: step - length], length)
 
-    def _push_with_care(self, record: bytes) -> None:
-        if not record or self._size_at(record, 0) != len(record):
-            raise ValueError(f"{self.side.label}: {len(record)} bytes are not one aligned record")
+    def _push_with_care(self, record: bytes, length: int) -> None:
+        whole = record and self._size_at(record, 0) == len(record)
+        if not whole or PREFIX.unpack_from(record)[0] > length:
+            raise ValueError(f"{self.side.label}: {length} bytes are not one record")
         if not self.push_many(record):
             raise RingFull(
                 f"{self.side.label}: no room for {len(record)} bytes; the reader drains first"

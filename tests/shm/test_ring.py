@@ -83,6 +83,21 @@ def test_largest_record_fits_at_every_position_of_its_ring(payload_bytes: int) -
         assert reader.drain() == largest
 
 
+@pytest.mark.parametrize("payload_bytes", [0, 1, 7, 8, 100, 224])
+@pytest.mark.parametrize("cut", [3, 32, 33, 256])
+def test_record_in_two_parts_is_written_as_one_with_zeros_behind_it(
+    ring: tuple[RingWriter, RingReader, Memory], payload_bytes: int, cut: int
+) -> None:
+    writer, reader, memory = ring
+    memory[256:] = b"\xee" * CAPACITY  # type: ignore[index]
+    whole = make(bytes([7]) * payload_bytes)
+    record = whole[: 32 + payload_bytes]
+    for _ in range(4):  # Also over the end.
+        writer.push(record[:cut], record[cut:])
+        assert reader.drain() == whole
+    assert writer.statistics == RingStatistics(4, 4 * len(whole), 0)
+
+
 # Order and room
 
 
@@ -233,6 +248,24 @@ def test_malformed_record_is_refused_before_it_reaches_the_peer(ring: Ring, reco
     writer, reader, _ = ring
     with pytest.raises(ValueError, match="out of agent 3"):
         writer.push(record)
+    assert reader.drain() == b""
+
+
+@pytest.mark.parametrize(
+    ("record", "body"),
+    [
+        (make(b"x" * 8), b"more"),
+        (make(b"x" * 8)[:39], b""),  # One byte is missing.
+        (make(b"x" * 8)[:32], b"x" * 7),
+        (make(b"", kind=KIND_PADDING)[:32], b""),
+    ],
+)
+def test_two_parts_that_are_not_one_record_are_refused(
+    ring: tuple[RingWriter, RingReader, Memory], record: bytes, body: bytes
+) -> None:
+    writer, reader, _ = ring
+    with pytest.raises(ValueError, match="out of agent 3"):
+        writer.push(record, body)
     assert reader.drain() == b""
 
 

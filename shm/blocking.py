@@ -14,7 +14,7 @@ from lockstep.shm.ring import RingReader, RingWriter
 from lockstep.shm.views import RingViews
 from lockstep.shm.walk import aligned
 
-IN_PLACE_BYTES_MIN = 512  # From here on, writing at once costs less than gathering.
+IN_PLACE_BYTES_MIN = 4096  # From here on, writing at once costs less than gathering.
 # A reader that sleeps and is woken for every record costs both sides more than the record does.
 GATHERED_BYTES = 32_768
 UNRUNG_BYTES = 262_144

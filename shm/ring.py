@@ -117,13 +117,14 @@ class RingWriter:
         side, length = self.side, len(record) + len(body)
         at, step = side.at, length + 7 & ~7
         position, head = at & (side.capacity - 1), at + step
-        # By the tail that was seen last: while that leaves room, the reader's line of memory is
-        # not touched. No room by it, no simple ring, no record in order: all that comes below.
+        # While the tail that was seen last leaves room, the reader's line of memory is not touched.
+        # No simple ring, the end of it, no room, no record in order: all that comes below.
         if (
             side.simple
-            and head - side.seen <= side.capacity >= position + step
             and len(record) >= RECORD_BYTES_MIN
             and step <= side.capacity >> 1
+            and position + step <= side.capacity
+            and (head - side.seen <= side.capacity or head - side.tail() <= side.capacity)
         ):
             size, kind = PREFIX.unpack_from(record)
             if RECORD_BYTES_MIN <= size <= length and size + 7 & ~7 == step and kind < KIND_PADDING:

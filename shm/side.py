@@ -134,7 +134,11 @@ class Producer(Side):
         Raises:
             RingCorrupt: the tail went back, overtook the head or is unaligned.
         """
-        return self.capacity - (self.at - self._look(self.seen, self.at))
+        return self.capacity - (self.at - self.tail())
+
+    def tail(self) -> int:
+        """The consumer's cursor, read once. Errors as `room`."""
+        return self._look(self.seen, self.at)
 
     def announce(self, waiting: bool) -> None:
         """Move the counters that the consumer looks at when it is rung."""

@@ -97,6 +97,7 @@ GENAI = Environment("genai", ("onnxruntime-genai==0.18.0", "onnxruntime==1.32.0"
 HF = Environment("hf", ("torch==2.15.0", "transformers==5.23.0"), 3000)
 # Built from source: it wants a C++ compiler and some minutes.
 LLAMACPP = Environment("llamacpp", ("llama-cpp-python==0.3.36", "gguf==0.19.0"), 80)
+PYZMQ = Environment("pyzmq", ("pyzmq==27.3.0",), 1)
 RAY = Environment("ray", ("ray==2.60.0", "numpy>=2.2,<3"), 100)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lockstep.bench.report import Report
 
 GROUPS = (
+    "shm",
     "agents",
     "tax",
     "journal",
@@ -47,15 +48,36 @@ def setup(group: str | None) -> int:
         lockstep bench setup
         lockstep bench setup agents
 
-    A group is agents, tax, journal, decode, serve, service or gpu; without one everything is made.
-    What is there already is left alone. It needs a network (or a package index of pip's settings)
-    for the peers, which go to $XDG_CACHE_HOME/lockstep/bench, and none of it into this Python.
+    A group is shm, agents, tax, journal, decode, serve, service or gpu; without one everything is
+    made. What is there already is left alone. It needs a network (or a package index of pip's
+    settings) for the peers, which go to $XDG_CACHE_HOME/lockstep/bench, and none of it into this
+    Python.
 
     Exit codes: 0, or 2 when something could not be made.
     """
     for name in [group] if group else GROUPS:
         _group(name).setup(_tell)
     return EXIT_OK
+
+
+@command.command("shm", short_help="Messages from process to process, beside other ways.")
+@click.option("--quick", is_flag=True, help="Within 45 s on two cores: wider intervals.")
+@click.option("--json", "as_json", is_flag=True,
+              help="The last line of standard output is one JSON object.")  # fmt: skip
+def shm(quick: bool, as_json: bool) -> int:
+    """Measure rings, slots and doorbells, in turn with queues, pipes, sockets and ZeroMQ.
+
+    \b
+    Examples:
+        lockstep bench setup shm
+        lockstep bench shm
+        lockstep bench shm --quick --json | jq .ratios
+
+    A ratio above 1 means that Lockstep is faster. docs/benchmarks.md says what is compared.
+
+    Exit codes: 0, or 2 when a contestant died.
+    """
+    return _show(_group("shm").run(quick, _tell), as_json)
 
 
 @command.command("agents", short_help="A turn, a message, an agent: what they cost.")

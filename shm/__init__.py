@@ -6,9 +6,17 @@ or lies harms its own ring only.
 """
 
 from lockstep.shm.arena import Arena, Words, page_aligned
+from lockstep.shm.blocking import Batch, Inlet, Outlet, WatchedBell
 from lockstep.shm.board import Board, BoardSlot, board_bytes
+from lockstep.shm.claim import Claim
 from lockstep.shm.cursor import Cursor, Memory, fence
-from lockstep.shm.doorbell import Doorbell, EventDoorbell, PipeDoorbell, SharedDoorbell
+from lockstep.shm.doorbell import (
+    Doorbell,
+    EventDoorbell,
+    PipeDoorbell,
+    SharedDoorbell,
+    TrustedDoorbell,
+)
 from lockstep.shm.errors import (
     BoardRefused,
     PeerDied,
@@ -31,7 +39,6 @@ from lockstep.shm.observer import (
 from lockstep.shm.platform import Platform, platform_of
 from lockstep.shm.ring import (
     RingReader,
-    RingStatistics,
     RingWriter,
     Taken,
     capacity_for,
@@ -39,23 +46,29 @@ from lockstep.shm.ring import (
 )
 from lockstep.shm.ring import create as create_ring
 from lockstep.shm.segment import Segment, attach, create, create_unlinked
+from lockstep.shm.side import RingStatistics
 from lockstep.shm.slots import SlotArray, SlotReader, SlotWriter, slots_bytes
 from lockstep.shm.slots import create as create_slots
+from lockstep.shm.views import RingViews
 
 __all__ = [
     "AgentStatus",
     "Arena",
+    "Batch",
     "Board",
     "BoardReader",
     "BoardRefused",
     "BoardSlot",
+    "Claim",
     "Cursor",
     "Doorbell",
     "EngineStatus",
     "EventDoorbell",
     "Exchange",
     "Identity",
+    "Inlet",
     "Memory",
+    "Outlet",
     "PeerDied",
     "PipeDoorbell",
     "Platform",
@@ -65,6 +78,7 @@ __all__ = [
     "RingFull",
     "RingReader",
     "RingStatistics",
+    "RingViews",
     "RingWriter",
     "Segment",
     "SegmentFull",
@@ -75,6 +89,8 @@ __all__ = [
     "Snapshot",
     "SupervisorStatus",
     "Taken",
+    "TrustedDoorbell",
+    "WatchedBell",
     "Words",
     "alive",
     "attach",

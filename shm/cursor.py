@@ -1,15 +1,19 @@
 """Cursor: one 64-bit word in shared memory that one process writes and another reads.
 
-With a doorbell it stands in for SharedArrayBuffer + Atomics. Each word has exactly one writer;
-there is no compare-and-swap and no lock that a killed process could hold.
+With a doorbell it stands in for SharedArrayBuffer + Atomics: `load`, `store`, `wait`, `notify`.
+Each word has exactly one writer; there is no compare-and-swap and no lock that a killed process
+could hold.
 """
 
 import platform
 import threading
+import time
 from mmap import mmap
 from typing import TypeAlias
 
 import numpy as np
+
+from lockstep.shm.doorbell import Doorbell
 
 Memory: TypeAlias = memoryview | bytearray | mmap
 
@@ -30,8 +34,8 @@ WORD_BYTES = 8
 # SDM 3A, "write to a discrete semaphore variable after any string operations"); glibc ends
 # its non-temporal copies by sfence. One order is NOT kept: my store may be delayed beyond my next
 # load of another word. This loses wake-ups when a "someone is waiting" flag is tested after
-# publishing (seen, from pure Python). So there is no such flag: each published batch is followed
-# by a ring of the doorbell, always.
+# publishing (670 of a million rounds of tests/shm/test_memory_order.py, from pure Python). So there
+# is no such flag: each published batch is followed by a ring of the doorbell, always.
 #
 # aarch64. Stores may overtake stores and loads overtake loads. The doorbell orders what was
 # published before it was rung: eventfd and pipe take a kernel lock on both sides, so a reader that
@@ -87,13 +91,45 @@ class Cursor:
     def load(self) -> int:
         """The value; what its writer wrote before storing it is visible afterwards."""
         value = self.word[0]
-        fence()
+        if not STRONG:
+            fence()
         return value
 
     def store(self, value: int) -> None:
         """Set the value; all that was written before becomes visible first."""
-        fence()
+        if not STRONG:
+            fence()
         self.word[0] = value
+
+    def wait(self, expected: int, bell: Doorbell, timeout_s: float | None = None) -> int:
+        """Block while the value is ``expected``: Atomics.wait.
+
+        Nothing can be missed, as the writer stores first and rings then, always: a store that this
+        load has not seen yet is followed by a ring that ends the wait.
+
+        Args:
+            expected: What was seen last.
+            bell: Waited for. Its rings may mean other words, too: so the value is looked at again.
+            timeout_s: Seconds; None waits for ever.
+
+        Returns:
+            The value: ``expected`` only if the time ran out.
+
+        Raises:
+            PeerDied: the bell watches its ringer (`WatchedBell`), who is gone.
+        """
+        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while (value := self.load()) == expected:
+            if deadline_s is None:
+                bell.wait()
+            elif not bell.wait(max(0.0, deadline_s - time.monotonic())):
+                break
+        return value
+
+    def notify(self, value: int, bell: Doorbell) -> None:
+        """`store`, then ring for who waits: Atomics.store and Atomics.notify."""
+        self.store(value)
+        bell.ring()
 
     def release(self) -> None:
         """Give the memory back; every later call raises ValueError."""

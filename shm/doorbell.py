@@ -8,6 +8,7 @@ import os
 import select
 import time
 from abc import ABC, abstractmethod
+from functools import cache
 
 from lockstep.shm.errors import PeerDied, RingClosed
 
@@ -24,9 +25,15 @@ class Doorbell(ABC):
     """
 
     @staticmethod
-    def create() -> "Doorbell":
-        """The best kind that this system has."""
-        return EventDoorbell() if hasattr(os, "eventfd") else PipeDoorbell()
+    def create(*, trusted: bool = False) -> "Doorbell":
+        """The best kind that this system has.
+
+        Args:
+            trusted: Both sides may trust one another as `TrustedDoorbell` says.
+        """
+        if not hasattr(os, "eventfd"):
+            return PipeDoorbell()
+        return TrustedDoorbell() if trusted and TrustedDoorbell.works() else EventDoorbell()
 
     def __init__(self, descriptors: tuple[int, ...]) -> None:
         self._descriptors = descriptors
@@ -129,6 +136,18 @@ class EventDoorbell(Doorbell):
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), self._open()
 
+    def wait(self, timeout_s: float | None = None) -> bool:
+        if timeout_s is not None or not self._descriptors:
+            return super().wait(timeout_s)
+        descriptor, poll = self._descriptors[0], self._poll.poll
+        while True:  # As there, with fewer steps: it is half of what a wake-up costs.
+            poll()
+            try:
+                os.eventfd_read(descriptor)
+                return True
+            except BlockingIOError:
+                pass
+
     def ring(self) -> None:
         try:
             os.eventfd_write((self._descriptors or self._open())[0], 1)
@@ -138,6 +157,46 @@ class EventDoorbell(Doorbell):
     def clear(self) -> bool:
         try:
             os.eventfd_read((self._descriptors or self._open())[0])
+        except BlockingIOError:
+            return False
+        return True
+
+
+class TrustedDoorbell(EventDoorbell):
+    """An eventfd that the waiter blocks on itself: one system call for a wait, not two.
+
+    Whether reading and writing block is one property of an eventfd, for both sides. So who fills
+    its counter up, which takes 2**64 - 2 rings or one hostile write, makes the other side's next
+    ring wait. Between processes that trust one another with that.
+    """
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        super().__init__(os.eventfd(0, os.EFD_CLOEXEC) if descriptor is None else descriptor)
+        self._rings = [bytearray(8)]
+
+    @classmethod
+    @cache
+    def works(cls) -> bool:
+        """Whether this kernel reads an eventfd without waiting when asked to (Linux 5.8)."""
+        if not hasattr(os, "RWF_NOWAIT"):
+            return False
+        bell = cls()
+        try:
+            return not bell.clear()
+        except OSError:
+            return False
+        finally:
+            bell.close()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        if timeout_s is not None or not self._descriptors:
+            return super().wait(timeout_s)
+        os.eventfd_read(self._descriptors[0])
+        return True
+
+    def clear(self) -> bool:
+        try:
+            os.preadv(self._open()[0], self._rings, -1, os.RWF_NOWAIT)
         except BlockingIOError:
             return False
         return True

@@ -10,7 +10,7 @@ it is, to them.
 from lockstep.shm.doorbell import Doorbell
 from lockstep.shm.ring import RingReader, RingWriter
 from lockstep.shm.side import WORD_MASK
-from lockstep.shm.walk import ALIGN, walk
+from lockstep.shm.walk import KIND_PADDING, PREFIX, RECORD_BYTES_MIN, walk
 
 
 class Exchange:
@@ -22,18 +22,39 @@ class Exchange:
         reader: Ring from the peer.
         writer: Ring to it.
         bell: Waited for here.
-        peer_bell: Rung here; it finds who rang by counters (`RingWriter.announce`).
+        peer_bell: Rung here.
+        counted: It finds who rang by counters (`RingWriter.announce`).
     """
 
-    __slots__ = ("_bell", "_down", "_peer_bell", "_up")
+    __slots__ = (
+        "_bell",
+        "_counted",
+        "_down",
+        "_down_data",
+        "_half",
+        "_head",
+        "_peer_bell",
+        "_up",
+        "_up_data",
+    )
 
     def __init__(
-        self, reader: RingReader, writer: RingWriter, bell: Doorbell, peer_bell: Doorbell
+        self,
+        reader: RingReader,
+        writer: RingWriter,
+        bell: Doorbell,
+        peer_bell: Doorbell,
+        counted: bool = True,
     ) -> None:
         self._down = reader.side
+        self._down_data = reader.side.data
+        self._head = reader.side.peer.word
+        self._half = reader.capacity // 2
         self._up = writer.side
+        self._up_data = writer.side.data
         self._bell = bell
         self._peer_bell = peer_bell
+        self._counted = counted
 
     def send(self, records: bytes) -> bool:
         """Publish all of ``records`` and ring.
@@ -45,16 +66,16 @@ class Exchange:
             False: nothing was done; `RingWriter.push_many` knows why.
         """
         side = self._up
-        if not side.simple:
+        size, at = len(records), side.at
+        head, start = at + size, at & (side.capacity - 1)
+        # By the tail that was seen last, as `RingWriter.push`.
+        if not side.simple or head - side.seen > side.capacity or start + size > side.capacity:
             return False
-        at, tail, capacity = side.at, side.peer.word[0], side.capacity
-        head, start = at + len(records), at & (capacity - 1)
-        stop = start + len(records)
-        if not side.seen <= tail <= at or tail % ALIGN or head - tail > capacity or stop > capacity:
-            return False
-        side.data[start:stop] = records
-        side.seen, side.at, side.own.word[0] = tail, head, head
-        side.rings.word[0] = side.rings.word[0] + 1 & WORD_MASK
+        self._up_data[start : start + size] = records
+        side.at = side.own.word[0] = head
+        if self._counted:
+            rings = side.rings.word
+            rings[0] = rings[0] + 1 & WORD_MASK
         self._peer_bell.ring()
         return True
 
@@ -65,17 +86,22 @@ class Exchange:
             Nothing: something has come, and `RingReader.take` knows what.
         """
         side = self._down
-        if not side.simple or side.seen > side.at:
+        at, word = side.at, self._head
+        if not side.simple or side.seen > at:
             return b""
-        at, word = side.at, side.peer.word
         while (head := word[0]) == at:
             self._bell.wait()
         start, size = at & (side.capacity - 1), head - at
         if not 0 < size <= side.capacity - start:
             return b""
         # Copied before any size is looked at: the peer can still write here, not there.
-        data = bytes(side.data[start : start + size])
-        if walk(data, 0, size, side.capacity // 2)[0] != size:
+        data = self._down_data[start : start + size].tobytes()
+        length, kind = PREFIX.unpack_from(data) if size >= RECORD_BYTES_MIN else (0, 0)
+        if (
+            length + 7 & ~7 != size
+            or not RECORD_BYTES_MIN <= length <= self._half
+            or kind == KIND_PADDING
+        ) and walk(data, 0, size, self._half)[0] != size:  # Mostly it is one record.
             return b""
-        side.seen, side.at, side.own.word[0] = head, head, head
+        side.seen = side.at = side.own.word[0] = head
         return data

@@ -48,8 +48,8 @@ class Platform(ABC):
         """As `Board.create`, under a name of its own."""
 
     @abstractmethod
-    def doorbell(self) -> Doorbell:
-        """A bell with one waiter and one ringer."""
+    def doorbell(self, *, trusted: bool = False) -> Doorbell:
+        """A bell with one waiter and one ringer. Args as of `Doorbell.create`."""
 
     def close(self) -> None:
         """Nothing of it is needed any more. Idempotent."""
@@ -72,8 +72,8 @@ class LinuxPlatform(Platform):
     def board(self, agents: int) -> Board:
         return Board.create(identity.next_name(), agents)
 
-    def doorbell(self) -> Doorbell:
-        return Doorbell.create()
+    def doorbell(self, *, trusted: bool = False) -> Doorbell:
+        return Doorbell.create(trusted=trusted)
 
 
 class PortablePlatform(Platform):
@@ -96,7 +96,7 @@ class PortablePlatform(Platform):
     def board(self, agents: int) -> Board:
         return Board.create(self._name(), agents, make_named)
 
-    def doorbell(self) -> Doorbell:
+    def doorbell(self, *, trusted: bool = False) -> Doorbell:
         return PipeDoorbell()
 
     def close(self) -> None:

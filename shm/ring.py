@@ -5,14 +5,13 @@ reader copies first and judges the copy, so a peer that scribbles meanwhile is a
 this ring or another valid record, never a crash.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from lockstep.shm import header
 from lockstep.shm.cursor import Memory
 from lockstep.shm.errors import RingFull
 from lockstep.shm.header import HEADER_BYTES, MAGIC_RING
-from lockstep.shm.side import Consumer, Producer
+from lockstep.shm.side import Consumer, Producer, RingStatistics
 from lockstep.shm.walk import (
     ALIGN,
     KIND_PADDING,
@@ -24,21 +23,7 @@ from lockstep.shm.walk import (
 )
 
 CAPACITY_MIN = 2 * RECORD_BYTES_MIN
-
-
-@dataclass(frozen=True)
-class RingStatistics:
-    """What one side did so far.
-
-    Attributes:
-        records: Records (slots) pushed or drained.
-        bytes: Their bytes with alignment, without padding records.
-        times_full: Calls that could not push all they were given; 0 at a reader.
-    """
-
-    records: int = 0
-    bytes: int = 0
-    times_full: int = 0
+_ZEROS = bytes(ALIGN)
 
 
 class Taken(NamedTuple):
@@ -118,15 +103,47 @@ class RingWriter:
         """Counters so far; also after `close`."""
         return RingStatistics(self._records, self._bytes, self._times_full)
 
-    def push(self, record: bytes) -> None:
+    def push(self, record: bytes, body: bytes = b"") -> None:
         """Write one record and publish it. Ring the doorbell afterwards.
+
+        Args:
+            record: All of it, or its beginning, which need not be joined to the rest.
+            body: The rest. Zeros are put behind it where they are missing.
 
         Raises:
             RingFull: no room now; nothing was written.
-            ValueError: not exactly one aligned record, or more than half the capacity.
+            ValueError: not exactly one record, or more than half the capacity.
         """
-        if not record or self._size_at(record, 0) != len(record):
-            raise ValueError(f"{self.side.label}: {len(record)} bytes are not one aligned record")
+        side, length = self.side, len(record) + len(body)
+        at, step = side.at, length + 7 & ~7
+        position, head = at & (side.capacity - 1), at + step
+        # While the tail that was seen last leaves room, the reader's line of memory is not touched.
+        # No simple ring, the end of it, no room, no record in order: all that comes below.
+        if (
+            side.simple
+            and len(record) >= RECORD_BYTES_MIN
+            and step <= side.capacity >> 1
+            and position + step <= side.capacity
+            and (head - side.seen <= side.capacity or head - side.tail() <= side.capacity)
+        ):
+            size, kind = PREFIX.unpack_from(record)
+            if RECORD_BYTES_MIN <= size <= length and size + 7 & ~7 == step and kind < KIND_PADDING:
+                if step > length:
+                    side.data[position + step - ALIGN : position + step] = _ZEROS
+                middle = position + len(record)
+                side.data[position:middle] = record
+                if body:
+                    side.data[middle : position + length] = body
+                side.at = side.own.word[0] = head
+                self._records += 1
+                self._bytes += step
+                return
+        self._push_with_care(record + body + _ZEROS[: step - length], length)
+
+    def _push_with_care(self, record: bytes, length: int) -> None:
+        whole = record and self._size_at(record, 0) == len(record)
+        if not whole or PREFIX.unpack_from(record)[0] > length:
+            raise ValueError(f"{self.side.label}: {length} bytes are not one record")
         if not self.push_many(record):
             raise RingFull(
                 f"{self.side.label}: no room for {len(record)} bytes; the reader drains first"
@@ -201,6 +218,11 @@ class RingWriter:
         """
         self.side.announce(waiting)
 
+    def note(self, records: int, data_bytes: int) -> None:
+        """Count what somebody beside this writer has published (`Claim`)."""
+        self._records += records
+        self._bytes += data_bytes
+
     def close(self) -> None:
         """Give the memory back; every later push raises RingClosed. Idempotent."""
         self.side.close()
@@ -261,6 +283,32 @@ class RingReader:
             return b""
         return self.take(bytes_max).data
 
+    def pop(self) -> bytes:
+        """Take one record, as it was pushed; nothing if there is none. Errors as `take`."""
+        side = self.side
+        if not side.simple:
+            side.check()
+        at = side.at
+        if ready := side.ready():
+            position = at & (side.capacity - 1)
+            # The size in the ring says how much to copy, no more: the copy is judged.
+            (size, _) = PREFIX.unpack_from(side.data, position)
+            record = side.data[position : position + (size + 7 & ~7)].tobytes()
+            step = len(record)
+            if RECORD_BYTES_MIN <= step <= ready and step <= side.capacity >> 1:
+                size, kind = PREFIX.unpack_from(record)
+                if size >= RECORD_BYTES_MIN and size + 7 & ~7 == step and kind != KIND_PADDING:
+                    self._records += 1
+                    self._bytes += step
+                    side.publish(at + step)
+                    return record
+        return self.take(1).data
+
+    def note(self, records: int, data_bytes: int) -> None:
+        """Count what somebody beside this reader has taken (`views`)."""
+        self._records += records
+        self._bytes += data_bytes
+
     def take(self, bytes_max: int | None = None) -> Taken:
         """Take whole records, in order. If the writer may wait for room, ring its doorbell then.
 
@@ -279,7 +327,7 @@ class RingReader:
         position, ready = at & (side.capacity - 1), head - at
         # Mostly all that is there lies in one piece. What is not so, or not in order, comes below.
         if side.seen <= head and 0 < ready <= side.capacity - position and bytes_max is None:
-            data = bytes(side.data[position : position + ready])
+            data = side.data[position : position + ready].tobytes()
             reached, count = walk(data, 0, ready, side.capacity // 2, marks, self._mark_from)
             if reached == ready:
                 self._records += count
@@ -300,12 +348,12 @@ class RingReader:
         position = tail & (side.capacity - 1)
         upper = bytes(side.data[position : min(position + ready, side.capacity)])
         limit = ready if bytes_max is None else bytes_max
-        kept, used, count = self._judge(upper, position, limit, 0, marks)
+        kept, used, count = self.judge(upper, position, limit, 0, marks)
         taken = upper if kept == len(upper) else upper[:kept]
         if used == len(upper) < ready:
             lower = bytes(side.data[: ready - used])
             below: Marks = []
-            kept, more, count = self._judge(lower, 0, limit - kept, count, below)
+            kept, more, count = self.judge(lower, 0, limit - kept, count, below)
             marks += [(offset + len(taken), number) for offset, number in below]
             taken, used = taken + lower[:kept], used + more
         self._records += count
@@ -321,8 +369,8 @@ class RingReader:
         """Give the memory back; every later drain raises RingClosed. Idempotent."""
         self.side.close()
 
-    def _judge(
-        self, data: bytes, position: int, limit: int, before: int, marks: Marks
+    def judge(
+        self, data: bytes, position: int, limit: int, before: int = 0, marks: Marks | None = None
     ) -> tuple[int, int, int]:
         """Check the sizes in a private copy of what lies at ``position``.
 
@@ -338,8 +386,7 @@ class RingReader:
         left, at = len(data) - offset, position + offset
         if kind == KIND_PADDING:
             if size != left or position + len(data) != self.capacity:
-                gap = self.capacity - at
-                self.side.poison(f"padding at {at}: size is {size}, expected {gap}")
+                self.side.poison(f"padding at {at}: size is {size}, expected {self.capacity - at}")
             return offset, len(data), count
         most = min(left, size_max)
         if size < RECORD_BYTES_MIN or aligned(size) > most:

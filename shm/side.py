@@ -5,6 +5,7 @@ afterwards, so a peer that scribbles over it changes nothing here. The peer's cu
 per call and checked before anything is computed from it.
 """
 
+from dataclasses import dataclass
 from typing import NoReturn
 
 from lockstep.shm import header
@@ -12,6 +13,21 @@ from lockstep.shm.cursor import STRONG, Cursor, Memory, byte_view
 from lockstep.shm.errors import RingClosed, RingCorrupt
 
 WORD_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class RingStatistics:
+    """What one side did so far.
+
+    Attributes:
+        records: Records (slots) pushed or drained.
+        bytes: Their bytes with alignment, without padding records.
+        times_full: Calls that could not push all they were given; 0 at a reader.
+    """
+
+    records: int = 0
+    bytes: int = 0
+    times_full: int = 0
 
 
 class Side:
@@ -94,15 +110,23 @@ class Producer(Side):
 
     Attributes:
         rings: How often it was about to ring, in memory.
+        claimed: A `Claim` is open: what it has room for is not to be written by others.
     """
 
     def __init__(
         self, memory: Memory, magic: int, label: str, unit: int = 1, slot_bytes: int = 0
     ) -> None:
         super().__init__(memory, magic, unit, slot_bytes, label, own="head")
+        self.claimed = False
         self.rings = Cursor(memory, header.OFFSETS["rings"])
         self.seen = max(0, self.at - self.capacity)
         self._look(self.seen, self.at)
+
+    def check(self) -> None:
+        """As `Side.check`; ValueError while a claim is open."""
+        super().check()
+        if self.claimed:
+            raise ValueError(f"{self.label}: a claim is open; publish it or give it up first")
 
     def room(self) -> int:
         """Bytes (slots) that can be written now. Reads the tail once.
@@ -110,7 +134,11 @@ class Producer(Side):
         Raises:
             RingCorrupt: the tail went back, overtook the head or is unaligned.
         """
-        return self.capacity - (self.at - self._look(self.seen, self.at))
+        return self.capacity - (self.at - self.tail())
+
+    def tail(self) -> int:
+        """The consumer's cursor, read once. Errors as `room`."""
+        return self._look(self.seen, self.at)
 
     def announce(self, waiting: bool) -> None:
         """Move the counters that the consumer looks at when it is rung."""
@@ -135,7 +163,7 @@ class Consumer(Side):
     ) -> None:
         super().__init__(memory, magic, unit, slot_bytes, label, own="tail")
         self._look(self.at, self.at + self.capacity)
-        self._waits_seen = self._waits.load()
+        self._waits_seen = 0  # Who waited for the reader before this one still does.
 
     def awaited(self) -> bool:
         """Whether the producer has said, since it was asked last, that it waits for room."""

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from lockstep.shm import header
 from lockstep.shm.cursor import Memory
 from lockstep.shm.header import HEADER_BYTES, MAGIC_SLOTS
-from lockstep.shm.ring import RingStatistics
-from lockstep.shm.side import Consumer, Producer
+from lockstep.shm.side import Consumer, Producer, RingStatistics
 
 SlotArray: TypeAlias = npt.NDArray[Any]
 
@@ -95,7 +94,8 @@ class SlotWriter:
         position = side.at & (side.capacity - 1)
         first = min(count, side.capacity - position)
         self._slots[position : position + first] = array[:first]  # Fill.
-        self._slots[: count - first] = array[first:count]
+        if count > first:
+            self._slots[: count - first] = array[first:count]
         self._times_full += count < len(array)
         if count:
             self._count += count
@@ -147,7 +147,8 @@ class SlotReader:
         first = min(count, side.capacity - position)
         taken = np.empty(count, self._dtype)
         taken[:first] = self._slots[position : position + first]
-        taken[first:] = self._slots[: count - first]
+        if count > first:
+            taken[first:] = self._slots[: count - first]
         if count:
             self._count += count
             side.publish(side.at + count)

@@ -28,8 +28,8 @@ RECORD_BYTES_MIN = 32  # A record's own header.
 _PREFIX_MASK = np.uint64((1 << 8 * PREFIX.size) - 1)
 # A vector compare costs as much as passing over 8 records: it is tried after two alike, where
 # room is left for many, and after a vain try not again before as many records as it looked at.
-_RUN_MIN = 16
-_RUN_FIRST = 64
+RUN_MIN = 16
+RUN_FIRST = 64
 
 Marks: TypeAlias = list[tuple[int, int]]  # Offset of a record, and how many came before it.
 
@@ -75,9 +75,9 @@ def walk(
                 break
             if marks is not None:
                 marks.append((offset, count))
-        elif size == previous and offset >= try_from and stop - offset >= _RUN_MIN * step:
-            alike = _run(data, offset, stop, step)
-            try_from = offset + _RUN_FIRST * step
+        elif size == previous and offset >= try_from and stop - offset >= RUN_MIN * step:
+            alike = run(data, offset, stop, step)
+            try_from = offset + RUN_FIRST * step
             offset, count = offset + alike * step, count + alike
             continue
         previous = size
@@ -85,9 +85,9 @@ def walk(
     return offset, count
 
 
-def _run(data: bytes, start: int, stop: int, step: int) -> int:
+def run(data: bytes | memoryview, start: int, stop: int, step: int) -> int:
     """How many records from ``start`` on have the size and the kind of the first."""
-    room, length, alike = (stop - start) // step, _RUN_FIRST, 0
+    room, length, alike = (stop - start) // step, RUN_FIRST, 0
     while alike < room:
         count = min(length, room - alike)
         prefixes = np.ndarray(count, np.uint64, data, start + alike * step, (step,)) & _PREFIX_MASK

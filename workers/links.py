@@ -253,7 +253,7 @@ class EngineMemory:
         cls,
         memory: memoryview,
         record_bytes_max: int,
-        bell: Callable[[], shm.Doorbell] = shm.Doorbell.create,
+        bell: Callable[..., shm.Doorbell] = shm.Doorbell.create,
         segment: str = "",
     ) -> "EngineMemory":
         """Lay all four rings over a slice.
@@ -261,11 +261,12 @@ class EngineMemory:
         Args:
             memory: The slice.
             record_bytes_max: Of the largest record.
-            bell: Makes a bell.
+            bell: Makes a bell; `trusted` as of `Doorbell.create`.
             segment: As the attribute.
         """
         rings = _cut(memory, record_bytes_max)
-        made = cls(*rings, bell(), bell(), segment, record_bytes_max)
+        # No guest runs in the inference process: it is trusted not to fill up its own bell.
+        made = cls(*rings, bell(trusted=True), bell(), segment, record_bytes_max)
         made.renew()
         return made
 
@@ -386,7 +387,8 @@ class EngineEnd:
         self._slots = shm.SlotReader(memory.ticket_slots, TICKET_SLOT, "ticket ring")
         self._records = shm.RingReader(memory.ticket_records, "ring to inference")
         self._results = shm.SlotWriter(memory.result_slots, RESULT_SLOT, "result ring")
-        self._answers = shm.RingWriter(memory.result_records, "ring from inference")
+        answers = shm.RingWriter(memory.result_records, "ring from inference")
+        self._answers = shm.Outlet(answers, memory.supervisor_bell, memory.engine_bell)
         self._look_again = False
 
     def drain(self) -> tuple[Slots, bytes]:
@@ -406,23 +408,14 @@ class EngineEnd:
 
     def report(self, slots: Slots, records: bytes) -> None:
         """Publish a step: its answers, then its slots, then the bell. Blocks for room."""
-        sent = 0
-        while sent < len(records):
-            reached = self._answers.push_many(records, sent)
-            if reached == sent:
-                self._answers.announce(waiting=True)
-            self._pushed(reached > sent)
-            sent = reached
+        self._answers.send_many(records)
         start = 0
         while start < len(slots):
             taken = self._results.push(slots[start:])
+            self._results.announce(waiting=not taken)
+            self._memory.supervisor_bell.ring()
             if not taken:
-                self._results.announce(waiting=True)
-            self._pushed(taken > 0)
+                self._memory.engine_bell.wait()
             start += taken
-
-    def _pushed(self, any_pushed: bool) -> None:
-        self._memory.supervisor_bell.ring()
-        if not any_pushed:
-            self._memory.engine_bell.wait()
-            self._look_again = True  # The ring may have meant tickets, too.
+        # A ring that meant tickets may have been taken by a wait for room.
+        self._look_again = True

@@ -6,12 +6,16 @@ import signal
 import struct
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 # Before numpy is imported: a forking process has one thread (docs of `lockstep.shm`).
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import memories
 import pytest
+
+from lockstep.shm import Memory, cursor, side
 
 WATCHDOG_S = 120  # A lost wake-up must fail the run, not hold it.
 
@@ -52,6 +56,31 @@ def make_record(payload: bytes, kind: int = 3) -> bytes:
     size = 32 + len(payload)
     head = struct.pack("<IHHQQII", size, kind, 0, 0, 0, 0, 0)
     return head + payload + bytes(-size % 8)
+
+
+MemoryOf = Callable[[int], Memory]
+WEAK = "arena, weak CPU"
+
+
+@pytest.fixture(params=[*memories.KINDS, WEAK])
+def memory_of(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MemoryOf]:
+    """Makes writable buffers of one kind after the other: who asks for it runs over all kinds."""
+    kind = request.param
+    if kind == WEAK:
+        kind = "arena"
+        for module in (cursor, side):
+            monkeypatch.setattr(module, "STRONG", False)
+    with ExitStack() as stack:
+        yield lambda size: stack.enter_context(memories.KINDS[kind](size))
+
+
+@pytest.fixture(params=memories.SHARED)
+def shared_memory_of(request: pytest.FixtureRequest) -> Iterator[MemoryOf]:
+    """As `memory_of`, of the kinds that a forked child shares."""
+    with ExitStack() as stack:
+        yield lambda size: stack.enter_context(memories.SHARED[request.param](size))
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from lockstep.shm import Arena, Cursor, cursor, fence
+from lockstep.shm import Arena, Cursor, Doorbell, cursor, fence
 
 
 def test_load_gives_what_was_stored_over_the_whole_range() -> None:
@@ -83,3 +83,36 @@ def test_stores_of_another_process_arrive_in_order_and_whole(fork) -> None:  # t
     low.release()
     high.release()
     arena.close()
+
+
+def test_wait_ends_when_the_value_is_another_and_not_by_a_ring_alone(fork) -> None:  # type: ignore[no-untyped-def]
+    arena = Arena.create([4096])
+    there, back = Cursor(arena.slice(0), 0), Cursor(arena.slice(0), 128)
+    bells = Doorbell.create(), Doorbell.create()
+
+    def respond() -> None:
+        for count in range(200):
+            assert there.wait(count, bells[0]) == count + 1
+            bells[1].ring()  # For nothing: the other looks, and waits on.
+            back.notify(count + 1, bells[1])
+
+    child = fork(respond)
+    for count in range(200):
+        there.notify(count + 1, bells[0])
+        assert back.wait(count, bells[1]) == count + 1
+    assert child.join() == 0
+    there.release()
+    back.release()
+    for bell in bells:
+        bell.close()
+    arena.close()
+
+
+def test_wait_gives_the_old_value_when_the_time_is_over() -> None:
+    word, bell = Cursor(bytearray(8), 0), Doorbell.create()
+    bell.ring()
+    assert word.wait(0, bell, timeout_s=0.01) == 0
+    word.store(7)
+    assert word.wait(0, bell, timeout_s=0) == 7
+    assert word.wait(0, bell) == 7
+    bell.close()

@@ -18,10 +18,13 @@ from lockstep.shm import (
     PipeDoorbell,
     RingClosed,
     SharedDoorbell,
+    TrustedDoorbell,
 )
 
+KINDS = [EventDoorbell, TrustedDoorbell, PipeDoorbell, SharedDoorbell]
 
-@pytest.fixture(params=[EventDoorbell, PipeDoorbell, SharedDoorbell])
+
+@pytest.fixture(params=KINDS)
 def bell(request: pytest.FixtureRequest) -> Iterator[Doorbell]:
     made: Doorbell = request.param()
     yield made
@@ -33,16 +36,18 @@ def readable(bell: Doorbell) -> bool:
 
 
 def test_best_kind_here_is_an_eventfd() -> None:
-    bell = Doorbell.create()
-    assert isinstance(bell, EventDoorbell)
-    bell.close()
+    for trusted, kind in ((False, EventDoorbell), (True, TrustedDoorbell)):
+        bell = Doorbell.create(trusted=trusted)
+        assert type(bell) is kind
+        bell.close()
 
 
 def test_system_without_eventfd_gets_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "eventfd")
-    bell = Doorbell.create()
-    assert isinstance(bell, PipeDoorbell)
-    bell.close()
+    for trusted in (False, True):
+        bell = Doorbell.create(trusted=trusted)
+        assert type(bell) is PipeDoorbell
+        bell.close()
 
 
 def test_rings_add_up_to_one_and_are_kept_for_the_next_wait(bell: Doorbell) -> None:
@@ -68,7 +73,7 @@ def test_wait_gives_up_when_the_time_is_over(bell: Doorbell) -> None:
 
 
 def test_bell_full_of_rings_does_not_block_the_ringer(bell: Doorbell) -> None:
-    if isinstance(bell, EventDoorbell):
+    if type(bell) is EventDoorbell:  # A trusted one is not filled up by whom it is trusted to.
         os.eventfd_write(bell.fileno(), 2**64 - 2)
     for _ in range(70_000):
         bell.ring()

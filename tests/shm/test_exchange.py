@@ -103,9 +103,10 @@ def test_without_room_in_one_piece_nothing_is_done(pair: Pair) -> None:
     assert pair.peer_reader.drain() == record(32)
 
 
-@pytest.mark.parametrize("tail", [1 << 63, 8, 12, (1 << 64) - 8])
+@pytest.mark.parametrize("tail", [1 << 63, 1000, 12, (1 << 64) - 8])
 def test_a_scribbled_tail_is_left_to_the_writer_to_refuse(pair: Pair, tail: int) -> None:
-    pair.put(pair.to, "tail", tail)
+    assert pair.exchange.send(record(512)) and pair.exchange.send(record(480))
+    pair.put(pair.to, "tail", tail)  # It matters now: by the tail that was seen, 32 bytes are left.
     assert not pair.exchange.send(record(40))
     with pytest.raises(shm.RingCorrupt):
         pair.writer.push_many(record(40))

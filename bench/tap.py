@@ -33,8 +33,7 @@ from lockstep.engine.effects import Turn
 from lockstep.engine.history import Entry
 from lockstep.engine.sequencer import Sequencer
 from lockstep.engine.wire import StepReport
-from lockstep.workers import beginning, supervisor
-from lockstep.workers import crew as crews
+from lockstep.workers import beginning, supervisor, tasks
 from lockstep.workers.agent.channel import Channel
 from lockstep.workers.agent.process import AgentSpec, agent_main
 from lockstep.workers.crew import Crew
@@ -226,7 +225,7 @@ def main() -> int:
         begun.Ledger = BareLedger
     patched: Any = supervisor
     patched.Crew = tapped_crew(tap)
-    stamped: Any = crews
+    stamped: Any = tasks
     stamped.agent_main = stamped_main
     return supervisor.main()
 

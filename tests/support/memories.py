@@ -4,18 +4,12 @@ Each is a context that gives a zeroed, writable buffer of exactly so many bytes;
 left afterwards. What shares memory with a forked child is in `SHARED`.
 """
 
-import fcntl
-import mmap
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.shared_memory import SharedMemory
 
 from lockstep import shm
 from lockstep.shm import Memory
-
-F_ADD_SEALS = 1033  # linux/fcntl.h; in Python's fcntl from 3.12 on, as are the seals.
-SEALS = 0x0001 | 0x0002 | 0x0004  # F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW.
 
 
 @contextmanager
@@ -25,8 +19,8 @@ def plain(size: int) -> Iterator[Memory]:
 
 
 @contextmanager
-def unnamed(size: int) -> Iterator[Memory]:
-    """A slice of an arena, as the product has it."""
+def sealed(size: int) -> Iterator[Memory]:
+    """A slice of an arena as Linux has it: a memfd that nobody can shrink or grow."""
     arena = shm.Arena.create([size])
     yield arena.slice(0)
     arena.close()
@@ -44,15 +38,13 @@ def named(size: int) -> Iterator[Memory]:
 
 
 @contextmanager
-def sealed(size: int) -> Iterator[Memory]:
-    """A memfd that nobody can shrink or grow any more."""
-    descriptor = os.memfd_create("lockstep-test", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.posix_fallocate(descriptor, 0, size)
-    fcntl.fcntl(descriptor, F_ADD_SEALS, SEALS)
-    with mmap.mmap(descriptor, size) as mapping:
-        os.close(descriptor)
-        with memoryview(mapping) as view:
-            yield view
+def portable(size: int) -> Iterator[Memory]:
+    """A slice as other systems have it: a segment of its own, with a name."""
+    platform = shm.platform_of("portable")
+    arena = platform.arena([size])
+    yield arena.slice(0)
+    arena.close()
+    platform.close()
 
 
 @contextmanager
@@ -70,9 +62,9 @@ def stdlib(size: int) -> Iterator[Memory]:
 Maker = Callable[[int], AbstractContextManager[Memory]]
 
 SHARED: dict[str, Maker] = {
-    "arena": unnamed,
-    "named segment": named,
     "sealed memfd": sealed,
+    "named segment": named,
+    "portable": portable,
     "multiprocessing": stdlib,
 }
 KINDS: dict[str, Maker] = {"bytearray": plain, **SHARED}

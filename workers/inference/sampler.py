@@ -5,6 +5,7 @@ that they are compared with. Comparisons, maxima and sorts have one answer each,
 put in order of token ids.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,8 @@ def likeliest(logits: Floats32) -> int | None:
     One pass finds the largest and every NaN and +inf with it (a NaN is the largest, for argmax), a
     second one -inf: 7 us for 49,152 logits, where `finite` alone takes 13.
     """
-    token = int(np.argmax(logits))
-    good = np.isfinite(logits[token]) and logits.min() > -np.inf
+    token = int(logits.argmax())
+    good = math.isfinite(logits[token]) and logits.min() > -math.inf
     return token if good else None
 
 

@@ -2,12 +2,16 @@
 
 import ast
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy._core import _multiarray_umath as multiarray
 
 from lockstep.workers.inference import exact
 from lockstep.workers.inference.exact import X_MAX, exp, exp_of, log, running_weights
@@ -120,3 +124,35 @@ def test_what_decides_a_token_uses_nothing_that_depends_on_the_cpu(name: str) ->
     }
     assert used <= EXACT | {"frexp"}
     assert not any(isinstance(node, ast.Pow) for node in ast.walk(tree))
+
+
+SPOKEN = """
+import hashlib
+import numpy as np
+from lockstep.workers.inference.proposal import bound
+from lockstep.workers.inference.sampler import draw
+from lockstep.workers.inference.sampling import Sampling
+from lockstep.workers.inference.weights import weigh
+row = (np.arange(60_000) * 7919 % 60_013 / 2_000).astype(np.float32)
+found = hashlib.sha256()
+for temperature in (0.3, 0.7, 1.3):
+    found.update(bound(row, row.max(), temperature).tobytes())
+    found.update(weigh(row, row.max(), temperature).tobytes())
+    for cut in ({}, {"top_k": 99}, {"top_p": 0.9}):
+        sampling = Sampling(temperature, **cut)
+        drawn = [draw(row, sampling, lambda n: (k * 0.618 + n * 0.414) % 1) for k in range(40)]
+        found.update(repr(drawn).encode())
+print(found.hexdigest())
+"""
+
+
+def test_tokens_are_the_same_without_the_vector_units_that_this_cpu_has() -> None:
+    there = [name for name in multiarray.__cpu_dispatch__ if multiarray.__cpu_features__[name]]
+    if not there:
+        pytest.skip("numpy has no code of its own for this CPU")
+    said = [
+        subprocess.run([sys.executable, "-c", SPOKEN], env={**os.environ, **more}, check=True,
+                       capture_output=True, text=True).stdout
+        for more in ({}, {"NPY_DISABLE_CPU_FEATURES": " ".join(there)})
+    ]  # fmt: skip
+    assert said[0] == said[1] != ""

@@ -102,6 +102,7 @@ class Service:
         finally:
             self._end()
         if self._why:
+            self.log.error(f"the service has ended: {self._why}", exit_code=self._code)
             kind = UsageError if self._code == UsageError.exit_code else RunStopped
             raise kind(self._why)
         self.log.notice("the service has ended")

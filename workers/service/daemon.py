@@ -212,7 +212,7 @@ class Service:
         if lane.state == STUCK:
             why = f"run {lane.name} does not go on: {lane.why}"
             self.log.error(why, run=lane.name)
-            self._desk.give_up(lane, why, "stuck")
+            self._desk.stuck(lane, why)
             if lane.exhausted:  # Whatever it is (a full disk), another run would meet it, too.
                 self.failed(why, lane.exit_code)
         elif lane.state != BACKOFF:

@@ -102,6 +102,7 @@ class Service:
         finally:
             self._end()
         if self._why:
+            self.log.error(f"the service has ended: {self._why}", exit_code=self._code)
             kind = UsageError if self._code == UsageError.exit_code else RunStopped
             raise kind(self._why)
         self.log.notice("the service has ended")
@@ -211,7 +212,7 @@ class Service:
         if lane.state == STUCK:
             why = f"run {lane.name} does not go on: {lane.why}"
             self.log.error(why, run=lane.name)
-            self._desk.give_up(lane, why, "stuck")
+            self._desk.stuck(lane, why)
             if lane.exhausted:  # Whatever it is (a full disk), another run would meet it, too.
                 self.failed(why, lane.exit_code)
         elif lane.state != BACKOFF:

@@ -137,6 +137,12 @@ class Desk:
         for waiter in waiters:
             waiter.answer.give(_with_lines(_receipt(asked, waiter.again), lines))
 
+    def stuck(self, lane: Lane, why: str) -> None:
+        """Items of a lane wait for a person now: they take no room from those that go on."""
+        for asked in lane.open.values():
+            self._leave(asked, answered=False)
+        self.give_up(lane, why, "stuck")
+
     def give_up(self, lane: Lane, why: str, code: str) -> None:
         """Whoever waits for items of a lane hears why they do not go on now."""
         for asked in [*lane.open.values(), *lane.pending]:

@@ -93,7 +93,9 @@ def test_the_service_manager_hears_how_it_is_and_not_when_the_loop_is_stuck(plac
     manager = service.manager
     manager.until("WATCHDOG=1")
     assert "STATUS=ready: 0 items wait, 0 answered" in manager.said
-    assert manager.said.index("READY=1") < manager.said.index("WATCHDOG=1")
+    began = manager.said[: manager.said.index("READY=1")]
+    assert "WATCHDOG=1" not in began
+    assert any(line.startswith("EXTEND_TIMEOUT_USEC=") for line in began)  # It got on.
     supervisor = service.run("echo-1")["pid"]
     os.kill(supervisor, signal.SIGSTOP)
     began_s = service.status()["uptime_s"]
@@ -199,6 +201,7 @@ def test_a_run_that_cannot_go_on_is_kept_and_another_takes_what_comes(place: Any
     service.start()
     stuck = service.run("waits-1")
     assert stuck["state"] == "stuck" and "is not what was run" in stuck["why"]
+    assert stuck["waiting"] == 1 and service.status()["waiting"] == 0  # It takes nobody's room.
     assert service.submit({"id": "a"}, wait=True)["code"] == "stuck"
     assert service.submit({"id": "b"})["run"] == "waits-2"
     assert service.ask(do="cancel", item="b")["ok"]

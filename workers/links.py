@@ -8,6 +8,7 @@ is rung when there is room if it has said that it waits.
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from lockstep.engine.record import Kind
 from lockstep.engine.wire import RESULT_SLOT, TICKET_SLOT, Slots
 
 SLOTS_CAPACITY = 4096
+
+View: TypeAlias = memoryview  # A dataclass that mypyc compiles finds some builtins by no other name.
 
 TicketSlot = tuple[int, int, int, int, int]  # Fields of TICKET_SLOT.
 
@@ -38,8 +41,8 @@ class RingPair:
             takes its rings looks which of them rang (`Rung`).
     """
 
-    down: memoryview
-    up: memoryview
+    down: View
+    up: View
     agent_bell: shm.Doorbell
     supervisor_bell: shm.SharedDoorbell
 
@@ -205,10 +208,10 @@ class AgentEnd:
 class EngineMemory:
     """Slot rings and byte rings between the supervisor and the inference process."""
 
-    ticket_slots: memoryview
-    ticket_records: memoryview
-    result_slots: memoryview
-    result_records: memoryview
+    ticket_slots: View
+    ticket_records: View
+    result_slots: View
+    result_records: View
     engine_bell: shm.Doorbell
     supervisor_bell: shm.Doorbell
 

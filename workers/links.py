@@ -19,7 +19,7 @@ from lockstep.engine.wire import RESULT_SLOT, TICKET_SLOT, Slots
 
 SLOTS_CAPACITY = 4096
 
-View: TypeAlias = memoryview  # A dataclass that mypyc compiles finds some builtins by no other name.
+View: TypeAlias = memoryview  # In a compiled dataclass mypyc does not find every builtin by name.
 
 TicketSlot = tuple[int, int, int, int, int]  # Fields of TICKET_SLOT.
 

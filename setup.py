@@ -25,8 +25,8 @@ COMPILER = "mypy>=2.4,<3"  # Brings mypyc. The build asks for it only where it i
 MODULES = {
     "shm": "cursor doorbell exchange header ring side slots walk",
     "engine": "actions agenda calls counts digest effects fleet history itemdesk items keyed"
-    " mailbox model_queue order outside plan planner post prefix record reports requests roster"
-    " running sequencer slots standing stepper tag toolbook tooldesk wire world",
+    " mailbox order outside post record reports requests roster running sequencer standing tag"
+    " toolbook tooldesk wire world",
     "engine/journal": "format parts writer",
     "engine/schedule": "base dag edges events groups round_robin",
     "workers": "journal_file ledger links loop placement seat stalls storage switchboard view",
@@ -78,7 +78,7 @@ def extensions(place: Path) -> list:
     with chdir(tree):  # So that paths in tracebacks are those of the packages.
         return mypycify(
             [*OPTIONS, *paths],
-            opt_level=os.environ.get("LOCKSTEP_COMPILE_LEVEL", "2"),
+            opt_level="1",  # Nothing is gained above: what costs is memory, not instructions.
             debug_level="0",
             target_dir=str(place / "c"),
             group_name="lockstep",
@@ -104,10 +104,11 @@ def refuse(why: str) -> None:
     sys.exit(f"LOCKSTEP_COMPILE: {why}; without LOCKSTEP_COMPILE the build needs none of this")
 
 
-if WANTED and {"editable_wheel", "develop", "--inplace"} & set(sys.argv):
-    refuse("an editable installation stays Python: extensions would hide what is edited")
-setup(
-    distclass=Compiled,
-    cmdclass={"build_ext": Compile},
-    setup_requires=[COMPILER] if WANTED else [],
-)
+if __name__ == "__main__":
+    if WANTED and {"editable_wheel", "develop", "--inplace"} & set(sys.argv):
+        refuse("an editable installation stays Python: extensions would hide what is edited")
+    setup(
+        distclass=Compiled,
+        cmdclass={"build_ext": Compile},
+        setup_requires=[COMPILER] if WANTED else [],
+    )

@@ -313,9 +313,9 @@ SEQUENCERS = [
     PendingOutsideHoldsTheEnd,
     ForcedWhileTurnsRun,
     ParkedRetriesOnArrival,
-    ArrivalEffectsForgotten,
-    ArrivalDuesForgotten,
-    ArrivalCancelsForgotten,
+    pytest.param(ArrivalEffectsForgotten, marks=pytest.mark.interpreted),
+    pytest.param(ArrivalDuesForgotten, marks=pytest.mark.interpreted),
+    pytest.param(ArrivalCancelsForgotten, marks=pytest.mark.interpreted),
 ]
 STEPPERS = [
     FreeToHorizon,

@@ -8,7 +8,6 @@ is rung when there is room if it has said that it waits.
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ from lockstep.engine.wire import RESULT_SLOT, TICKET_SLOT, Slots
 
 SLOTS_CAPACITY = 4096
 
-View: TypeAlias = memoryview  # In a compiled dataclass mypyc does not find every builtin by name.
+View = memoryview  # In a compiled dataclass mypyc does not find every builtin by name.
 
 TicketSlot = tuple[int, int, int, int, int]  # Fields of TICKET_SLOT.
 

@@ -10,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 VOTE := examples/vote
 
-.PHONY: vote verify test nightly lint types wheel check guests bench clean
+.PHONY: vote verify test nightly lint types wheel compiled check guests bench clean
 
 vote: $(VENV)/.run
 	$(BIN)/lockstep run $(VOTE)/fleet.toml --input $(VOTE)/questions.jsonl
@@ -41,6 +41,14 @@ wheel: $(VENV)/.run
 	cd $(VOTE) && $(abspath $(VENV)-wheel)/bin/lockstep run fleet.toml --run-dir "$$(mktemp -d)/run" \
 	    --input questions.jsonl
 	rm -rf $(VENV)-wheel
+
+# The compiled form (docs/install.md), in an environment of its own, asked to run the example.
+compiled: $(VENV)/.run
+	rm -rf $(VENV)-compiled && $(PYTHON) -m venv $(VENV)-compiled
+	LOCKSTEP_COMPILE=1 $(VENV)-compiled/bin/python -m pip -q install .
+	$(VENV)-compiled/bin/lockstep --version | grep compiled
+	cd $(VOTE) && $(abspath $(VENV)-compiled)/bin/lockstep run fleet.toml \
+	    --run-dir "$$(mktemp -d)/run" --input questions.jsonl
 
 check: lint types test
 
@@ -77,4 +85,4 @@ $(VENV)/.bench: setup.cfg pyproject.toml | $(VENV)/bin/python
 	touch $@ $(VENV)/.run
 
 clean:
-	rm -rf $(VENV) $(VENV)-wheel build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-wheel $(VENV)-compiled build dist *.egg-info

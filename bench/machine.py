@@ -6,11 +6,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lockstep.engine.compiled import is_compiled
+
 PACKAGES = ("lockstep-runtime", "wasmtime", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 
 def describe() -> dict[str, Any]:
-    """CPU, cores this process may use, memory, kernel, load, interpreter, packages."""
+    """CPU, cores this process may use, memory, kernel, load, interpreter, form of this
+    installation (docs/install.md), packages."""
     return {
         "cpu": cpu_model(Path("/proc/cpuinfo")),
         "cores": len(os.sched_getaffinity(0)),
@@ -18,6 +21,7 @@ def describe() -> dict[str, Any]:
         "load_1m": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        "form": "compiled" if is_compiled() else "pure Python",
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
     }
 

@@ -243,6 +243,7 @@ def service(quick: bool, as_json: bool) -> int:
 def _show(report: "Report", as_json: bool) -> int:
     machine = report.machine
     title = f"{report.group} on {machine['cpu']}, {machine['cores']} cores, {machine['system']}"
+    title += f", {machine['form']}"
     print(screen.escape(title), file=sys.stderr if as_json else sys.stdout)
     screen.say(screen.table(("name", "figure", ""), report.rows()), err=as_json)
     if as_json:

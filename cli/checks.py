@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from lockstep.engine.compiled import is_compiled
+from lockstep.engine.version import VERSION
+
 OK, OFF, WARN, FAIL = "ok", "off", "warn", "fail"
 
 PYTHON_LOW = (3, 11)
@@ -70,6 +73,12 @@ def python() -> Check:
     if sys.version_info < PYTHON_LOW:
         return Check("python", FAIL, found, f"use Python {low} or newer")
     return Check("python", OK, found)
+
+
+def installation() -> Check:
+    """Version, and form: docs/install.md."""
+    form = "its hot modules compiled" if is_compiled() else "pure Python"
+    return Check("lockstep", OK, f"{VERSION}, {form}")
 
 
 def system() -> Check:

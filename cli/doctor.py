@@ -14,6 +14,7 @@ from lockstep.engine.errors import EXIT_OK, EXIT_USAGE, LockstepError
 from lockstep.engine.fleet import AGENTS_MAX
 
 LOOKS: tuple[Callable[[], Check | Iterable[Check]], ...] = (
+    checks.installation,
     checks.system,
     checks.python,
     checks.packages,

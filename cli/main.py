@@ -23,6 +23,7 @@ import click
 
 from lockstep.cli import interrupts, screen
 from lockstep.cli.verbs import Verbs
+from lockstep.engine.compiled import is_compiled
 from lockstep.engine.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, LockstepError
 from lockstep.engine.version import VERSION
 
@@ -36,7 +37,11 @@ MODULES = {
 
 
 @click.command(cls=Verbs, modules=MODULES)
-@click.version_option(VERSION, prog_name="lockstep", message="%(prog)s %(version)s")
+@click.version_option(
+    VERSION,
+    prog_name="lockstep",
+    message="%(prog)s %(version)s" + " (compiled)" * is_compiled(),
+)
 def cli() -> None:
     """Run fleets of agents on a model of yours, reproducible bit for bit.
 

@@ -7,7 +7,6 @@ from the start, so that nothing may depend on their being here already).
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from lockstep.engine.effects import Turn
 from lockstep.engine.mailbox import Event
@@ -16,19 +15,32 @@ from lockstep.engine.tag import Tag
 from lockstep.engine.wire import Answer
 
 
-@dataclass(slots=True)
 class Pending:
-    """What waits for one tag."""
+    """What waits for one tag.
 
-    turns: dict[int, Turn] = field(default_factory=dict)
-    answers: list[Answer] = field(default_factory=list)
-    timers: list[tuple[int, Event]] = field(default_factory=list)
-    outside: list[Outside] = field(default_factory=list)
-    overdue: list[int] = field(default_factory=list)  # Items whose deadline it is.
-    retry: bool = False  # Parked senders may find room.
-    forced: bool = False  # The first of them is accepted over the bound.
-    admit: bool = False
-    close: bool = False
+    Attributes:
+        turns: That take effect, by agent.
+        answers: Of the step before.
+        timers: That fire, with whose they are.
+        outside: Events from outside.
+        overdue: Items whose deadline it is.
+        retry: Parked senders may find room.
+        forced: The first of them is accepted over the bound.
+        admit: Items may enter.
+        close: CLOSE goes to everybody.
+    """
+
+    __slots__ = (
+        *("admit", "answers", "close", "forced", "outside", "overdue", "retry", "timers", "turns"),
+    )
+
+    def __init__(self) -> None:
+        self.turns: dict[int, Turn] = {}
+        self.answers: list[Answer] = []
+        self.timers: list[tuple[int, Event]] = []
+        self.outside: list[Outside] = []
+        self.overdue: list[int] = []
+        self.retry = self.forced = self.admit = self.close = False
 
 
 class Agenda:

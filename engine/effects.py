@@ -30,8 +30,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 TIMER_PAYLOAD = struct.Struct("<Q")
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """A turn that ended, physically: its effects wait for their tag."""
 
     number: int

@@ -4,8 +4,6 @@ Nothing is dropped: a message is delivered, comes back as UNDELIVERED, or makes 
 "Full" is counted in messages at a tag, never the state of a ring.
 """
 
-from dataclasses import dataclass, field
-
 from lockstep.engine.calls import CallBook
 from lockstep.engine.effects import Turn
 from lockstep.engine.fleet import Fleet
@@ -26,7 +24,6 @@ from lockstep.engine.record import (
 from lockstep.engine.roster import Roster
 
 
-@dataclass(slots=True)
 class Applying:
     """A turn whose records take effect one after another; parked in front of one, perhaps.
 
@@ -40,15 +37,20 @@ class Applying:
         said_done: The agent has ended by its own word.
     """
 
-    agent: int
-    turn: Turn
-    records: list[Record]
-    flood: Flood | None = None
-    at: int = 0
-    left: list[int] = field(default_factory=list)
-    infers: list[Record] = field(default_factory=list)
-    late_cancels: list[int] = field(default_factory=list)
-    said_done: bool = False
+    __slots__ = (
+        *("agent", "at", "flood", "infers", "late_cancels", "left", "records", "said_done", "turn"),
+    )
+
+    def __init__(
+        self, agent: int, turn: Turn, records: list[Record], flood: Flood | None = None
+    ) -> None:
+        self.agent, self.turn = agent, turn
+        self.records, self.flood = records, flood
+        self.at = 0
+        self.left: list[int] = []
+        self.infers: list[Record] = []
+        self.late_cancels: list[int] = []
+        self.said_done = False
 
 
 class Post:

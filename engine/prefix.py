@@ -74,8 +74,8 @@ def common_tokens(one: bytes, other: bytes) -> int:
     low, high = 0, min(len(one), len(other)) // TOKEN_BYTES
     while low < high:
         middle = (low + high + 1) // 2
-        part = slice(low * TOKEN_BYTES, middle * TOKEN_BYTES)
-        if one[part] == other[part]:
+        start, stop = low * TOKEN_BYTES, middle * TOKEN_BYTES
+        if one[start:stop] == other[start:stop]:
             low = middle
         else:
             high = middle - 1

@@ -13,6 +13,7 @@ from lockstep.engine import actions
 from lockstep.engine import order as orders
 from lockstep.engine import tag as tags
 from lockstep.engine.agenda import Agenda, Pending
+from lockstep.engine.compiled import mypyc_attr
 from lockstep.engine.effects import Turn
 from lockstep.engine.errors import Diverged, LockstepBug
 from lockstep.engine.fallback import Fallback, fallbacks
@@ -30,6 +31,7 @@ from lockstep.engine.world import World
 NOBODY = -1
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # Tests and benchmarks watch it from outside.
 class Sequencer:
     """Order of use: `start`, then `turn_ended` and `step_reported` as they come, `pump` after.
 

@@ -6,6 +6,7 @@ ring beside the slots, in the order of the slots that announce them.
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ RESULT_SLOT = np.dtype(
     ]
 )
 
-Slots = npt.NDArray[np.void]
+Slots: TypeAlias = npt.NDArray[np.void]
 
 RAW_TEXT_OFFSET = 32  # Of the text in a binary RESULT.
 _FAILED = tuple(FINISH_STATUS[reason] for reason in ("refused", "invalid_output", "timeout"))

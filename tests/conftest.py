@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from lockstep.engine.compiled import is_compiled
+
 # Derandomised: one commit gives one answer. No database: a test run leaves nothing behind.
 settings.register_profile(
     "lockstep",
@@ -19,6 +21,15 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("lockstep")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what only the interpreted form allows, where the tests run against the other."""
+    if not is_compiled():
+        return
+    for item in items:
+        if item.get_closest_marker("interpreted"):
+            item.add_marker(pytest.mark.skip("the modules are compiled (docs/install.md)"))
 
 
 @pytest.fixture(scope="session", autouse=True)

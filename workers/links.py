@@ -18,6 +18,8 @@ from lockstep.engine.wire import RESULT_SLOT, TICKET_SLOT, Slots
 
 SLOTS_CAPACITY = 4096
 
+View = memoryview  # In a compiled dataclass mypyc does not find every builtin by name.
+
 TicketSlot = tuple[int, int, int, int, int]  # Fields of TICKET_SLOT.
 
 
@@ -39,8 +41,8 @@ class RingPair:
         segment: Name by which a process that is not forked attaches to the memory.
     """
 
-    down: memoryview
-    up: memoryview
+    down: View
+    up: View
     agent_bell: shm.Doorbell
     supervisor_bell: shm.Doorbell
     segment: str = ""
@@ -234,10 +236,10 @@ class EngineMemory:
         record_bytes_max: That the rings are made for.
     """
 
-    ticket_slots: memoryview
-    ticket_records: memoryview
-    result_slots: memoryview
-    result_records: memoryview
+    ticket_slots: View
+    ticket_records: View
+    result_slots: View
+    result_records: View
     engine_bell: shm.Doorbell
     supervisor_bell: shm.Doorbell
     segment: str

@@ -17,6 +17,13 @@ class Sink(Protocol):
         """Take all of ``data`` or raise."""
 
 
+class _Nowhere:
+    """A sink of what is not written."""
+
+    def write(self, data: bytes) -> None:
+        """Gone."""
+
+
 class JournalWriter:
     """One writer for one run.
 
@@ -43,7 +50,7 @@ class JournalWriter:
             sink: Behind its last whole frame.
             journal: What was read of it: a run keeps its format and flags.
         """
-        made = cls.__new__(cls)
+        made = cls(_Nowhere(), journal.header.run_id)  # The segment has begun already.
         made._begin(sink, journal.header, journal.here, journal.marks)
         return made
 

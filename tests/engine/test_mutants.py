@@ -313,9 +313,9 @@ SEQUENCERS = [
     PendingOutsideHoldsTheEnd,
     ForcedWhileTurnsRun,
     ParkedRetriesOnArrival,
-    ArrivalEffectsForgotten,
-    ArrivalDuesForgotten,
-    ArrivalCancelsForgotten,
+    pytest.param(ArrivalEffectsForgotten, marks=pytest.mark.interpreted),
+    pytest.param(ArrivalDuesForgotten, marks=pytest.mark.interpreted),
+    pytest.param(ArrivalCancelsForgotten, marks=pytest.mark.interpreted),
 ]
 STEPPERS = [
     FreeToHorizon,
@@ -356,6 +356,7 @@ def test_a_stepper_with_a_broken_rule_turns_red(mutant: type[Stepper]) -> None:
     assert turns_red(lambda seed: is_red(seed, stepper=mutant)), mutant.__doc__
 
 
+@pytest.mark.interpreted
 def test_tickets_numbered_in_the_order_of_arrival_turn_red(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

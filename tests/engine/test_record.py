@@ -134,6 +134,7 @@ def test_a_bad_field_is_named(offset: int, value: int, message: str) -> None:
         list(decode(bytes(data)))
 
 
+@pytest.mark.interpreted
 def test_a_payload_is_a_copy_of_the_buffer() -> None:
     buffer = bytearray(encode(Kind.SEND, b"abcdefgh"))
     record, _ = decode_at(buffer, 0)  # type: ignore[arg-type]

@@ -3,7 +3,6 @@
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 import simulator
@@ -97,7 +96,7 @@ class Numbered(ScriptedAgent):
             else record
             for number, record in enumerate(decode(turn.records))
         ]
-        return replace(turn, records=b"".join(map(encode_record, records)))
+        return turn._replace(records=b"".join(map(encode_record, records)))
 
 
 @pytest.mark.parametrize("first", range(0, 90, 30))

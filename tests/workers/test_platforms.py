@@ -222,9 +222,9 @@ def test_a_platform_that_there_is_not_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("cycles", [3, pytest.param(100, marks=pytest.mark.nightly)])
-def test_supervisors_killed_again_and_again_leave_nothing(tmp_path: Path, cycles: int) -> None:
-    for number in range(cycles):
+@pytest.mark.nightly
+def test_supervisors_killed_a_hundred_times_leave_nothing(tmp_path: Path) -> None:
+    for number in range(100):
         with Living(job(tmp_path, f"run{number}"), feed=True) as living:
             pids = [living.pid(0), living.pid(1)]
             os.kill(living.supervisor, signal.SIGKILL)

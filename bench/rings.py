@@ -5,8 +5,10 @@ the public face of `lockstep.shm`: an outlet and an inlet for messages one by on
 vectors, an exchange for round trips.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 from multiprocessing.connection import Connection, Pipe
@@ -17,6 +19,7 @@ import numpy as np
 from lockstep import shm
 from lockstep.engine.record import HEADER, HEADER_BYTES, PEER_NONE, Kind
 from lockstep.engine.version import VERSION
+from lockstep.workers.spawn import PR_SET_PDEATHSIG
 
 # Bytes of a message, and of the ring for them: many small ones, sixteen of 64 KiB, eight of 1 MiB.
 CAPACITIES = {64: 1 << 18, 1024: 1 << 18, 65_536: 1 << 20, 1_048_576: 1 << 23}
@@ -36,6 +39,7 @@ class Way:
     def __init__(self, memory: memoryview, size: int) -> None:
         shm.create_ring(memory)
         self._memory, self._size = memory, size
+        self._payloads = [bytes([number]) * size for number in range(PAYLOADS)]
         self._filled, self._drained = shm.Doorbell.create(), shm.Doorbell.create()
         self._near: shm.Outlet | None = None
         self._far: shm.Inlet | None = None
@@ -46,8 +50,8 @@ class Way:
             writer = shm.RingWriter(self._memory)
             self._near = shm.Outlet(writer, self._filled, self._drained)
         batch = shm.Batch(self._near)
-        send, header = self._near.send if each else batch.add, header_of(self._size)
-        payloads = [bytes([number]) * self._size for number in range(PAYLOADS)]
+        send = self._near.send if each else batch.add
+        header, payloads = header_of(self._size), self._payloads
         for number in range(count):
             send(header, payloads[number % PAYLOADS])
         batch.flush()
@@ -197,6 +201,7 @@ class Rings:
         self._pid = os.fork()
         if self._pid == 0:
             try:
+                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
                 self._control.close()
                 self._serve(far)
             finally:

@@ -128,12 +128,14 @@ class Outlet:
         self._filled.ring()
 
     def _wait(self, deadline_s: float | None) -> bool:
-        """Tell the reader what is there and that room is wanted; whether the tail has moved."""
-        side = self._writer.side
+        """Tell the reader that room is wanted, and wait for its ring; False: the time is over.
+
+        Only once for each telling: the ring may be for an earlier one, and a reader that has heard
+        of this one already will not ring for it again.
+        """
         self._writer.announce(waiting=True)
         self._filled.ring()
-        before = side.seen
-        return side.peer.wait(before, self._drained, _left(deadline_s)) != before
+        return self._drained.wait(_left(deadline_s))
 
 
 class Batch:
@@ -230,14 +232,17 @@ class Inlet:
         return views
 
     def _wait(self, deadline_s: float | None) -> bool:
-        """Whether the head has moved. What was published before a death is taken first."""
+        """Wait for one ring; False: the time is over.
+
+        Only one: it may have been for room, and then it is this side that has to ring.
+        """
         side = self._reader.side
         try:
-            return side.peer.wait(side.at, self._filled, _left(deadline_s)) != side.at
+            return self._filled.wait(_left(deadline_s))
         except PeerDied:
             if side.peer.load() == side.at:
                 raise
-            return True
+            return True  # What was published before a death is taken first.
 
     def _make_known(self) -> None:
         if self._reader.awaited():

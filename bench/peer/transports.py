@@ -6,8 +6,10 @@ taken and looked at all of them, or ``{"way": "pipe", "size": 64, "turns": 300}`
 times of that many round trips. ZeroMQ is there in an environment that has pyzmq.
 """
 
+import ctypes
 import multiprocessing
 import os
+import signal
 import socket
 import tempfile
 import time
@@ -23,6 +25,7 @@ from typing import Any
 zmq = import_module("zmq") if find_spec("zmq") else None
 
 FORK = multiprocessing.get_context("fork")
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PAYLOADS = 4  # Messages differ from one to the next, so that a lost one is seen.
 
 Send = Callable[[bytes], Any]
@@ -93,6 +96,7 @@ class Transport:
         self._pid = os.fork()
         if self._pid == 0:
             try:
+                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
                 _serve(far, way)
             finally:
                 os._exit(0)

@@ -160,6 +160,49 @@ def test_full_ring_is_refused_when_the_time_is_over_and_the_reader_was_told(both
     assert not both.drained.clear()
 
 
+def test_writer_whose_wish_was_heard_before_there_was_room_wishes_again(fork, shared: Both) -> None:  # type: ignore[no-untyped-def]
+    body = bytes(8000)
+    outlet, reader = shared.outlet(), RingReader(shared.memory)
+    outlet.send(header(len(body)), body)
+    outlet.send(header(len(body)), body)
+    shared.filled.clear()
+
+    def answer_too_early_and_drain_then() -> None:
+        shared.filled.wait()
+        assert reader.awaited()
+        shared.drained.ring()  # What it took lay before the writer's last look: no room by this.
+        shared.filled.wait()
+        assert reader.awaited()
+        assert len(reader.drain()) == 2 * 8032
+        shared.drained.ring()
+
+    child = fork(answer_too_early_and_drain_then)
+    outlet.send(header(len(body)), body)
+    assert child.join() == 0
+    assert len(RingReader(shared.memory).pop()) == 8032
+    reader.close()
+
+
+def test_reader_that_is_rung_for_room_alone_answers_and_waits_on(
+    fork, shared: Both, record
+) -> None:  # type: ignore[no-untyped-def]
+    writer = RingWriter(shared.memory)
+
+    def read() -> None:
+        (view,) = shared.inlet().receive()
+        assert view[32:] == b"x"
+
+    child = fork(read)
+    for _ in range(50):
+        writer.announce(waiting=True)
+        shared.filled.ring()
+        assert shared.drained.wait()
+    writer.push(record(b"x"))
+    shared.filled.ring()
+    assert child.join() == 0
+    writer.close()
+
+
 def test_nothing_comes_when_the_time_is_over(both: Both, record) -> None:  # type: ignore[no-untyped-def]
     inlet = both.inlet()
     assert inlet.receive(0) == []

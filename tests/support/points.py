@@ -172,6 +172,12 @@ def _name_children(killer: Killer) -> None:
     _wrap(crew.Crew, "prepare_agents", before=lambda *_: killer.arm())
 
 
+def _wrap_waits(before: Callable[..., None]) -> None:
+    """Waiting for ever, by each kind of bell that has a way of its own."""
+    for kind in (doorbell.Doorbell, doorbell.EventDoorbell, doorbell.TrustedDoorbell):
+        _wrap(kind, "wait", before=before)
+
+
 def _in_agents(killer: Killer) -> None:
     """In agent processes: calls out of the guest, what is sent, bells; by either way of a turn."""
 
@@ -186,7 +192,7 @@ def _in_agents(killer: Killer) -> None:
         _wrap(guest.Guest, name, before=at("in a host call"))
     _wrap(guest.Guest, "_begun", after=at("events taken, guest not entered"))
     _wrap(guest.Guest, "_publish", before=at("in the middle of computing"))
-    _wrap(doorbell.Doorbell, "wait", before=at("idle, before it waits for its bell"))
+    _wrap_waits(at("idle, before it waits for its bell"))
 
     def before_ring(*_: Any) -> None:
         if killer.ended:
@@ -289,7 +295,7 @@ def _in_inference(killer: Killer) -> None:
     for kind in (decoder.Decoder, growing.GrowingDecoder):
         _wrap(kind, "_prefill", at(chunk[0]), at(chunk[1]))
         _wrap(kind, "_decode", after=at("after the run of a decode"))
-    _wrap(doorbell.Doorbell, "wait", before=at("idle, before it waits for its bell"))
+    _wrap_waits(at("idle, before it waits for its bell"))
     _wrap(links.EngineEnd, "report", at("step done, results not pushed"), at("step reported"))
     _in_copies(killer, kv.KvSlab, copies.Copies, decoder.Decoder)
     writer: Any = RingWriter

@@ -121,7 +121,7 @@ def test_a_folder_that_cannot_be_written_is_refused(place: Any) -> None:
         (("cancel",), "Missing argument 'RUN' (lockstep cancel --help)"),
         (("cancel", ".", "--item", "a", "--ticket", "3"), "--item and --ticket: give one of them"),
         (("bench", "tex"), "unknown verb 'tex'; did you mean 'tax'? (lockstep bench --help)"),
-        (("bench", "setup", "agnets"), "'[GROUP]': 'agnets' is not one of 'agents', 'tax'"),
+        (("bench", "setup", "agnets"), "'[GROUP]': 'agnets' is not one of 'shm', 'agents'"),
         (("run", "fleet.toml", "--seed", "-1"), "--seed"),
         (("run",), "Missing argument 'FLEET' (lockstep run --help)"),
         (("run", "--inptu", "x", "fleet.toml"), "--inptu"),

@@ -59,7 +59,7 @@ def make_record(payload: bytes, kind: int = 3) -> bytes:
 
 
 MemoryOf = Callable[[int], Memory]
-WEAK = "arena, weak CPU"
+WEAK = "sealed memfd, weak CPU"
 
 
 @pytest.fixture(params=[*memories.KINDS, WEAK])
@@ -69,7 +69,7 @@ def memory_of(
     """Makes writable buffers of one kind after the other: who asks for it runs over all kinds."""
     kind = request.param
     if kind == WEAK:
-        kind = "arena"
+        kind = "sealed memfd"
         for module in (cursor, side):
             monkeypatch.setattr(module, "STRONG", False)
     with ExitStack() as stack:

@@ -5,11 +5,13 @@ docs/benchmarks.md says what each figure is and what is compared with what.
 
 import os
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
+
+import psutil
 
 from lockstep.bench import machine, peers, pingpong
 from lockstep.bench.groups import Tell
@@ -85,8 +87,34 @@ def run(quick: bool, tell: Tell) -> Report:
             tell(f"messages of {size} bytes")
             _one_way(report, ours, others, size, rotations)
         tell("round trips")
-        _round_trips(report, ours, others, rotations)
+        with _one_core([ours, *(line for line, _ in others.values())]):
+            _round_trips(report, ours, others, rotations)
     return report
+
+
+@contextmanager
+def _one_core(lines: Iterable[Line]) -> Iterator[None]:
+    """Contestants run on one core, both their ends, and so does what is started here.
+
+    Which of two cores the kernel wakes somebody on decides more than all else does, and differs
+    from one process to the next.
+    """
+    before = sorted(os.sched_getaffinity(0))
+    for line in lines:
+        pin(line.pid, before[:1])
+    pin(os.getpid(), before[:1])
+    try:
+        yield
+    finally:
+        pin(os.getpid(), before)
+
+
+def pin(pid: int, cores: list[int]) -> None:
+    """Let a process, all that it has started and all their threads run on these cores alone."""
+    process = psutil.Process(pid)
+    for each in (process, *process.children(recursive=True)):
+        for thread in each.threads():
+            os.sched_setaffinity(thread.id, cores)
 
 
 def _one_way(

@@ -62,5 +62,10 @@ def from_outside(event: Outside) -> Fallback:
 
 
 def fallbacks(events: Iterable[Outside]) -> tuple[Fallback, ...]:
-    """All changes of provider among outside events, in order. Raises ProtocolError."""
-    return tuple(from_outside(event) for event in events if event.what == What.PROVIDER)
+    """All changes of provider among outside events, in order of their steps. Raises ProtocolError.
+
+    That need not be the order of their numbers: after a death the run may go on from an earlier
+    step, and find there that the provider is gone, too.
+    """
+    found = (from_outside(event) for event in events if event.what == What.PROVIDER)
+    return tuple(sorted(found, key=lambda each: each.step))

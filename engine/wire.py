@@ -189,6 +189,7 @@ class StepAssembler:
         self._slots = [rows[start:]] if start < len(rows) else []
         if start < len(rows) and rows[start]["op"] == FromEngine.FAILED:
             record, _ = decode_at(self._take(1), 0)
+            self._slots = []  # Its last word.
             self.failed = int(rows[start]["model"]), record.payload.decode("utf-8", "replace")
         return reports
 

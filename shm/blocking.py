@@ -53,7 +53,9 @@ class WatchedBell(Doorbell):
             if left_s is not None and left_s <= 0:
                 return False
             ready = self._poll.poll(None if left_s is None else int(left_s * 1000) + 1)
-            if any(found == self._life for found, _ in ready) and not self.clear():
+            if any(found == self._life for found, _ in ready):
+                if self.clear():  # Its last ring: it is heard first.
+                    return True
                 raise PeerDied("the process on the other side of the ring is gone")
         return True
 

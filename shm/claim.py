@@ -24,7 +24,6 @@ class Claim:
         self._writer = writer
         self._side = writer.side
         self._size = size
-        self._simple = False  # What it was.
         self._start = self._head = 0
         self._room: memoryview | None = None
 
@@ -51,7 +50,7 @@ class Claim:
             position = 0
         side.data[position + step - ALIGN : position + step] = bytes(ALIGN)  # Zeros behind it.
         self._start, self._head = position, side.at + gap + step
-        self._simple, side.simple, side.claimed = side.simple, False, True
+        side.simple, side.claimed = False, True
         self._room = side.data[position : position + self._size]
         return self._room
 
@@ -61,13 +60,16 @@ class Claim:
         Raises:
             ValueError: what was filled in is not one record of the size that was claimed; nothing
                 was published.
+            RingClosed: the writer was closed meanwhile; likewise.
         """
         side = self._side
-        side.claimed, side.simple = False, self._simple
+        side.claimed = False
+        side.resume()
         if self._room is not None:
             self._room.release()
         if failed is not None:
             return
+        side.check()  # It may have been closed meanwhile.
         size, kind = PREFIX.unpack_from(side.data, self._start)
         if size != self._size or kind == KIND_PADDING:
             raise ValueError(

@@ -1,6 +1,6 @@
 """Claims: which named segments a process has made, where shared memory cannot be listed.
 
-Each process has one file of claims, which it holds locked for as long as it lives: the kernel lets
+Whoever makes them has a file of claims, which it holds locked for as long as it lives: the kernel lets
 go of the lock, whoever ends it how, and then everything in the file is nobody's. A name is written
 down before the segment is made. So that nobody else can put names there, the folder is this user's
 alone; a name in it can at worst remove a segment of this user.
@@ -19,6 +19,7 @@ import posix_ipc
 from lockstep.shm.identity import alone
 
 SUFFIX = ".claims"
+TOKEN_BYTES = 4
 _PREFIX = "/lockstep-"
 
 
@@ -38,19 +39,18 @@ def folder() -> Path:
 
 
 class Claims:
-    """This process's. One at a time; a second one in the same process waits for the first's end."""
+    """What one process has made, or one run of it."""
 
     def __init__(self) -> None:
-        self._path = folder() / f"{os.getpid()}{SUFFIX}"
+        # Not the pid alone: containers that share /tmp or shared memory have pids of their own.
+        self._token = f"{os.getpid()}-{os.urandom(TOKEN_BYTES).hex()}"
+        self._path = folder() / f"{self._token}{SUFFIX}"
         self._descriptor = _locked(self._path)
-        # A dead process had the same pid: its names would be ours, and we would lose them with its.
-        _unlink_all(self._descriptor)
-        os.ftruncate(self._descriptor, 0)
         self._number = 0
 
     def next_name(self) -> str:
         """A name that is ours from now on. Short: some systems allow 31 characters."""
-        name = f"{_PREFIX}{os.getuid()}-{os.getpid()}-{self._number}"
+        name = f"{_PREFIX}{self._token}-{self._number}"
         self._number += 1
         os.write(self._descriptor, f"{name}\n".encode())
         return name

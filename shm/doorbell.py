@@ -191,7 +191,7 @@ class TrustedDoorbell(EventDoorbell):
     def wait(self, timeout_s: float | None = None) -> bool:
         if timeout_s is not None or not self._descriptors:
             return super().wait(timeout_s)
-        os.eventfd_read(self._descriptors[0])
+        os.readv(self._descriptors[0], self._rings)  # os.eventfd_read ends with any signal.
         return True
 
     def clear(self) -> bool:

@@ -110,11 +110,7 @@ class PortablePlatform(Platform):
         return self._claims.next_name()
 
     def _segment(self, size_bytes: int) -> Segment:
-        while True:
-            try:
-                return make_named(self._name(), size_bytes)
-            except FileExistsError:
-                continue  # Somebody made it by hand. Take the next.
+        return make_named(self._name(), size_bytes)
 
 
 def make_named(name: str, size_bytes: int) -> Segment:

@@ -79,6 +79,10 @@ class Side:
         self._failure = f"{self.label}: {text}; nothing was taken and the ring is given up"
         raise RingCorrupt(self._failure)
 
+    def resume(self) -> None:
+        """Be `simple` again, as far as this side may be: the end of what was not."""
+        self.simple = STRONG and not self._closed and self._failure is None
+
     def publish(self, at: int) -> None:
         """Move the own cursor; all bytes written before are visible to who sees it."""
         self.at = at

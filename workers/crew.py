@@ -63,6 +63,15 @@ class Crew:
         room.raise_descriptor_limit(len(fleet.agents), sockets, platform=platform)
         pair = room.pair_bytes(fleet.record_bytes_max)
         self._make_memory(pair)
+        try:
+            self._lay_out(pair)
+        except BaseException:
+            self._forget_names()
+            raise
+
+    def _lay_out(self, pair: int) -> None:
+        """Rings, bells and what else is made before any process."""
+        fleet, platform = self._fleet, self._platform
         self._arena.seal()
         self.board.seal()
         memory = EngineMemory.create(
@@ -87,11 +96,17 @@ class Crew:
             engine = EngineMemory.slice_bytes(bound)
             self._arena = self._platform.arena([engine] + [pair] * agents)
             self.board = self._platform.board(agents)
-        except shm.SegmentFull as error:
+        except BaseException as error:
             self._platform.close()
+            if not isinstance(error, shm.SegmentFull):
+                raise
             raise UsageError(
                 f"{error}. A fleet of {agents} agents with record_bytes_max = {bound} needs it"
             ) from None
+
+    def _forget_names(self) -> None:
+        self.board.close()
+        self._platform.close()
 
     def _pair(self, index: int) -> RingPair:
         memory, name = self._arena.slice(index + 1), self._arena.name(index + 1)
@@ -284,5 +299,4 @@ class Crew:
         for seat in self.seats:
             seat.child = None
         self._snapshots.close()
-        self.board.close()
-        self._platform.close()
+        self._forget_names()

@@ -96,6 +96,12 @@ def process_of(handed: Sequence[int]) -> "subprocess.Popen[bytes]":
     )
 
 
+def completed(job: Job) -> Job:
+    """A job with what the caller's environment says of it, unless it says so itself."""
+    cache, platform = job.cache or cache_folder(), job.platform or os.environ.get(PLATFORM, "")
+    return replace(job, cache=cache, platform=platform)
+
+
 def cache_folder() -> str:
     """Where this user's programs keep what they can make again; empty: nowhere.
 
@@ -118,8 +124,7 @@ class _Conversation:
         self._heard = b""
         # Its own standard input is the job's: ours goes down under another number.
         handed = _duplicate(stdin)
-        cache, platform = job.cache or cache_folder(), job.platform or os.environ.get(PLATFORM, "")
-        job = replace(job, stdin=handed, cache=cache, platform=platform)
+        job = replace(completed(job), stdin=handed)
         self._line = job.to_json().encode() + b"\n"
         self._process = process_of(() if handed < 0 else (handed,))
         if handed >= 0:

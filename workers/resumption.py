@@ -13,6 +13,7 @@ from pathlib import Path
 from lockstep.engine import actions
 from lockstep.engine.changes import change
 from lockstep.engine.errors import UsageError
+from lockstep.engine.fallback import fallbacks
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.history import Entry
 from lockstep.engine.outside import Outside
@@ -245,6 +246,9 @@ class Forked(_WithPast):
             "folder": self._lineage.first.get("folder", ""),
             lineage.PARENT: str(self._run.resolve()),
         }
+        if self.past is not None and fallbacks(self.past.outside):
+            # What it began on, as those who fork it before the change need it.
+            environment["providers"] = self._lineage.environment["providers"]
 
         def tell(ledger: Ledger) -> None:
             assert self.past is not None

@@ -51,6 +51,15 @@ def test_other_events_are_no_changes() -> None:
     assert fallbacks([*others, event(CHANGE.payload())]) == (CHANGE,)
 
 
+def test_changes_are_made_in_the_order_of_their_steps_whichever_was_recorded_first() -> None:
+    # A run that dies may go on from an earlier step, and find its provider gone there, too.
+    changes = [CHANGE._replace(step=step, model=model) for model, step in enumerate((9, 4))]
+    script = asked([event(each.payload(), each.model).record() for each in changes])
+    assert script.sequencer.next_change == changes[1]
+    script.sequencer.changed(4)
+    assert script.sequencer.next_change == changes[0]
+
+
 def asked(recorded: list[bytes] | None = None) -> Script:
     """One agent, a request, and steps 1 and 2 of it."""
     script = Script("a", recorded=recorded)

@@ -11,6 +11,7 @@ import pytest
 from lockstep.shm import (
     Batch,
     Doorbell,
+    EventDoorbell,
     Inlet,
     Memory,
     Outlet,
@@ -284,4 +285,27 @@ def test_rings_of_the_dead_are_heard_before_their_death(fork) -> None:  # type: 
     watched.close()
     with pytest.raises(RingClosed):
         bell.ring()
+    os.close(life)
+
+
+def test_a_last_ring_that_comes_with_the_death_is_heard_first() -> None:
+    life, last = os.pipe()
+
+    class Late(EventDoorbell):
+        """Rung, and its ringer gone, right behind the first look."""
+
+        def clear(self) -> bool:
+            nonlocal last
+            found = super().clear()
+            if last >= 0:
+                self.ring()
+                os.close(last)
+                last = -1
+            return found
+
+    watched = WatchedBell(Late(), life)
+    assert watched.wait()
+    with pytest.raises(PeerDied):
+        watched.wait()
+    watched.close()
     os.close(life)

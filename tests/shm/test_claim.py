@@ -55,6 +55,16 @@ def test_zeros_are_put_behind_a_record_also_where_something_else_lay(ring: Ring,
         assert reader.drain() == record(b"y" * (size - 32))
 
 
+def test_writer_that_is_closed_inside_a_claim_stays_closed(ring: Ring, record) -> None:  # type: ignore[no-untyped-def]
+    writer, reader, _ = ring
+    with pytest.raises(RingClosed), Claim(writer, 40) as room:
+        fill(room, record(b"y" * 8))
+        writer.close()
+    with pytest.raises(RingClosed):
+        writer.push(record(b"z"))
+    assert reader.drain() == b""
+
+
 def test_claim_that_is_left_by_an_exception_is_as_if_it_had_not_been(ring: Ring, record) -> None:  # type: ignore[no-untyped-def]
     writer, reader, _ = ring
     with pytest.raises(KeyError), Claim(writer, 40) as room:

@@ -60,16 +60,15 @@ def test_sweep_removes_what_a_killed_process_claimed_and_nothing_of_a_living_one
     os.close(writing)
 
 
-def test_process_with_the_pid_of_a_dead_one_removes_what_that_left_before_it_makes_its_own() -> (
-    None
-):
-    name = f"/lockstep-{os.getuid()}-{os.getpid()}-0"
-    make_named(name, 64).close()
-    (claims.folder() / f"{os.getpid()}.claims").write_text(f"{name}\n")
-    mine = Claims()
-    assert not there(name)
-    assert mine.next_name() == name
+def test_names_of_two_are_never_the_same_and_neither_waits_for_the_other() -> None:
+    mine, another = Claims(), Claims()  # As in two containers that have the same pid.
+    names = [one.next_name() for one in (mine, another)]
+    make_named(names[0], 64).close()
+    make_named(names[1], 64).close()
     mine.close()
+    assert [there(name) for name in names] == [False, True]
+    another.close()
+    assert not there(names[1])
 
 
 @pytest.mark.parametrize(

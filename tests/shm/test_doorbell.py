@@ -35,6 +35,24 @@ def readable(bell: Doorbell) -> bool:
     return bool(select.select([bell], [], [], 0)[0])
 
 
+def test_a_signal_with_a_handler_leaves_a_wait_waiting(bell: Doorbell) -> None:
+    heard = []
+
+    def hear(*_: object) -> None:
+        heard.append(0)
+        if len(heard) == 2:
+            bell.ring()
+
+    before = signal.signal(signal.SIGALRM, hear)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        assert bell.wait()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(heard) >= 2
+
+
 def test_best_kind_here_is_an_eventfd() -> None:
     for trusted, kind in ((False, EventDoorbell), (True, TrustedDoorbell)):
         bell = Doorbell.create(trusted=trusted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -12,6 +13,10 @@ from typing import Any
 import fleets
 import pytest
 
+from lockstep import shm
+from lockstep.shm import segment
+from lockstep.workers import crew as crews
+from lockstep.workers import prepare
 from lockstep.workers.launch import ENVIRONMENT
 
 FLEET = """
@@ -127,3 +132,25 @@ crew.end()
 print(json.dumps(os.path.exists("/dev/shm" + name)))
 """
     assert crew(tmp_path, code) is False
+
+
+@pytest.mark.parametrize("name", ["linux", "portable"])
+def test_what_fails_behind_its_memory_leaves_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    names = []
+    open_new = segment.open_new
+
+    def noted(name: str, size_bytes: int) -> int:
+        names.append(name)
+        return open_new(name, size_bytes)
+
+    def full() -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(segment, "open_new", noted)
+    monkeypatch.setattr(crews.shm, "SharedDoorbell", full)
+    fleet = prepare.prepare(fleets.fleet(tmp_path, FLEET), None, None).fleet
+    with pytest.raises(OSError, match="too many open files"):
+        crews.Crew(fleet, shm.platform_of(name))
+    assert names and not [name for name in names if Path("/dev/shm", name[1:]).exists()]

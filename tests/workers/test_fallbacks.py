@@ -205,6 +205,16 @@ def test_a_fork_has_the_change_if_it_came_before(
     assert summary["fallbacks"] == (failed["fallbacks"] if distance > 0 else [])
 
 
+def test_a_fork_behind_the_change_can_be_forked_before_it(
+    tmp_path: Path, failed: dict[str, Any]
+) -> None:
+    step = failed["fallbacks"][0]["step"]
+    with under():
+        fork(failed["run"], step + 1, {"seed": 5}, run_dir=tmp_path / "behind")
+        found = fork(tmp_path / "behind", step - 10, {"seed": 6}, run_dir=tmp_path / "before")
+    assert (found.summary["state"], found.summary["fallbacks"]) == ("finished", [])
+
+
 def test_a_fork_changes_by_itself_right_behind_the_cut(
     tmp_path: Path, whole: dict[str, Any]
 ) -> None:

@@ -19,7 +19,7 @@ import ctypes
 import mmap
 import threading
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 MADV_COLLAPSE = 25
@@ -53,9 +53,7 @@ def collapse_behind(before: Iterable[Span]) -> threading.Thread | None:
     if not size:
         return None
     pages = list(_pages(mapped(), before, size))
-    thread = threading.Thread(target=_collapse, args=(pages, size), daemon=True)
-    thread.start()
-    return thread
+    return _begun(lambda: _collapse(pages, size))
 
 
 class Filled:
@@ -79,8 +77,7 @@ class Filled:
         if self._wait > 0 or not self._pages or (self._thread and self._thread.is_alive()):
             return
         self._wait = self._interval()
-        self._thread = threading.Thread(target=self.move, daemon=True)
-        self._thread.start()
+        self._thread = _begun(self.move)
 
     def move(self) -> None:
         """Move what is nearly full; each page once, whatever comes of it."""
@@ -109,6 +106,16 @@ def page_bytes(settings: Path = SETTINGS) -> int:
         return 0 if never else int((settings / "hpage_pmd_size").read_text())
     except (OSError, ValueError):
         return 0
+
+
+def _begun(body: Callable[[], None]) -> threading.Thread | None:
+    """A thread that runs ``body``; None: there is no room for one, and nothing is moved."""
+    thread = threading.Thread(target=body, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return None
+    return thread
 
 
 def _pages(now: Iterable[Span], before: Iterable[Span], size: int) -> Iterator[int]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lockstep.workers.job import Job
-from lockstep.workers.launch import cache_folder, process_of
+from lockstep.workers.launch import completed, process_of
 from lockstep.workers.loop import Loop
 from lockstep.workers.outside.lines import LineBuffer
 
@@ -51,7 +51,7 @@ class Held:
         self._loop, self._holder = loop, holder
         ours, theirs = socket.socketpair()
         try:
-            job = replace(job, inlet=theirs.fileno(), cache=job.cache or cache_folder())
+            job = replace(completed(job), inlet=theirs.fileno())
             self._process = process_of((theirs.fileno(),))
         except OSError:
             ours.close()

@@ -1,9 +1,9 @@
 """Claims: which named segments a process has made, where shared memory cannot be listed.
 
-Whoever makes them has a file of claims, which it holds locked for as long as it lives: the kernel lets
-go of the lock, whoever ends it how, and then everything in the file is nobody's. A name is written
-down before the segment is made. So that nobody else can put names there, the folder is this user's
-alone; a name in it can at worst remove a segment of this user.
+Whoever makes them has a file of claims, which it holds locked for as long as it lives: the kernel
+lets go of the lock, whoever ends it how, and then everything in the file is nobody's. A name is
+written down before the segment is made. So that nobody else can put names there, the folder is this
+user's alone; a name in it can at worst remove a segment of this user.
 """
 
 import fcntl

@@ -179,7 +179,7 @@ class Service:
     def _reload(self) -> None:
         """New items to the fleet as it is in its file now; what there is finishes where it is."""
         self.log.notice("reloading", fleet=self._options.fleet)
-        heard = self._ready and not self._stopping  # Else a manager takes READY=1 for another.
+        heard = self._ready and not self._stopping  # Else READY=1 would not be true.
         if heard:
             self._notify.reloading()
         try:
@@ -248,7 +248,10 @@ class Service:
             try:
                 if self._done:
                     raise Refusal(self._why or STOPPED_TEXT)
-                self.lane().submit(one)
+                lane = self.lane()
+                if lane.state in OVER:  # It was to take new items, and is the one that ends.
+                    raise Refusal(f"no run takes items: {lane.why}")
+                lane.submit(one)
             except Refusal as refusal:
                 self._desk.refused(one, str(refusal))
 

@@ -19,7 +19,7 @@ from lockstep.workers.service.daemon import Service
 from lockstep.workers.service.lane import Lane
 from lockstep.workers.service.options import Options
 from lockstep.workers.service.state import Keep
-from lockstep.workers.service.states import BACKOFF, ENDED, LIVE
+from lockstep.workers.service.states import BACKOFF, ENDED, LIVE, STUCK
 
 SUBMIT = b'{"do": "submit", "item": {"id": "x"}, "wait": true}'
 
@@ -117,6 +117,15 @@ def test_an_item_on_its_way_to_a_run_that_ends_is_refused_when_nothing_new_is_ta
     ended._leave(ENDED)
     assert "takes nothing new" in until_given(service, answer)["error"]
     assert service._done and service._desk.occupancy.total == 0
+
+
+def test_an_item_on_its_way_to_the_only_run_is_refused_with_it(service: Service) -> None:
+    service._runs._next = refused = lane_of(service, "echo-1", BACKOFF)
+    answer = ask(service)
+    refused.why, refused.exit_code = "no such model", 2
+    refused._leave(STUCK)
+    assert "no run takes items: no such model" in until_given(service, answer)["error"]
+    assert service._done and service._code == 2 and service._desk.occupancy.total == 0
 
 
 def test_what_was_on_its_way_to_a_run_that_cannot_be_read_takes_no_room(service: Service) -> None:

@@ -107,7 +107,8 @@ def unit(
 
 def config() -> Path:
     """The person's folder of configuration."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or f"{os.environ.get('HOME', '')}/.config")
+    found = Path(os.environ.get("XDG_CONFIG_HOME", ""))  # A relative one counts as none.
+    return found if found.is_absolute() else Path(f"{os.environ.get('HOME', '')}/.config")
 
 
 def show(done: "list[tuple[Path, str]]", as_json: bool) -> None:

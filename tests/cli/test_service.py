@@ -5,6 +5,10 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from lockstep.cli import install
+
 ECHO = """
 [fleet]
 name = "echo"
@@ -64,6 +68,17 @@ def test_bad_items_are_named_before_anything_is_sent(place: Any) -> None:
         assert found.code == 2 and expected in found.err
     assert "no items" in place.lockstep("service", "submit", "s").err
     assert "no service has this as its state" in place.lockstep("service", "drain", "s").err
+
+
+@pytest.mark.parametrize("given", ["", "here", "./here"])
+def test_a_relative_folder_of_configuration_counts_as_none(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("XDG_CONFIG_HOME", given)
+    assert install.config() == Path("/home/ann/.config")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/there")
+    assert install.config() == Path("/there")
 
 
 def test_a_unit_is_installed_below_a_root_and_removed(place: Any) -> None:

@@ -284,6 +284,7 @@ class Client:
             answer.give({"error": f"a line of more than {bound} bytes"})
 
     def _answered(self) -> None:
+        self._heard_s = time.monotonic()  # Until now it waited for us.
         while self._answers and self._answers[0].value is not None:
             self._unsent += _line(self._answers.popleft().value)
         self._send()
@@ -294,6 +295,7 @@ class Client:
         try:
             while self._unsent and self._open():
                 self._unsent = self._unsent[self._connection.send(self._unsent) :]
+                self._heard_s = time.monotonic()  # It takes what it asked for.
         except BlockingIOError:
             pass
         except OSError:

@@ -37,6 +37,11 @@ class Answers:
             # In the file there is a line end behind each object.
             self._ends.append(self._ends[-1] + len(said) + bool(said))
 
+    def take_over(self, older: "Answers") -> None:
+        """Answers of the same run that were given, and are not in its output file yet."""
+        for number, lines in older._early.items():
+            self.add(number, lines)
+
     def get(self, number: int) -> bytes | None:
         """Lines of an item as `add` took them; None: it goes on.
 

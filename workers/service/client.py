@@ -57,7 +57,9 @@ class Connection:
 
     def tell(self, command: dict[str, Any]) -> None:
         """Send a request. Raises UsageError when the service has gone."""
-        data = json.dumps(command).encode() + b"\n"
+        # As UTF-8: escapes take twice the bytes, so that what fits a record might not fit a line.
+        text = json.dumps(command, ensure_ascii=False)
+        data = text.encode("utf-8", "surrogatepass") + b"\n"  # Half a pair the service refuses.
         self.socket.settimeout(0.0)
         try:
             while data:

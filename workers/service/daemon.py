@@ -95,6 +95,7 @@ class Service:
         try:
             self.loop.watch(self._signals.descriptor, self._signalled)
             self._runs.recover(self._state, lambda: self._notify.extend(EXTEND_S))
+            self._write_info()
             self._settle()
             self._tick()
             while not self._done:
@@ -178,7 +179,9 @@ class Service:
     def _reload(self) -> None:
         """New items to the fleet as it is in its file now; what there is finishes where it is."""
         self.log.notice("reloading", fleet=self._options.fleet)
-        self._notify.reloading()
+        heard = self._ready and not self._stopping  # Else READY=1 would not be true.
+        if heard:
+            self._notify.reloading()
         try:
             going = not (self._stopping or self._draining) and self._runs.reload()
             why = "" if going else "a run is being started, or the service ends"
@@ -187,7 +190,8 @@ class Service:
         self._reloading = going
         if not going:
             self.log.error(f"the new fleet was refused; the old one goes on: {why}")
-            self._notify.ready()
+            if heard:
+                self._notify.ready()
 
     def drain(self) -> None:
         """As `desk.Service`."""
@@ -213,7 +217,8 @@ class Service:
             why = f"run {lane.name} does not go on: {lane.why}"
             self.log.error(why, run=lane.name)
             self._desk.stuck(lane, why)
-            if lane.exhausted:  # Whatever it is (a full disk), another run would meet it, too.
+            # Whatever it is (a full disk), another new run would meet it, too.
+            if lane.exhausted and not self._runs.has_other(lane):
                 self.failed(why, lane.exit_code)
         elif lane.state != BACKOFF:
             self.log.info(f"the run is {lane.state}", run=lane.name, waiting=lane.waiting)
@@ -243,7 +248,10 @@ class Service:
             try:
                 if self._done:
                     raise Refusal(self._why or STOPPED_TEXT)
-                self.lane().submit(one)
+                lane = self.lane()
+                if lane.state in OVER:  # It was to take new items, and is the one that ends.
+                    raise Refusal(f"no run takes items: {lane.why}")
+                lane.submit(one)
             except Refusal as refusal:
                 self._desk.refused(one, str(refusal))
 
@@ -265,7 +273,8 @@ class Service:
         self._server.line_bytes_max = most + REQUEST_BYTES
         if self._reloading:
             self._reloading = False
-            self._notify.ready()
+            if self._ready:
+                self._notify.ready()
         self._write_info()
 
     # -- what clients ask -----------------------------------------------------------------------

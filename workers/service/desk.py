@@ -125,7 +125,7 @@ class Desk:
 
     def refused(self, asked: Asked, why: str) -> None:
         """As `lane.Owner`."""
-        del self._asked[asked.id]
+        self._asked.pop(asked.id, None)
         self._leave(asked, answered=False)
         self._give(asked, {"error": why, "code": "refused"})
 
@@ -139,7 +139,7 @@ class Desk:
 
     def stuck(self, lane: Lane, why: str) -> None:
         """Items of a lane wait for a person now: they take no room from those that go on."""
-        for asked in lane.open.values():
+        for asked in [*lane.open.values(), *lane.pending]:
             self._leave(asked, answered=False)
         self.give_up(lane, why, "stuck")
 

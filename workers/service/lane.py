@@ -334,6 +334,7 @@ class Lane:
             self._accept(asked, number, item.event, item.tag)
         self.closing = self.closing or found.closed
         answers = Answers(self.folder, array("Q", found.ends))
+        answers.take_over(self.answers)  # Given, and not in the output file yet.
         for number in [number for number in self.open if number < len(found.ends)]:
             self._owner.answered(self.open.pop(number), answers.get(number) or b"")
         self.answers = answers
@@ -344,8 +345,9 @@ class Lane:
         """The run is over; what is not in its record belongs into another one."""
         left, self.pending = list(self.pending), deque()
         self.came -= len(left)
-        self._become(state)
-        self._owner.homeless(left)
+        self.state = state
+        self._owner.homeless(left)  # First: who hears of the end may forget all that is still ours.
+        self._owner.changed(self)
 
     def _fall_back(self) -> None:
         """An accident: again, in a while; not for ever."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SEEN = 32  # Answers that the pace is taken from.
-RETRY_S_MIN, RETRY_S_MAX = 0.1, 60.0
+RETRY_S_MIN, RETRY_S_MAX = 0.1, 30.0  # Below the time after which the silent are sent away.
 RETRY_S = 1.0  # While nothing was answered yet.
 
 

@@ -7,8 +7,10 @@ be searched by them.
 
 import json
 import os
+import select
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 LEVELS = {"error": 3, "warning": 4, "notice": 5, "info": 6}
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:@")
@@ -26,6 +28,8 @@ class Log:
         self._descriptor = descriptor
         self._journal = journal_listens(descriptor, environment)
         self._terminal = os.isatty(descriptor)
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
 
     def error(self, text: str, **fields: object) -> None:
         """A person has to look."""
@@ -52,10 +56,11 @@ class Log:
             line = f"lockstep: {level}: {line}"
         else:
             line = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {level}: {line}"
-        try:
-            os.write(self._descriptor, f"{line}\n".encode("utf-8", "backslashreplace"))
-        except OSError:
-            pass
+        # A pipe that says it has room takes so many bytes without waiting.
+        data = line.encode("utf-8", "backslashreplace")[: select.PIPE_BUF - 1]
+        with suppress(OSError):
+            if self._poll.poll(0):
+                os.write(self._descriptor, data.decode("utf-8", "ignore").encode() + b"\n")
 
 
 def journal_listens(descriptor: int, environment: Mapping[str, str]) -> bool:

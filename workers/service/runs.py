@@ -4,6 +4,8 @@ After whatever happened, what is is compared with what ought to be (`Runs.settle
 run that takes new items, all others finish what they have.
 """
 
+import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +20,9 @@ from lockstep.workers.service.asked import Asked
 from lockstep.workers.service.lane import Lane, Owner
 from lockstep.workers.service.options import Options
 from lockstep.workers.service.state import StateFolder, surplus
-from lockstep.workers.service.states import BACKOFF, ENDED, LIVE, OVER, STARTING
+from lockstep.workers.service.states import BACKOFF, ENDED, LIVE, OVER, STARTING, STUCK
+
+PAUSE_S = 60.0  # After a new run was refused, before a full one asks for another.
 
 
 class Keeper(Owner, Protocol):
@@ -61,6 +65,7 @@ class Runs:
         self._state: StateFolder
         self._next: Lane | None = None  # Takes new items as soon as it is live.
         self._changed = False  # The fleet has, on disk; nobody asked for a reload.
+        self._refused_s = -math.inf  # When a new run was, the last time.
 
     @property
     def over(self) -> bool:
@@ -71,6 +76,11 @@ class Runs:
     def settled(self) -> bool:
         """Whether whatever was there is back, or known not to come back."""
         return not any(lane.state in (STARTING, BACKOFF) for lane in self.lanes)
+
+    def has_other(self, lane: Lane) -> bool:
+        """Whether another run than this one takes new items."""
+        current = self.current
+        return current is not None and current is not lane and current.state not in OVER
 
     # -- what was there before ------------------------------------------------------------------
 
@@ -161,6 +171,8 @@ class Runs:
             return
         if self._next is not None or self._changed:
             return
+        if time.monotonic() - self._refused_s < PAUSE_S:
+            return
         if self._changed_on_disk():
             self._changed = True
             self._owner.log.warning("the fleet has changed on disk: no new run before a reload")
@@ -170,6 +182,9 @@ class Runs:
 
     def retire(self) -> None:
         """Remove runs that nobody wants to keep."""
+        for lane in self.lanes[:]:  # A person may have been faster.
+            if lane.state in (ENDED, STUCK) and lane.folder and not lane.folder.exists():
+                self._drop(lane)
         ended = {lane.folder: lane for lane in self.lanes if lane.state == ENDED and lane.folder}
         for path in surplus(list(ended), self._options.keep):
             try:
@@ -178,8 +193,11 @@ class Runs:
                 self._owner.log.warning(f"a run cannot be removed: {error}", run=path.name)
                 continue
             self._owner.log.info("a run was removed", run=path.name)
-            self.lanes.remove(ended[path])
-            self._owner.forget(ended[path])
+            self._drop(ended[path])
+
+    def _drop(self, lane: Lane) -> None:
+        self.lanes.remove(lane)
+        self._owner.forget(lane)
 
     # -- how ------------------------------------------------------------------------------------
 
@@ -206,11 +224,11 @@ class Runs:
             self._mark(lane.folder)
             if before is not None:
                 before.close()
-        elif before is None or before.state in OVER:
+        elif not self.has_other(lane):
             self._owner.failed(f"no run takes items: {lane.why}", lane.exit_code)
         else:
             self._owner.log.error("the new run was refused; the old one goes on", why=lane.why)
-            self.prepared = self._before
+            self.prepared, self._refused_s = self._before, time.monotonic()
         if lane.folder is None:
             self.lanes.remove(lane)
         self._owner.serves(self.prepared)

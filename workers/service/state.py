@@ -206,7 +206,11 @@ def _ended_s(run: Path) -> float:
     try:
         return (run / folders.SUMMARY).stat().st_mtime
     except OSError:
+        pass
+    try:
         return run.stat().st_mtime
+    except OSError:
+        return 0.0  # Somebody removed it.
 
 
 def _await_free(run: Path, waiting: Callable[[Path], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import stat
@@ -233,6 +234,30 @@ def test_a_silent_client_is_sent_away_where_that_is_asked_for(
         intake.until(lambda: not server.clients)
         client.setblocking(True)
         assert client.recv(1) == b""
+
+
+def test_who_waited_for_its_answer_was_not_silent(
+    intake: Any, serve: Serve, tmp_path: Path
+) -> None:
+    asked: list[Answer] = []
+    server = serve(lambda _, answer: asked.append(answer), idle_s=1000.0)
+    with connect(tmp_path) as client:
+        client.sendall(b"x\n")
+        intake.until(lambda: bool(asked))
+        (ours,) = server.clients.values()
+        ours._heard_s = -math.inf
+        asked[0].give(b"y" * 10_000_000)
+        ours._idle()
+        assert server.clients
+        ours._heard_s = -math.inf
+        left = len(ours._unsent)
+        assert client.recv(1 << 20)
+        intake.until(lambda: len(ours._unsent) < left)
+        ours._idle()  # It takes its answer.
+        assert server.clients
+        ours._heard_s = -math.inf
+        ours._idle()  # It does no more.
+        assert not server.clients
 
 
 def test_only_its_owner_may_open_the_socket_and_its_path_may_be_long(

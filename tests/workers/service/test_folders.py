@@ -79,6 +79,8 @@ def test_runs_are_kept_as_long_as_every_bound_allows(tmp_path: Path) -> None:
     assert surplus(runs, Keep(runs=0)) == runs[::-1]
     assert surplus(runs, Keep(runs=10, days=3)) == [runs[1], runs[0]]
     assert surplus(runs, Keep(runs=10, bytes=3500)) == [runs[1], runs[0]]
+    gone = tmp_path / "vote-6"  # A person removed it.
+    assert surplus([gone], Keep(runs=10, days=3)) == [gone]
 
 
 def test_a_state_folder_is_private_and_holds_its_runs(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from lockstep.workers.service.asked import Asked
 from lockstep.workers.service.client import Connection
 from lockstep.workers.service.history import mark_of
 from lockstep.workers.service.lane import Lane
+from lockstep.workers.service.state import info_of
 
 ASK = """
 [fleet]
@@ -155,6 +156,7 @@ def test_a_stopped_service_leaves_its_items_to_its_next_start(place: Any) -> Non
     assert stopped["code"] == "stopped" and stopped["id"] == "a"
     service.start()
     assert service.run("waits-1")["waiting"] == 1
+    assert info_of(service.state)["run"] == service.status()["run"] is not None
     cancelled = service.ask(do="cancel", item="a", by="ann")
     assert cancelled["ok"]
     answer = service.submit({"id": "a"}, wait=True)
@@ -182,7 +184,9 @@ def test_the_record_says_which_items_had_arrived_when_a_supervisor_died(place: A
     # What was refused, and what never arrived, stand between those that did.
     for line in (b"no item", b'{"id":"a"}', b'{"id":"late"}', b'{"id":"b"}', b'{"id":"c"}'):
         lane.submit(Asked(f"{line!r}", mark_of(line), "", lane, line))
+    lane.answers.add(9, b'{"id":"given early"}')
     assert lane._take_stock()
+    assert lane.answers.get(9) == b'{"id":"given early"}'
     assert [what for what, _ in heard] == ["accepted", "accepted", "answered", "answered"]
     assert [text.split()[-2:] for what, text in heard if what == "accepted"] == [
         ["1", "1"],
@@ -327,6 +331,8 @@ def test_nonsense_is_refused_in_one_line_and_the_service_goes_on(place: Any) -> 
         ):
             client.socket.sendall(line + b"\n")
             assert expected in client.hear()["error"]
+    assert "not UTF-8" in service.submit({"id": "half \ud83d"})["error"]
+    assert service.submit({"id": "fits", "text": "\U0001f600" * 16_000}, wait=True)["answer"]
     service.wait(lambda: service.status()["state"] == "ready")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lockstep.workers.service.daemon import IDLE_S
 from lockstep.workers.service.limits import RETRY_S_MAX, Limits, Occupancy
 from lockstep.workers.service.log import Log
 from lockstep.workers.service.notify import Notifier
@@ -84,6 +85,18 @@ def test_a_log_that_nobody_takes_does_not_hold_the_service_up() -> None:
     log.info("no")
 
 
+def test_a_full_pipe_costs_lines_and_no_time() -> None:
+    reading, writing = os.pipe()
+    log = Log(writing, {})
+    for _ in range(100):
+        log.info("é" * 3000)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as file:
+        lines = file.readlines()
+    assert 0 < len(lines) < 100
+    assert all(" info: é" in line and line.endswith("é\n") for line in lines)
+
+
 def test_room_is_counted_in_all_and_for_each_client() -> None:
     now = [0.0]
     room = Occupancy(Limits(waiting_max=3, client_max=2), lambda: now[0])
@@ -103,7 +116,7 @@ def test_room_is_counted_in_all_and_for_each_client() -> None:
         now[0] = second + 1.0
     assert room.retry_after_s() == 1.0  # Ten answers in ten seconds, and one place is enough.
     now[0] = 10_000.0
-    assert room.retry_after_s() == RETRY_S_MAX
+    assert room.retry_after_s() == RETRY_S_MAX < IDLE_S  # Who waits so long is not sent away.
     room.leave("ann")
     room.leave("ann")
     assert room.clients() == {} and room.total == 0

@@ -1,0 +1,158 @@
+"""What a service decides: in this process, with runs brought into the state that is asked about."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fleets
+import pytest
+from serving import Manager
+
+from lockstep.engine.errors import EXIT_UNFINISHED
+from lockstep.workers.job import Job
+from lockstep.workers.outside.lines import Answer
+from lockstep.workers.service import runs
+from lockstep.workers.service.daemon import Service
+from lockstep.workers.service.lane import Lane
+from lockstep.workers.service.options import Options
+from lockstep.workers.service.state import Keep
+from lockstep.workers.service.states import BACKOFF, ENDED, LIVE, STUCK
+
+SUBMIT = b'{"do": "submit", "item": {"id": "x"}, "wait": true}'
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    manager = Manager(tmp_path)
+    yield manager
+    manager.close()
+
+
+@pytest.fixture
+def service(tmp_path: Path, manager: Manager) -> Iterator[Service]:
+    """One without a run, that keeps none which has ended."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = [signal.getsignal(number) for number in numbers]
+    options = Options(
+        fleets.fleet(tmp_path, fleets.ECHO), tmp_path / "state", keep=Keep(runs=0, days=7)
+    )
+    made = Service(options, {"NOTIFY_SOCKET": manager.address})
+    made._runs.recover(made._state, lambda: None)
+    yield made
+    made._stopping = True
+    for lane in made._runs.lanes:
+        lane.stop()
+    while not made._runs.over:
+        made.loop.turn()
+    made._end()
+    made.loop.close()
+    signal.set_wakeup_fd(-1)
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+
+
+def lane_of(service: Service, name: str, state: str) -> Lane:
+    """A run that nobody works at."""
+    lane = Lane(service, Job(fleet="", base=""))
+    lane.folder, lane.state = service._state.runs / name, state
+    lane.folder.mkdir()
+    service._runs.lanes.append(lane)
+    return lane
+
+
+def ask(service: Service, line: bytes = SUBMIT) -> Answer:
+    """A request; its answer comes in its time."""
+    answer = Answer(lambda: None)
+    service._desk.hear(line, answer)
+    return answer
+
+
+def until_given(service: Service, answer: Answer) -> Any:
+    while answer.value is None:
+        service.loop.turn()
+    return answer.value
+
+
+def test_a_new_run_that_dies_again_and_again_does_not_end_the_old_one(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = lane_of(service, "echo-1", LIVE), lane_of(service, "echo-2", BACKOFF)
+    service._runs.current, service._runs._next = old, new
+    new.exhausted = True
+    new._stick("it died too often", EXIT_UNFINISHED)
+    assert not service._done and service.lane() is old
+    old.came = service._options.run_items_max
+    service._runs.rotate()
+    assert service._runs._next is None  # Not at each item that comes now.
+    monkeypatch.setattr(runs, "PAUSE_S", 0.0)
+    service._runs.rotate()
+    assert service._runs._next is not None
+    old.exhausted = True
+    old._stick("the disk is full", EXIT_UNFINISHED)
+    assert service._done and service._code == EXIT_UNFINISHED
+
+
+def test_an_item_on_its_way_to_a_run_that_ends_is_answered_once_by_the_next(
+    service: Service,
+) -> None:
+    service._runs.current = ended = lane_of(service, "echo-1", BACKOFF)
+    first = ask(service)
+    assert list(ended.pending)
+    ended._leave(ENDED)  # It is removed at once.
+    assert ended not in service._runs.lanes
+    again = ask(service)
+    assert b'"run": "echo-2", "item": 1,' in until_given(service, first)
+    assert b'"run": "echo-2", "item": 1,' in until_given(service, again)
+
+
+def test_an_item_on_its_way_to_a_run_that_ends_is_refused_when_nothing_new_is_taken(
+    service: Service,
+) -> None:
+    service._runs.current = ended = lane_of(service, "echo-1", BACKOFF)
+    answer = ask(service)
+    service._draining = True
+    ended._leave(ENDED)
+    assert "takes nothing new" in until_given(service, answer)["error"]
+    assert service._done and service._desk.occupancy.total == 0
+
+
+def test_an_item_on_its_way_to_the_only_run_is_refused_with_it(service: Service) -> None:
+    service._runs._next = refused = lane_of(service, "echo-1", BACKOFF)
+    answer = ask(service)
+    refused.why, refused.exit_code = "no such model", 2
+    refused._leave(STUCK)
+    assert "no run takes items: no such model" in until_given(service, answer)["error"]
+    assert service._done and service._code == 2 and service._desk.occupancy.total == 0
+
+
+def test_what_was_on_its_way_to_a_run_that_cannot_be_read_takes_no_room(service: Service) -> None:
+    service._runs.current = stuck = lane_of(service, "echo-1", BACKOFF)
+    answer = ask(service)
+    service._draining = True
+    stuck._stick("the record is damaged", EXIT_UNFINISHED)
+    assert until_given(service, answer)["code"] == "stuck"
+    assert service._desk.occupancy.total == 0
+
+
+def test_a_run_that_a_person_removed_is_forgotten(service: Service) -> None:
+    gone = lane_of(service, "echo-1", ENDED)
+    assert gone.folder is not None
+    gone.folder.rmdir()
+    service._runs.retire()
+    assert service._runs.lanes == []
+
+
+def test_a_reload_says_ready_only_to_who_heard_it_before(
+    service: Service, manager: Manager
+) -> None:
+    service._options.fleet.write_text("nonsense")
+    manager.hear()
+    service._reload()
+    assert manager.hear() == []
+    service._ready = True
+    service._reload()
+    said = manager.hear()
+    assert said[0] == "RELOADING=1" and said[-1] == "READY=1"

@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ JOURNAL = f"{JOURNALS}/00000000.journal"  # Its first segment.
 FLEET, INPUT, OUTPUT = "fleet.toml", "input.jsonl", "output.jsonl"
 MANIFEST, SUMMARY, LOCK, BOARD = "manifest.json", "summary.json", "run.lock", "board.json"
 CONTROL = "control.sock"
+ORPHANS_S_MAX = 5.0  # What children of a dead supervisor get to die with it.
 NAMES = (
     FLEET,
     INPUT,
@@ -198,7 +200,28 @@ def check_free(wanted: Path) -> None:
 
 
 def holder_of(run: Path) -> int | None:
-    """Pid of the supervisor that runs this folder now; None when nobody does."""
+    """Pid of the supervisor that runs this folder now; None when nobody does.
+
+    One that was killed right behind a fork leaves a child that has its lock and is about to die
+    with it: that is waited for.
+    """
+    deadline_s = time.monotonic() + ORPHANS_S_MAX
+    while (holder := _holder_now(run)) and not _is_there(holder) and time.monotonic() < deadline_s:
+        time.sleep(ORPHANS_S_MAX / 500)
+    return holder
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _holder_now(run: Path) -> int | None:
     try:
         lock = os.open(run / LOCK, os.O_RDWR | os.O_CLOEXEC)
     except OSError:

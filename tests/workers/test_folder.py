@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,26 @@ def test_a_folder_and_its_files_are_private(tmp_path: Path) -> None:
     made.close()
     assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "run/run.lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_orphan_that_still_holds_the_lock_of_its_dead_supervisor_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    dead = process.pid
+    made = RunFolder.create(tmp_path / "run", tmp_path, "x")
+    (tmp_path / "run/run.lock").write_text(f"{dead}\n")  # Killed behind a fork: here we hold it.
+    waits: list[float] = []
+
+    def dies(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            made.close()
+
+    monkeypatch.setattr(folders.time, "sleep", dies)
+    assert folders.holder_of(tmp_path / "run") is None
+    assert len(waits) == 3
 
 
 def test_the_holder_is_named_while_it_lives(tmp_path: Path) -> None:

@@ -200,28 +200,7 @@ def check_free(wanted: Path) -> None:
 
 
 def holder_of(run: Path) -> int | None:
-    """Pid of the supervisor that runs this folder now; None when nobody does.
-
-    One that was killed right behind a fork leaves a child that has its lock and is about to die
-    with it: that is waited for.
-    """
-    deadline_s = time.monotonic() + ORPHANS_S_MAX
-    while (holder := _holder_now(run)) and not _is_there(holder) and time.monotonic() < deadline_s:
-        time.sleep(ORPHANS_S_MAX / 500)
-    return holder
-
-
-def _is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _holder_now(run: Path) -> int | None:
+    """Pid of the supervisor that runs this folder now; None when nobody does."""
     try:
         lock = os.open(run / LOCK, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -234,6 +213,28 @@ def _holder_now(run: Path) -> int | None:
     finally:
         os.close(lock)
     return None
+
+
+def living_holder_of(run: Path) -> int | None:
+    """As `holder_of`, for who wants the run.
+
+    A supervisor that was killed right behind a fork leaves a child that has its lock and is about
+    to die with it: that is waited for.
+    """
+    deadline_s = time.monotonic() + ORPHANS_S_MAX
+    while (holder := holder_of(run)) and not _is_there(holder) and time.monotonic() < deadline_s:
+        time.sleep(ORPHANS_S_MAX / 500)
+    return holder
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def check_output(path: Path, needed: Sequence[Path]) -> None:

@@ -220,7 +220,7 @@ def recorded(run: str | Path) -> Recorded:
     if not path.is_dir():
         raise UsageError(f"{path}: {'not a folder' if path.exists() else 'no such folder'}")
     path = path.resolve()
-    holder = folders.holder_of(path)
+    holder = folders.living_holder_of(path)
     if holder is not None:
         raise UsageError(f"{path}: process {holder} is still running it")
     return read(path)

@@ -52,7 +52,7 @@ def test_an_orphan_that_still_holds_the_lock_of_its_dead_supervisor_is_waited_fo
             made.close()
 
     monkeypatch.setattr(folders.time, "sleep", dies)
-    assert folders.holder_of(tmp_path / "run") is None
+    assert folders.living_holder_of(tmp_path / "run") is None
     assert len(waits) == 3
 
 

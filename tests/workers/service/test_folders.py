@@ -116,10 +116,10 @@ def test_a_run_that_somebody_does_not_let_go_of_is_named(
     run.mkdir()
     with open(run / LOCK, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.write(f"{os.getpid()}\n")
+        lock.write("4711\n")
         lock.flush()
         waited: list[Path] = []
-        with pytest.raises(UsageError, match=f"process {os.getpid()} is still running it"):
+        with pytest.raises(UsageError, match="process 4711 is still running it"):
             folder.found(waited.append)
     assert waited and set(waited) == {run}
     folder.close()

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-from lockstep.engine.errors import ProtocolError
-from lockstep.engine.fleet import Source
+from lockstep.engine.errors import JournalCorrupt, ProtocolError
+from lockstep.engine.fleet import Fleet, Source
 from lockstep.engine.record import Kind, Record, encode
 from lockstep.engine.tag import ORIGIN, Tag
 
@@ -62,6 +62,22 @@ def from_record(record: Record) -> Outside:
     source, flags, _ = _HEAD.unpack_from(record.payload)
     payload = record.payload[_HEAD.size :]
     return Outside(record.id, (record.item, record.peer), record.flags, source, flags, payload)
+
+
+def checked(event: Outside, fleet: Fleet) -> Outside:
+    """An event of a record, if the fleet has what it names.
+
+    Raises:
+        JournalCorrupt: it has not.
+    """
+    if event.what in (What.ITEM, What.EVENT, What.CLOSED):
+        known = len(fleet.sources)
+    else:
+        known = len(fleet.models) if event.what == What.PROVIDER else event.source + 1
+    if event.source >= known:
+        what = What(event.what).name
+        raise JournalCorrupt(f"OUTSIDE {event.number}: {what} of number {event.source}, of {known}")
+    return event
 
 
 class Arrivals:

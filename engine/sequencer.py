@@ -20,7 +20,7 @@ from lockstep.engine.fallback import Fallback, fallbacks
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.items import InputItem
 from lockstep.engine.mailbox import Event
-from lockstep.engine.outside import Arrivals, Outside, What, from_record
+from lockstep.engine.outside import Arrivals, Outside, What, checked, from_record
 from lockstep.engine.record import Kind, decode_at
 from lockstep.engine.reports import Reports
 from lockstep.engine.running import Running
@@ -73,7 +73,7 @@ class Sequencer:
         for data, record in zip(recorded or (), kept or (), strict=True):
             self._keep(data)
             if record.kind == Kind.OUTSIDE:
-                events.append(event := from_record(record))
+                events.append(event := checked(from_record(record), fleet))
                 self._arrivals.repeat(event)
                 self._agenda.add_outside(event)
         self.fallbacks = fallbacks(events)
@@ -317,16 +317,15 @@ class Sequencer:
         return first + self._order.lookahead
 
     def _grant(self) -> None:
-        if self._order.live_arrival:
-            grant = actions.Grant(self._fleet.steps_max + 1, 0)
-        else:
+        limit, after = self._fleet.steps_max + 1, 0
+        if not self._order.live_arrival:
             due = self.world.requests.smallest_due()
             after = self._reports.last + 1
             credit = max(after, after if due is None else due) + self._schedule.credit
-            limit = min(self._horizon(), credit, self._fleet.steps_max + 1)
-            if self.fallbacks and (change := self.next_change) is not None:
-                limit = min(limit, change.step)
-            grant = actions.Grant(limit, after)
+            limit = min(self._horizon(), credit, limit)
+        if self.fallbacks and (change := self.next_change) is not None:
+            limit = min(limit, change.step)
+        grant = actions.Grant(limit, after)
         if grant != self._granted:
             self._granted = grant
             self._highest = max(self._highest, grant.limit)

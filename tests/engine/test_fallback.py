@@ -3,7 +3,7 @@
 import pytest
 from script import Script, infer
 
-from lockstep.engine.errors import ProtocolError
+from lockstep.engine.errors import JournalCorrupt, ProtocolError
 from lockstep.engine.fallback import CAUSE_CHARS_MAX, Fallback, fallbacks, from_outside
 from lockstep.engine.outside import Outside, What, from_record
 from lockstep.engine.past import Past
@@ -54,7 +54,8 @@ def test_other_events_are_no_changes() -> None:
 def test_changes_are_made_in_the_order_of_their_steps_whichever_was_recorded_first() -> None:
     # A run that dies may go on from an earlier step, and find its provider gone there, too.
     changes = [CHANGE._replace(step=step, model=model) for model, step in enumerate((9, 4))]
-    script = asked([event(each.payload(), each.model).record() for each in changes])
+    kept = [event(each.payload(), each.model).record() for each in changes]
+    script = Script("a", rest="[models.other]\npath = 'm'", recorded=kept)
     assert script.sequencer.next_change == changes[1]
     script.sequencer.changed(4)
     assert script.sequencer.next_change == changes[0]
@@ -78,6 +79,24 @@ def test_no_step_behind_a_recorded_change_is_granted_before_it_is_made() -> None
     assert script.sequencer.next_change is None
     assert script.sequencer.grant_again().limit > 2
     assert script.sequencer.engine_may_run()
+
+
+def test_a_run_that_goes_on_in_arrival_order_is_held_at_a_change_that_it_died_before() -> None:
+    kept = [event(CHANGE.payload()).record()]
+    script = Script("a", schedule="order = 'arrival'", recorded=kept)
+    script.sequencer.follow((0, 0))
+    script.start()
+    script.sequencer.go_live((1, 0))
+    assert script.sequencer.grant_again().limit == 2
+    script.sequencer.changed(2)
+    assert script.sequencer.grant_again().limit > 2
+
+
+@pytest.mark.parametrize("what", [What.ITEM, What.EVENT, What.CLOSED, What.PROVIDER])
+def test_a_record_that_names_what_the_fleet_has_not_is_refused(what: What) -> None:
+    told = Outside(1, (4, 0), what, 1, 0, CHANGE.payload())
+    with pytest.raises(JournalCorrupt, match=f"OUTSIDE 1: {what.name} of number 1, of [01]"):
+        asked([told.record()])
 
 
 def test_a_repeat_knows_every_change_from_the_start_and_makes_the_same_history() -> None:

@@ -24,12 +24,13 @@ COMPILER = "mypy>=2.4,<3"  # Brings mypyc. The build asks for it only where it i
 # what is run by ``python -m``, and what a run does once.
 MODULES = {
     "shm": "cursor doorbell exchange header ring side slots walk",
-    "engine": "actions agenda calls counts digest effects fleet history itemdesk items keyed"
-    " mailbox order outside post record reports requests roster running sequencer standing tag"
-    " toolbook tooldesk wire world",
+    "engine": "actions agenda calls counts digest effects ending fleet history horizon itemdesk"
+    " items keyed mailbox order outside post record reports requests roster running sequencer"
+    " standing tag ticketdesk toolbook tooldesk wire world",
     "engine/journal": "format parts writer",
     "engine/schedule": "base dag edges events groups round_robin",
-    "workers": "journal_file ledger links loop placement seat stalls storage switchboard view",
+    "workers": "engine_links journal_file ledger links loop placement seat stalls storage"
+    " switchboard view",
     "workers/agent": "channel clock fuel lane turn",
     "workers/outside": "doors gate",
 }

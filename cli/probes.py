@@ -60,7 +60,7 @@ def _system_call(name: str) -> str:
 def shared_memory() -> Checks:
     """Room in /dev/shm, a segment made and removed, and what dead runs left there."""
     from lockstep import shm
-    from lockstep.workers.links import EngineMemory
+    from lockstep.workers.engine_links import EngineMemory
 
     folder = Path("/dev/shm")
     if not folder.is_dir():

@@ -95,7 +95,7 @@ class Replay:
             if whole.ended and not sequencer.finished:
                 sequencer.reach_steps_max()
             # Who computes the next step begins on the provider that the record has for it.
-            sequencer.changed(sequencer.step + 1)
+            sequencer.horizon.changed(sequencer.step + 1)
             yield from self._taken(sequencer.go_live(floor, self._live))
         except LockstepBug as error:
             place = tags.text(sequencer.tag)

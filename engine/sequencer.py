@@ -1,10 +1,11 @@
 """The sequencer: logical time, tickets, order. Pure.
 
-Records and step reports go in, actions come out (engine/actions.py). It keeps the pending tags,
-decides when a tag may be processed (rule 4), how far the engine may run (rule 5) and when the
-run ends (rules 6 and 16). Nothing here reads a clock, a pid or an arrival order: whatever order
-turns and reports physically come in, the history is one. The exceptions are the ones a person
-asks for: outside events (rule 8) and arrival order (rule 11) are numbered as they come, and kept.
+Records and step reports go in, actions come out (engine/actions.py). It puts what came where it
+takes effect and processes one tag after the other: when that may be, and how far the engine may
+run, the horizon says; when the run ends, the ending. Nothing here reads a clock, a pid or an
+arrival order: whatever order turns and reports physically come in, the history is one. The
+exceptions are the ones a person asks for: outside events (rule 8) and arrival order (rule 11) are
+numbered as they come, and kept.
 """
 
 from collections.abc import Sequence
@@ -15,9 +16,11 @@ from lockstep.engine import tag as tags
 from lockstep.engine.agenda import Agenda, Pending
 from lockstep.engine.compiled import mypyc_attr
 from lockstep.engine.effects import Turn
+from lockstep.engine.ending import Ending
 from lockstep.engine.errors import Diverged, LockstepBug
-from lockstep.engine.fallback import Fallback, fallbacks
+from lockstep.engine.fallback import fallbacks
 from lockstep.engine.fleet import Fleet
+from lockstep.engine.horizon import Horizon
 from lockstep.engine.items import InputItem
 from lockstep.engine.mailbox import Event
 from lockstep.engine.outside import Arrivals, Outside, What, checked, from_record
@@ -27,8 +30,6 @@ from lockstep.engine.running import Running
 from lockstep.engine.tag import INFINITE_STEP, Tag
 from lockstep.engine.wire import StepReport
 from lockstep.engine.world import World
-
-NOBODY = -1
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)  # Tests and benchmarks watch it from outside.
@@ -42,7 +43,8 @@ class Sequencer:
             the run is live.
 
     Attributes:
-        fallbacks: Changes of provider in the record, in order.
+        world: What is so at the last processed tag.
+        horizon: How far tags and the engine may go.
     """
 
     def __init__(
@@ -54,18 +56,13 @@ class Sequencer:
         kept = None if recorded is None else [decode_at(data, 0)[0] for data in recorded]
         self._order = orders.make(fleet, kept)
         self.world = World(fleet, inputs, self._set_timer, self._order)
-        self._fleet = fleet
-        self._schedule = fleet.schedule
         self._agenda = Agenda(self.world.desk.book.open)
         self._running = Running()
         self._reports = Reports(self.world.requests.find)
         self._last: Tag = (-1, 0)  # Last processed tag.
-        self._granted: actions.Grant | None = None
-        self._highest = 0  # Highest grant ever sent.
         self._arrivals = Arrivals(fleet.sources)
         self._target: Tag = orders.NEVER  # No tag behind it is processed.
         self._floor: Tag = tags.ORIGIN  # What the record does not have comes here or later.
-        self._changed = -1  # Changes of provider up to this step are made.
         self._closed = False
         self.finished = False
         # Outside events of the run to repeat are pending from the start.
@@ -76,7 +73,10 @@ class Sequencer:
                 events.append(event := checked(from_record(record), fleet))
                 self._arrivals.repeat(event)
                 self._agenda.add_outside(event)
-        self.fallbacks = fallbacks(events)
+        self.horizon = Horizon(
+            self.world, self._order, self._agenda, self._running, self._reports, fallbacks(events)
+        )
+        self._ending = Ending(self.world, self._agenda, self._running, self._arrivals, self.horizon)
 
     # -- what comes in ------------------------------------------------------------------------
 
@@ -140,7 +140,7 @@ class Sequencer:
         if self._order.live_arrival:
             tag = self._next_free()
         else:
-            tag = (max(self._last[0] + 1, self._highest - self._order.lookahead), 0)
+            tag = (self.horizon.outside_step(self._last), 0)
         event = self._arrivals.number(tag, what, source, flags, payload)
         self._agenda.add_outside(event)
         self._keep(event.record())
@@ -165,7 +165,6 @@ class Sequencer:
         Returns:
             As `go_live`.
         """
-        self._fleet, self._schedule = fleet, fleet.schedule
         self._order.change(fleet, floor)
         self.world.change(fleet)
         return self._leave_behind(floor)
@@ -179,7 +178,7 @@ class Sequencer:
 
         Steps between the last tag and the limit ran, but are no history: they cannot be repeated.
         """
-        self._stop(self._steps_max_reached())
+        self._end("stopped", self._ending.steps_max_reached())
 
     def go_live(self, floor: Tag, live: bool = True) -> list[actions.Action]:
         """The record is used up, whatever is not in it comes at ``floor`` or later.
@@ -199,8 +198,7 @@ class Sequencer:
     def _leave_behind(self, floor: Tag) -> list[actions.Action]:
         """What comes from now on comes at ``floor`` or later: the steps before it are closed."""
         self._floor = floor
-        # Outside events come behind these steps, too, although no grant covered them here.
-        self._highest = max(self._highest, floor[0] + self._order.lookahead)
+        self.horizon.leave_behind(floor)
         self._flush_steps(floor[0])
         done, self.world.actions = self.world.actions, []
         return done
@@ -212,7 +210,7 @@ class Sequencer:
         while not self.finished and self._last < self._target:
             tag = self._agenda.first()
             if self._running or not self._ends(tag):
-                if tag is None or not self._may_process(tag):
+                if tag is None or not self.horizon.may_process(tag, self._last):
                     break
                 self._process(tag)
         if not self.finished and self._target == orders.NEVER:
@@ -228,40 +226,9 @@ class Sequencer:
         """Whether one agent's turn is all that goes on: nothing is asked of the model, either."""
         return len(self._running) == 1 and not self.world.requests.open_count()
 
-    def held_by(self) -> int | None:
-        """Whom the engine waits for: an agent, `NOBODY` in particular, or None: it does not."""
-        step = self._next_step()
-        if step == INFINITE_STEP or self._granted is None or step < self._granted.limit:
-            return None
-        lowest = self._running.lowest()
-        return NOBODY if lowest is None else lowest[1]
-
-    # -- an inference process that has to be brought back (workers/engine_recovery.py) --------
-
     def reported_ahead(self) -> list[bytes]:
         """Entries of steps that were reported, but whose tags are not closed yet, in order."""
         return self._reports.ahead()
-
-    def grant_again(self) -> actions.Grant:
-        """The grant as it is now, all that came in taken into account."""
-        self._granted = None
-        self._grant()
-        grant = self.world.actions.pop()
-        assert isinstance(grant, actions.Grant)
-        return grant
-
-    @property
-    def next_change(self) -> Fallback | None:
-        """The first change of provider in the record that is not made: it bounds every grant."""
-        return next((each for each in self.fallbacks if each.step > self._changed), None)
-
-    def changed(self, step: int) -> None:
-        """Changes of provider up to this step are made: it is computed elsewhere now."""
-        self._changed = step
-
-    def engine_may_run(self) -> bool:
-        """Whether a step is asked for and granted, as far as we know."""
-        return self._granted is not None and self._next_step() < self._granted.limit
 
     @property
     def rows(self) -> int:
@@ -281,55 +248,7 @@ class Sequencer:
     @property
     def regenerative(self) -> bool:
         """Whether the run follows from its identity alone: nothing came in from outside."""
-        return self._arrivals.count == 0 and self._schedule.order == "strict"
-
-    # -- rule 4 and 5 -------------------------------------------------------------------------
-
-    def _next_step(self) -> int:
-        """Rule 4's ``next``: the step the engine runs next, as far as we can know.
-
-        A ticket due at a reported step keeps the engine busy: then it is the next unreported
-        step. Otherwise the engine jumps to the smallest due.
-        """
-        due = self.world.requests.smallest_due()
-        return INFINITE_STEP if due is None else max(self._reports.last + 1, due)
-
-    def _may_process(self, tag: Tag) -> bool:
-        if tag[0] > self._fleet.steps_max:
-            return False
-        # The engine may still deliver at (next + 1, 0) and a running turn at its low tag;
-        # both must lie strictly behind the tag.
-        if self._order.live_arrival:
-            idle = not self._running and not self.world.requests.open_count()
-            if tag[0] > max(self._reports.last + 1, self._last[0]) and not idle:
-                return False
-        elif (self._next_step() + 1, 0) <= tag:
-            return False
-        lowest = self._running.lowest()
-        return lowest is None or lowest[0] > tag
-
-    def _horizon(self) -> int:
-        """First step that a turn or a pending tag could still reach with a request."""
-        lowest, tag = self._running.lowest(), self._agenda.first()
-        first = INFINITE_STEP if lowest is None else lowest[0][0]
-        if tag is not None and tag[0] < first:
-            first = tag[0]
-        return first + self._order.lookahead
-
-    def _grant(self) -> None:
-        limit, after = self._fleet.steps_max + 1, 0
-        if not self._order.live_arrival:
-            due = self.world.requests.smallest_due()
-            after = self._reports.last + 1
-            credit = max(after, after if due is None else due) + self._schedule.credit
-            limit = min(self._horizon(), credit, limit)
-        if self.fallbacks and (change := self.next_change) is not None:
-            limit = min(limit, change.step)
-        grant = actions.Grant(limit, after)
-        if grant != self._granted:
-            self._granted = grant
-            self._highest = max(self._highest, grant.limit)
-            self.world.actions.append(grant)
+        return self._arrivals.count == 0 and self.world.fleet.schedule.order == "strict"
 
     # -- one tag ------------------------------------------------------------------------------
 
@@ -342,7 +261,7 @@ class Sequencer:
             world.begin()
         world.effects(pending.turns, pending.retry, pending.forced)
         if pending.answers:
-            world.completions(pending.answers)
+            world.tickets.answered(pending.answers)
         if pending.timers:
             world.timers(pending.timers)
         if pending.outside or pending.overdue:
@@ -359,7 +278,8 @@ class Sequencer:
             self._begin_turn(wake.agent, wake.turn, tag)
             world.actions.append(wake)
         self._follow_up(self._order.following(tag))
-        self._check_limits()
+        if reason := self._ending.limit_passed():
+            self._end("stopped", reason)
 
     def _intrude(self, pending: Pending) -> None:
         """What the run did not make itself: outside events, then deadlines that are over."""
@@ -368,13 +288,12 @@ class Sequencer:
             self._arrivals.took(event)
             if event.what == What.ITEM:
                 pending.admit = True
+        steps = self.world.fleet.schedule.item_steps_max
         for item in pending.overdue:
-            self.world.desk.cancel(
-                item, f"not finished {self._schedule.item_steps_max} steps after it entered"
-            )
+            self.world.desk.cancel(item, f"not finished {steps} steps after it entered")
 
     def _admit(self, tag: Tag) -> None:
-        steps = self._schedule.item_steps_max
+        steps = self.world.fleet.schedule.item_steps_max
         for item in self.world.desk.admit():
             if steps:
                 self._agenda.add_deadline((tag[0] + steps, 0), item)
@@ -394,6 +313,10 @@ class Sequencer:
         for entry in self._reports.take(before, self.world.counts):
             self.world.actions.append(actions.Append(entry))
 
+    def _grant(self) -> None:
+        if (grant := self.horizon.grant()) is not None:
+            self.world.actions.append(grant)
+
     def _show_output(self) -> None:
         for line in self.world.desk.book.take_lines():
             self.world.actions.append(actions.Output(line))
@@ -402,74 +325,26 @@ class Sequencer:
 
     def _ends(self, tag: Tag | None) -> bool:
         """No turn runs: whether that is the end, or the beginning of it, and is dealt with."""
-        if self._quiet() and not self._holding():
+        if self._ending.quiet() and not self._ending.held():
             self._wind_up()
-        elif self._over_steps_max(tag):
-            self._stop(self._steps_max_reached())
-        elif self._record_ends(tag):
-            self._stop("the record of the order ends here")
+        elif reason := self._ending.stuck(tag):
+            self._end("stopped", reason)
         else:
             return False
         return True
 
-    def _quiet(self) -> bool:
-        """Nothing runs, pends or is unanswered. Outside events do not count: a second execution
-        has them from the start."""
-        if self._running or self.world.requests.open_count():
-            return False
-        return self._agenda.only_outside()
-
-    def _holding(self) -> bool:
-        """Whether the run must not end yet: something may still come from outside."""
-        waits = self._arrivals.holding() or self.world.tools.book.waiting()
-        return waits and not self.world.post.parked
-
     def _wind_up(self) -> None:
         """Nothing can happen by itself any more: free a circle of senders, say CLOSE, or end."""
         post, following = self.world.post, self._order.following(self._last)
-        if post.parked and self._schedule.mailbox_cycle == "stop":
-            self._stop(f"agents wait for room with one another: {post.circle()}")
+        if post.parked and self.world.fleet.schedule.mailbox_cycle == "stop":
+            self._end("stopped", f"agents wait for room with one another: {post.circle()}")
         elif post.parked:
             self._at(following).forced = True
         elif self._closed:
-            self._finish()
+            self._end("finished", "stalled" if self._ending.stalled() else "")
         else:
             self._closed = True
             self._at(following).close = True
-
-    def _check_limits(self) -> None:
-        counts, fleet = self.world.counts, self._fleet
-        if self.world.cancelled:
-            self._stop(self.world.cancelled)
-        elif counts.turns > fleet.turns_max:
-            self._stop(f"turns_max = {fleet.turns_max} is passed")
-        elif counts.messages > fleet.messages_max:
-            self._stop(f"messages_max = {fleet.messages_max} is passed")
-
-    def _over_steps_max(self, tag: Tag | None) -> bool:
-        """Nothing can happen any more at a step the fleet allows."""
-        bound = self._fleet.steps_max
-        if tag is not None and tag[0] <= bound:
-            return False
-        first = min(tag[0] if tag is not None else INFINITE_STEP, self._next_step())
-        return bound < first < INFINITE_STEP
-
-    def _steps_max_reached(self) -> str:
-        return f"steps_max = {self._fleet.steps_max} is reached"
-
-    def _record_ends(self, tag: Tag | None) -> bool:
-        """A repeat in arrival order knows no more: what is left was never ordered."""
-        asked = self.world.requests.open_count() > 0
-        unknown = asked if tag is None else tag[0] == INFINITE_STEP
-        return unknown and self._next_step() == INFINITE_STEP
-
-    def _finish(self) -> None:
-        book = self.world.desk.book
-        stalled = book.in_flight() or len(book) > book.admitted
-        self._end("finished", "stalled" if stalled else "")
-
-    def _stop(self, reason: str) -> None:
-        self._end("stopped", reason)
 
     def _end(self, state: str, reason: str) -> None:
         # Steps beyond the last tag are history only if every run has them: at a natural end all

@@ -15,7 +15,7 @@ from lockstep.engine.counts import Counts
 from lockstep.engine.effects import Limits, Turn
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.flood import Flood
-from lockstep.engine.history import TICKET_PAYLOAD, Entry, TagEntry
+from lockstep.engine.history import Entry, TagEntry
 from lockstep.engine.itemdesk import ItemDesk
 from lockstep.engine.items import InputItem, ItemBook
 from lockstep.engine.mailbox import Event, EventClass
@@ -30,14 +30,12 @@ from lockstep.engine.record import (
     Outcome,
     Record,
     encode,
-    encode_record,
 )
-from lockstep.engine.requests import RequestBook, Ticket
 from lockstep.engine.roster import AgentState, Roster, start_records
 from lockstep.engine.standing import AgentStanding
 from lockstep.engine.tag import Tag
+from lockstep.engine.ticketdesk import TicketDesk
 from lockstep.engine.tooldesk import ToolDesk
-from lockstep.engine.wire import Answer
 
 
 class World:
@@ -52,9 +50,10 @@ class World:
     ) -> None:
         self.fleet = fleet
         self.roster = Roster(fleet)
-        self.requests = RequestBook(len(self.roster))
         self.post = Post(fleet, self.roster)
         self.desk = ItemDesk(fleet, inputs, self)
+        self.tickets = TicketDesk(self, order, fleet.schedule.order == "strict")
+        self.requests = self.tickets.book
         self.tools = ToolDesk(self)
         self.counts = Counts()
         self.failures: list[tuple[str, str]] = []  # (agent, reason), in order.
@@ -71,10 +70,6 @@ class World:
         )
         self._set_timer = set_timer
         self._order_key = keyed.key(fleet.seed, "order", "agents")
-        self._order = order
-        # In arrival order the engine says when a ticket or a cancel is due (rule 11): history has
-        # it in the step.
-        self._dues_known = fleet.schedule.order == "strict"
 
     def change(self, fleet: Fleet) -> None:
         """From now on the fleet is another one (engine/changes.py says in what)."""
@@ -118,20 +113,9 @@ class World:
         over = [turn for turn in applying if self._advance(turn)]
         asking = [turn for turn in applying if turn.infers]
         if asking:
-            self._deal_tickets(asking)
+            self.tickets.deal(asking)
         for turn in over:
             self._over(turn)
-
-    def completions(self, answers: Sequence[Answer]) -> None:
-        """Answers of the step before become deliverable."""
-        for answer in answers:
-            ticket = self.requests.answer(answer.ticket)
-            if self.roster[ticket.agent].alive:
-                self.roster.put(
-                    ticket.agent, EventClass.COMPLETION, ticket.number, answer.record
-                )  # fmt: skip
-            else:
-                self.requests.deliver(ticket.number)  # Nobody waits for it any more.
 
     def timers(self, fired: Sequence[tuple[int, Event]]) -> None:
         """Timers set for this tag fire, in the order they were set."""
@@ -156,7 +140,7 @@ class World:
                 case What.CANCEL_REQUEST:
                     ticket = self.requests.unanswered_ticket(event.source)
                     if ticket is not None:
-                        self._revoke_ticket(ticket)
+                        self.tickets.revoke(ticket)
                 case What.CANCEL_RUN:
                     self.cancelled = why or "cancelled"
                 case What.PROVIDER:
@@ -211,8 +195,7 @@ class World:
 
     def cancel_work(self, item: int) -> None:
         """Cancel every request and tool call of an item."""
-        for ticket in self.requests.of_item(item):
-            self._revoke_ticket(ticket)
+        self.tickets.cancel_item(item)
         self.tools.stop_item(item)
 
     # -- effects of one turn ------------------------------------------------------------------
@@ -315,30 +298,6 @@ class World:
         else:
             self.desk.schedule.after_effects(agent)
 
-    # -- requests -----------------------------------------------------------------------------
-
-    def _deal_tickets(self, asking: list[Applying]) -> None:
-        # One per agent in turn, so that an agent with many requests does not push back the rest.
-        for place in range(max(len(turn.infers) for turn in asking)):
-            for turn in asking:
-                if place < len(turn.infers):
-                    self._issue(turn.agent, turn.infers[place])
-        for turn in asking:
-            for request in turn.late_cancels:
-                self._revoke(turn.agent, request)
-            turn.infers, turn.late_cancels = [], []
-
-    def _issue(self, agent: int, record: Record) -> None:
-        due = self._order.due(self.requests.issued + 1, self.roster.tag[0])
-        ticket = self.requests.issue(agent, record.id, record.item, due)
-        shown = due if self._dues_known else 0
-        payload = TICKET_PAYLOAD.pack(shown, ticket.ordinal, ticket.request)
-        number, item = ticket.number, ticket.item
-        self.entry.add(encode(Kind.TICKET, payload, id=number, item=item, peer=agent))
-        self.actions.append(actions.Issue(ticket, encode_record(record)))
-        if item and self.desk.book.cancelled(item):
-            self._revoke_ticket(ticket)
-
     def _cancel(self, applying: Applying, request: int) -> None:
         """A CANCEL reaches what was written before it, not an INFER behind it."""
         agent = applying.agent
@@ -346,20 +305,9 @@ class World:
         if call is not None:
             self.tools.stop(call)
         elif request in self.requests.open(agent):
-            self._revoke(agent, request)
+            self.tickets.cancel(agent, request)
         elif any(infer.id == request for infer in applying.infers):
             applying.late_cancels.append(request)
-
-    def _revoke(self, agent: int, request: int) -> None:
-        ticket = self.requests.open(agent).get(request)
-        if ticket is not None and self.requests.unanswered(ticket):
-            self._revoke_ticket(ticket)  # Else the answer was on its way already: it stands.
-
-    def _revoke_ticket(self, ticket: Ticket) -> None:
-        due = self._order.cancel(ticket.number, self.roster.tag[0])
-        payload = (due if self._dues_known else 0).to_bytes(8, "little")
-        self.entry.add(encode(Kind.REVOKE, payload, id=ticket.number))
-        self.actions.append(actions.Revoke(ticket.number, due))
 
     # -- timers, outside events --------------------------------------------------------------
 
@@ -391,8 +339,7 @@ class World:
             reason = f"{Outcome(turn.outcome).name.lower().replace('_', ' ')}: {turn.reason}"
             self.failures.append((self.roster.names[index], reason))
             self.entry.add(encode(Kind.FAILED, reason.encode(), flags=turn.outcome, peer=index))
-        for request in list(self.requests.open(index)):
-            self._revoke(index, request)
+        self.tickets.end(index)
         self.tools.end(index)
         self.post.end(index, agent.mailbox.take())
         what = f"failed: {reason}" if reason else "ended before it emitted"

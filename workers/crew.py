@@ -17,9 +17,10 @@ from lockstep.workers import rehearsal, room, spawn
 from lockstep.workers.agent.channel import RingChannel
 from lockstep.workers.agent.guest import Guest
 from lockstep.workers.agent.process import AgentSpec, prepared
+from lockstep.workers.engine_links import EngineLink, EngineMemory
 from lockstep.workers.inference import slab_file
 from lockstep.workers.inference.spec import InferenceSpec
-from lockstep.workers.links import AgentLink, EngineLink, EngineMemory, RingPair, Rung
+from lockstep.workers.links import AgentLink, RingPair, Rung
 from lockstep.workers.loading import Loading
 from lockstep.workers.prepare import Prepared, sha256
 from lockstep.workers.seat import Seat

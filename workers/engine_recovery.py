@@ -30,10 +30,10 @@ from lockstep.shm import RingError
 from lockstep.workers import lifecycle
 from lockstep.workers.crew import Crew
 from lockstep.workers.deaths import how
+from lockstep.workers.engine_links import TicketSlot
 from lockstep.workers.fallbacks import Fallbacks
 from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.lifecycle import Lifecycle, Restarts
-from lockstep.workers.links import TicketSlot
 from lockstep.workers.loading import Loading
 from lockstep.workers.loop import Loop, Timer
 from lockstep.workers.overdue import Suspect
@@ -130,7 +130,7 @@ class EngineRecovery:
         child = self._crew.engine
         if child is None:
             return
-        if self._life.state == lifecycle.RECOVERING or self._sequencer.engine_may_run():
+        if self._life.state == lifecycle.RECOVERING or self._sequencer.horizon.engine_may_run():
             yield Suspect(KEY, child.pid, self._said, self._overdue)
 
     # -- what the sequencer says ----------------------------------------------------------------
@@ -263,7 +263,7 @@ class EngineRecovery:
         self._loop.watch(self._crew.engine.descriptor, self._exited)
         self._loop.watch(self._loading.descriptor, self._heard)
         # Every ticket and cancel so far is in what it was given: it needs the grant alone.
-        grant = self._sequencer.grant_again()
+        grant = self._sequencer.horizon.grant_again()
         self.send((ToEngine.GRANT, 0, 0, grant.limit, grant.applied))
         self.flush()
 

@@ -54,8 +54,10 @@ class Fallbacks:
     ) -> None:
         self._fleet, self._sequencer, self._bring = fleet, sequencer, bring
         self._live, self._told = live, told
-        ahead = sequencer.next_change
-        self.made = [each for each in sequencer.fallbacks if not ahead or each.step < ahead.step]
+        ahead = sequencer.horizon.next_change
+        self.made = [
+            each for each in sequencer.horizon.fallbacks if not ahead or each.step < ahead.step
+        ]
         self._running = {number: providers[0] for number, providers in enumerate(got)}
         self._classes: list[str] = []
 
@@ -68,16 +70,16 @@ class Fallbacks:
     @property
     def due(self) -> bool:
         """Whether the record changes a provider at the step that comes next."""
-        change = self._sequencer.next_change
+        change = self._sequencer.horizon.next_change
         return change is not None and change.step <= self._sequencer.step + 1
 
     def repeat(self) -> None:
         """Make the changes that are `due`."""
         step = self._sequencer.step + 1
-        for each in self._sequencer.fallbacks:
+        for each in self._sequencer.horizon.fallbacks:
             if each.step == step:
                 self._make(each)
-        self._sequencer.changed(step)
+        self._sequencer.horizon.changed(step)
 
     @property
     def allowed(self) -> list[int]:

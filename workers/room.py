@@ -14,7 +14,8 @@ from pathlib import Path
 
 from lockstep import shm
 from lockstep.engine.errors import UsageError
-from lockstep.workers.links import EngineMemory, ring_slice_bytes
+from lockstep.workers.engine_links import EngineMemory
+from lockstep.workers.links import ring_slice_bytes
 from lockstep.workers.outside.lines import CLIENTS_MAX
 
 # Proportional memory of a small agent's process that has worked, measured with 200 and with 1,000

@@ -296,7 +296,7 @@ class Supervisor:
         if self._doors.waiting:
             self._ledger.when_promised(self._doors.promised())
         self._doors.resume()
-        held = self._stalls.look(self._sequencer.held_by(), self._sequencer.step)
+        held = self._stalls.look(self._sequencer.horizon.held_by(), self._sequencer.step)
         if held is not None:
             self._view.touch(held)
 

@@ -16,8 +16,9 @@ from lockstep.workers.agent.channel import RingChannel
 from lockstep.workers.agent.guest import Guest
 from lockstep.workers.agent.keeper import Keeper
 from lockstep.workers.agent.process import AgentSpec, agent_main
+from lockstep.workers.engine_links import EngineEnd, EngineMemory
 from lockstep.workers.inference.spec import InferenceSpec
-from lockstep.workers.links import AgentEnd, EngineEnd, EngineMemory, RingPair
+from lockstep.workers.links import AgentEnd, RingPair
 
 
 @dataclass(slots=True)

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from crashing import survive
+from mutants import sequencer_of
 
 from lockstep.engine import actions
 from lockstep.engine.errors import LockstepError
+from lockstep.engine.horizon import Horizon
 from lockstep.engine.order import Repeated
 from lockstep.engine.outside import Arrivals, Outside, What
 from lockstep.engine.replay import Replay
@@ -60,14 +62,14 @@ class ChoicesForgotten(Sequencer):
         return super().go_live(floor, live)
 
 
-class ChoicesNotAwaited(Sequencer):
+class ChoicesNotAwaited(Horizon):
     """Rule 11: live, a tag does not wait for a turn that has its place in the record before it."""
 
-    def _may_process(self, tag: Tag) -> bool:
+    def may_process(self, tag: Tag, last: Tag) -> bool:
         if not self._order.live_arrival:
-            return super()._may_process(tag)
-        idle = not self._running and not self.world.requests.open_count()
-        return tag[0] <= max(self._reports.last + 1, self._last[0]) or idle
+            return super().may_process(tag, last)
+        idle = not self._running and not self._world.requests.open_count()
+        return tag[0] <= max(self._reports.last + 1, last[0]) or idle
 
 
 class ChoicesKeptAgain(Sequencer):
@@ -108,10 +110,7 @@ class OutsideOvertakes(Sequencer):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        fleet = self._fleet
-        arrivals = Overtaking(fleet.sources)
-        arrivals.count, arrivals._last = self._arrivals.count, self._arrivals._last
-        self._arrivals = arrivals
+        self._arrivals.__class__ = Overtaking
 
 
 class LowestNotKnown(Sequencer):
@@ -161,7 +160,7 @@ class BeyondLost(Replay):
 
 SEQUENCERS = [
     ChoicesForgotten,
-    ChoicesNotAwaited,
+    pytest.param(sequencer_of(ChoicesNotAwaited), id="ChoicesNotAwaited"),
     ChoicesKeptAgain,
     OutsideDropped,
     OutsideNumbersAgain,

@@ -43,16 +43,16 @@ def asking() -> Script:
 def test_the_grant_is_said_again_as_it_is_now() -> None:
     script = asking()
     sent = [action for action in script.actions if isinstance(action, actions.Grant)][-1]
-    assert script.sequencer.grant_again() == sent
+    assert script.sequencer.horizon.grant_again() == sent
     script.sequencer.step_reported(report(1, [(1, 1)]))  # It died before this was pumped.
-    now = script.sequencer.grant_again()
+    now = script.sequencer.horizon.grant_again()
     # The old one would let step 3 run, which the answer's agent can still reach with a request.
     assert now == actions.Grant(3, 2) and sent == actions.Grant(5, 0)
 
 
 def test_a_grant_that_was_said_again_is_not_sent_twice() -> None:
     script = asking()
-    script.sequencer.grant_again()
+    script.sequencer.horizon.grant_again()
     assert script._pump() == []
 
 
@@ -69,9 +69,9 @@ def test_steps_whose_tags_are_open_are_known_before_they_are_history() -> None:
 
 def test_it_has_work_while_a_ticket_is_due_below_the_grant() -> None:
     script = asking()
-    assert script.sequencer.engine_may_run()
+    assert script.sequencer.horizon.engine_may_run()
     script.steps(1, (1, 1), (2, 1))
-    assert not script.sequencer.engine_may_run()
+    assert not script.sequencer.horizon.engine_may_run()
 
 
 # -- arrival order ---------------------------------------------------------------------------------

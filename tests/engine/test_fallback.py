@@ -56,9 +56,9 @@ def test_changes_are_made_in_the_order_of_their_steps_whichever_was_recorded_fir
     changes = [CHANGE._replace(step=step, model=model) for model, step in enumerate((9, 4))]
     kept = [event(each.payload(), each.model).record() for each in changes]
     script = Script("a", rest="[models.other]\npath = 'm'", recorded=kept)
-    assert script.sequencer.next_change == changes[1]
-    script.sequencer.changed(4)
-    assert script.sequencer.next_change == changes[0]
+    assert script.sequencer.horizon.next_change == changes[1]
+    script.sequencer.horizon.changed(4)
+    assert script.sequencer.horizon.next_change == changes[0]
 
 
 def asked(recorded: list[bytes] | None = None) -> Script:
@@ -72,13 +72,13 @@ def asked(recorded: list[bytes] | None = None) -> Script:
 
 def test_no_step_behind_a_recorded_change_is_granted_before_it_is_made() -> None:
     script = asked([event(CHANGE.payload()).record()])
-    assert script.sequencer.next_change == CHANGE
+    assert script.sequencer.horizon.next_change == CHANGE
     assert script.steps(1)[-1] == "grant 2 knowing 2"
-    assert not script.sequencer.engine_may_run()
-    script.sequencer.changed(2)
-    assert script.sequencer.next_change is None
-    assert script.sequencer.grant_again().limit > 2
-    assert script.sequencer.engine_may_run()
+    assert not script.sequencer.horizon.engine_may_run()
+    script.sequencer.horizon.changed(2)
+    assert script.sequencer.horizon.next_change is None
+    assert script.sequencer.horizon.grant_again().limit > 2
+    assert script.sequencer.horizon.engine_may_run()
 
 
 def test_a_run_that_goes_on_in_arrival_order_is_held_at_a_change_that_it_died_before() -> None:
@@ -87,9 +87,9 @@ def test_a_run_that_goes_on_in_arrival_order_is_held_at_a_change_that_it_died_be
     script.sequencer.follow((0, 0))
     script.start()
     script.sequencer.go_live((1, 0))
-    assert script.sequencer.grant_again().limit == 2
-    script.sequencer.changed(2)
-    assert script.sequencer.grant_again().limit > 2
+    assert script.sequencer.horizon.grant_again().limit == 2
+    script.sequencer.horizon.changed(2)
+    assert script.sequencer.horizon.grant_again().limit > 2
 
 
 @pytest.mark.parametrize("what", [What.ITEM, What.EVENT, What.CLOSED, What.PROVIDER])
@@ -104,9 +104,9 @@ def test_a_repeat_knows_every_change_from_the_start_and_makes_the_same_history()
     first.steps(1)
     assert first.comes(What.PROVIDER, 0, CHANGE.payload())[0].startswith("keep outside 1 at ")
     again = asked(first.kept())
-    assert again.sequencer.fallbacks == (CHANGE,)
+    assert again.sequencer.horizon.fallbacks == (CHANGE,)
     again.steps(1)
-    again.sequencer.changed(2)
+    again.sequencer.horizon.changed(2)
     for script in (first, again):
         for step in range(2, 9):
             script.steps(step, *([(1, 1)] if step == 8 else []))

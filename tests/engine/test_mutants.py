@@ -24,13 +24,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from mutants import sequencer_of
 from simulator import simulate
 
 from lockstep.engine import actions, keyed
 from lockstep.engine import tag as tags
 from lockstep.engine.effects import Turn
+from lockstep.engine.ending import Ending
 from lockstep.engine.errors import LockstepBug
 from lockstep.engine.fleet import Fleet
+from lockstep.engine.horizon import Horizon
 from lockstep.engine.order import Repeated, Strict
 from lockstep.engine.outside import Outside, What
 from lockstep.engine.plan import Request
@@ -44,52 +47,52 @@ FLEETS = 120  # Within so many fleets each mutant must be red at least once.
 PHYSICAL = 3
 
 
-class AnyTag(Sequencer):
+class AnyTag(Horizon):
     """Rule 4 gone: a tag is processed as soon as something is pending for it."""
 
-    def _may_process(self, tag: Tag) -> bool:
+    def may_process(self, tag: Tag, last: Tag) -> bool:
         return True
 
 
-class TurnsNotAwaited(Sequencer):
+class TurnsNotAwaited(Horizon):
     """Rule 4 without its turns: a tag does not wait for a running turn that may come first."""
 
-    def _may_process(self, tag: Tag) -> bool:
+    def may_process(self, tag: Tag, last: Tag) -> bool:
         running, self._running = self._running, Running()
         try:
-            return super()._may_process(tag)
+            return super().may_process(tag, last)
         finally:
             self._running = running
 
 
-class EngineNotAwaited(Sequencer):
+class EngineNotAwaited(Horizon):
     """Rule 4 without its engine: a tag does not wait for answers of steps that may come first."""
 
-    def _may_process(self, tag: Tag) -> bool:
+    def may_process(self, tag: Tag, last: Tag) -> bool:
         if self._order.live_arrival:
-            return super()._may_process(tag)
+            return super().may_process(tag, last)
         lowest = self._running.lowest()
-        return tag[0] <= self._fleet.steps_max and (lowest is None or lowest[0] > tag)
+        return tag[0] <= self._world.fleet.steps_max and (lowest is None or lowest[0] > tag)
 
 
-class NotStrictlyBehind(Sequencer):
+class NotStrictlyBehind(Horizon):
     """Rule 4 with `low(F) >= g`: two turns that take effect at one tag are applied apart."""
 
-    def _may_process(self, tag: Tag) -> bool:
+    def may_process(self, tag: Tag, last: Tag) -> bool:
         lowest = self._running.lowest()
         at_it = lowest is not None and lowest[0] == tag
-        return super()._may_process((tag[0], tag[1] - 1)) if at_it else super()._may_process(tag)
+        return super().may_process((tag[0], tag[1] - 1) if at_it else tag, last)
 
 
-class IdleIsInfinite(Sequencer):
+class IdleIsInfinite(Horizon):
     """Rule 4's `next` read as "infinite while the engine is idle with nothing due"."""
 
-    def _may_process(self, tag: Tag) -> bool:
-        due = self.world.requests.smallest_due()
+    def may_process(self, tag: Tag, last: Tag) -> bool:
+        due = self._world.requests.smallest_due()
         if due is not None and due <= self._reports.last + 1:
-            return super()._may_process(tag)
+            return super().may_process(tag, last)
         lowest = self._running.lowest()
-        return tag[0] <= self._fleet.steps_max and (lowest is None or lowest[0] > tag)
+        return tag[0] <= self._world.fleet.steps_max and (lowest is None or lowest[0] > tag)
 
 
 class EffectOnArrival(Sequencer):
@@ -117,27 +120,27 @@ class FuelOverstated(Sequencer):
         super().fuel_published(agent, turn, fuel * 4)
 
 
-class PendingForgotten(Sequencer):
+class PendingForgotten(Horizon):
     """Rule 5's G without pending tags: what they will ask for is due at steps already granted."""
 
-    def _horizon(self) -> int:
+    def reach(self) -> int:
         lowest = self._running.lowest()
         return (INFINITE_STEP if lowest is None else lowest[0][0]) + self._order.lookahead
 
 
-class RunningForgotten(Sequencer):
+class RunningForgotten(Horizon):
     """Rule 5's G without running turns: their tickets come due at steps already granted."""
 
-    def _horizon(self) -> int:
+    def reach(self) -> int:
         first = self._agenda.first()
         return (INFINITE_STEP if first is None else first[0]) + self._order.lookahead
 
 
-class GrantOneTooFar(Sequencer):
+class GrantOneTooFar(Horizon):
     """Rule 5's G one step greater: the last ticket may miss its step by one."""
 
-    def _horizon(self) -> int:
-        return super()._horizon() + 1
+    def reach(self) -> int:
+        return super().reach() + 1
 
 
 class ClaimsResultsNotApplied(Sequencer):
@@ -174,10 +177,10 @@ class LimitHashesWhatWasReported(Sequencer):
         super()._end(state, reason)
 
 
-class EndsWithTicketsOpen(Sequencer):
+class EndsWithTicketsOpen(Ending):
     """Rule 6 without "unanswered": the run closes when no tag is pending and no turn runs."""
 
-    def _quiet(self) -> bool:
+    def quiet(self) -> bool:
         return not self._running and self._agenda.only_outside()
 
 
@@ -185,7 +188,7 @@ class OutsideWithoutGrant(Sequencer):
     """Rule 8's tag without the highest grant: the engine may have passed it already."""
 
     def outside(self, what: What, source: int, payload: bytes = b"", flags: int = 0) -> Outside:
-        self._highest = 0
+        self.horizon._highest = 0
         return super().outside(what, source, payload, flags)
 
 
@@ -198,11 +201,11 @@ class OutsideOnArrival(Sequencer):
         return event
 
 
-class PendingOutsideHoldsTheEnd(Sequencer):
+class PendingOutsideHoldsTheEnd(Ending):
     """Rule 6 with outside events that happen to be here: a repeat has them from the start."""
 
-    def _quiet(self) -> bool:
-        return super()._quiet() and self._agenda.first() is None
+    def quiet(self) -> bool:
+        return super().quiet() and self._agenda.first() is None
 
 
 class ForcedWhileTurnsRun(Sequencer):
@@ -291,26 +294,28 @@ class IdleDoesNotJump(Stepper):
         return step if step < self._limit else None
 
 
-SEQUENCERS = [
+PARTS: list[type[Horizon] | type[Ending]] = [
     AnyTag,
     TurnsNotAwaited,
     EngineNotAwaited,
     NotStrictlyBehind,
     IdleIsInfinite,
-    EffectOnArrival,
-    AnswerOnArrival,
-    FuelOverstated,
     PendingForgotten,
     RunningForgotten,
     GrantOneTooFar,
+    EndsWithTicketsOpen,
+    PendingOutsideHoldsTheEnd,
+]
+SEQUENCERS = [
+    EffectOnArrival,
+    AnswerOnArrival,
+    FuelOverstated,
     ClaimsResultsNotApplied,
     GrantBeforeTickets,
     StepsHashedOnArrival,
     LimitHashesWhatWasReported,
-    EndsWithTicketsOpen,
     OutsideWithoutGrant,
     OutsideOnArrival,
-    PendingOutsideHoldsTheEnd,
     ForcedWhileTurnsRun,
     ParkedRetriesOnArrival,
     pytest.param(ArrivalEffectsForgotten, marks=pytest.mark.interpreted),
@@ -349,6 +354,13 @@ def turns_red(red: Callable[[int], bool]) -> bool:
 @pytest.mark.parametrize("mutant", SEQUENCERS)
 def test_a_sequencer_with_a_broken_rule_turns_red(mutant: type[Sequencer]) -> None:
     assert turns_red(lambda seed: is_red(seed, mutant)), mutant.__doc__
+
+
+@pytest.mark.parametrize("mutant", PARTS)
+def test_a_horizon_or_ending_with_a_broken_rule_turns_red(
+    mutant: type[Horizon] | type[Ending],
+) -> None:
+    assert turns_red(lambda seed: is_red(seed, sequencer_of(mutant))), mutant.__doc__
 
 
 @pytest.mark.parametrize("mutant", STEPPERS)

@@ -27,7 +27,7 @@ def test_the_engine_is_never_held() -> None:
     script.ends("a", infer(1))
     grants = [line for line in map(script.shown, script.actions) if line.startswith("grant")]
     assert len(grants) == 1
-    assert script.sequencer.held_by() is None
+    assert script.sequencer.horizon.held_by() is None
 
 
 def test_a_ticket_is_due_when_the_engine_takes_it_and_history_has_it_in_the_step() -> None:

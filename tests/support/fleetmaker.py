@@ -79,6 +79,15 @@ def _lines(seed: int, rng: random.Random) -> list[str]:
         ]
     for index in range(tools):
         lines += [f"[tools.t{index}]", 'command = ["none"]']
+    agents, names = _agents(rng, policy, topics, bool(tools))
+    return lines + agents + _sources(rng, names)
+
+
+def _agents(
+    rng: random.Random, policy: str, topics: list[str], tools: bool
+) -> tuple[list[str], list[str]]:
+    """Lines and names."""
+    lines: list[str] = []
     names: list[str] = []
     ancestors: dict[str, list[str]] = {}
     for index in range(rng.randint(1, 6)):
@@ -111,6 +120,11 @@ def _lines(seed: int, rng: random.Random) -> list[str]:
         elif policy == "events" and (not names or rng.random() < 0.4):
             lines.append(f'input = "{rng.choice(["broadcast", "deal"])}"')
         names.append(name)
+    return lines, names
+
+
+def _sources(rng: random.Random, names: list[str]) -> list[str]:
+    lines: list[str] = []
     for index in range(rng.choice([0, 0, 0, 1, 2])):
         kind = rng.choice(["stdin", "timer", "timer"]) if not index else "timer"
         lines += [f"[sources.s{index}]", f'kind = "{kind}"']

@@ -25,6 +25,7 @@ from lockstep.shm.side import Producer, Side
 from lockstep.shm.walk import PREFIX
 from lockstep.workers import (
     crew,
+    engine_links,
     folder,
     ledger,
     links,
@@ -296,7 +297,8 @@ def _in_inference(killer: Killer) -> None:
         _wrap(kind, "_prefill", at(chunk[0]), at(chunk[1]))
         _wrap(kind, "_decode", after=at("after the run of a decode"))
     _wrap_waits(at("idle, before it waits for its bell"))
-    _wrap(links.EngineEnd, "report", at("step done, results not pushed"), at("step reported"))
+    end = engine_links.EngineEnd
+    _wrap(end, "report", at("step done, results not pushed"), at("step reported"))
     _in_copies(killer, kv.KvSlab, copies.Copies, decoder.Decoder)
     writer: Any = RingWriter
     _wrap(writer, "push_many", after=at("answers pushed, slots not"))
@@ -348,9 +350,9 @@ def _in_supervisor(killer: Killer) -> None:
         return lambda *_: killer.passing(f"supervisor: {point}")
 
     _wrap(seat.Seat, "receive", after=at("turns taken"))
-    _wrap(links.EngineLink, "drain", after=at("step reports taken"))
+    _wrap(engine_links.EngineLink, "drain", after=at("step reports taken"))
     _wrap(links.AgentLink, "send", after=at("an agent was woken"))
-    _wrap(links.EngineLink, "flush", after=at("tickets sent"))
+    _wrap(engine_links.EngineLink, "flush", after=at("tickets sent"))
     _wrap(supervisor.Supervisor, "_close", before=at("run over, nobody told"))
     _wrap(
         ledger.Ledger,

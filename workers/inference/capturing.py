@@ -7,13 +7,50 @@ and the session that comes in its place is on another provider.
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from lockstep.engine.errors import ProviderMissing, UsageError
 from lockstep.engine.fleet import Model
+from lockstep.workers.inference import slab_file
 from lockstep.workers.inference.decoder import Decoder
+from lockstep.workers.inference.growing import decoder_class
+from lockstep.workers.inference.model import ModelFolder
 
 OFF, AUTO, ON = "off", "auto", "on"
 CAPTURES = "cuda"  # The provider that does.
+
+
+def decoder_for(
+    folder: ModelFolder,
+    model: Model,
+    cache: Path | None,
+    *,
+    rows_kept: int = 0,
+    kv_file: int = slab_file.NONE,
+    spin: bool = False,
+    options: Any = None,
+) -> Decoder:
+    """The decoder of a model in the sizes of a fleet. Arguments and errors as `Decoder`."""
+
+    def make(graphs: bool) -> Decoder:
+        return decoder_class(folder.facts)(
+            folder,
+            model.rows_max,
+            model.tokens_max,
+            model.intra_op_threads,
+            model.providers,
+            model.require or None,
+            rows_kept=rows_kept,
+            kv_file=kv_file,
+            cache=cache,
+            spin=spin,
+            options=options,
+            graphs=graphs,
+            candidates=model.candidates,
+        )
+
+    return capturing(model, make)
 
 
 def capturing(model: Model, make: Callable[[bool], Decoder]) -> Decoder:

@@ -32,7 +32,7 @@ from lockstep.workers.inference.candidates import IDS, SOUND, VALUES
 from lockstep.workers.inference.config import SLAB
 from lockstep.workers.inference.copies import Copies
 from lockstep.workers.inference.exact import Floats32
-from lockstep.workers.inference.feed import Feed
+from lockstep.workers.inference.feed import Feeds
 from lockstep.workers.inference.kv import KvSlab
 from lockstep.workers.inference.landing import Landing
 from lockstep.workers.inference.legal import check_plan
@@ -77,6 +77,23 @@ class _Binding:
 class Decoder:
     """One model, its KV slots and its session. Created after the fork, never before.
 
+    Args:
+        folder: Checked model; may be closed afterwards.
+        rows_max: KV slots that compute.
+        tokens_max: Tokens of a slot, at most the model's context.
+        intra_op_threads: Threads of an operator.
+        providers: In order of preference.
+        require: Refuse to run without this provider.
+        rows_kept: KV slots behind them, that rest.
+        kv_buffer: Memory for the slab (CPU only), used as it is.
+        kv_file: Likewise, as a file in memory (workers/inference/slab_file.py); not used
+            where the session wants the slab on a device.
+        cache: Folder for kernel choices of GPU providers.
+        graphs: Decode by CUDA graphs, one for each slot range (captured.py).
+        spin: As `open_session`.
+        options: Of every run of the session; None: the usual ones. Captured runs have theirs.
+        candidates: As `open_session`.
+
     Attributes:
         facts: Of the model.
         report: Which providers were asked for and got.
@@ -86,6 +103,12 @@ class Decoder:
         session: ONNX Runtime's session.
         last_only: It gives logits of the last position alone, not of every one.
         candidates: Largest logits of a row that can be had in its place; 0: none.
+
+    Raises:
+        UsageError: a size is out of range, a provider's name is unknown, or the graph is not
+            one in which steps are captured or candidates cut.
+        ProviderMissing: ``require`` was not got.
+        ModelRejected: ONNX Runtime refuses the model.
     """
 
     def __init__(
@@ -106,31 +129,7 @@ class Decoder:
         options: Any = None,
         candidates: int = 0,
     ) -> None:
-        """Create the session and the slab.
-
-        Args:
-            folder: Checked model; may be closed afterwards.
-            rows_max: KV slots that compute.
-            tokens_max: Tokens of a slot, at most the model's context.
-            intra_op_threads: Threads of an operator.
-            providers: In order of preference.
-            require: Refuse to run without this provider.
-            rows_kept: KV slots behind them, that rest.
-            kv_buffer: Memory for the slab (CPU only), used as it is.
-            kv_file: Likewise, as a file in memory (workers/inference/slab_file.py); not used
-                where the session wants the slab on a device.
-            cache: Folder for kernel choices of GPU providers.
-            graphs: Decode by CUDA graphs, one for each slot range (captured.py).
-            spin: As `open_session`.
-            options: Of every run of the session; None: the usual ones. Captured runs have theirs.
-            candidates: As `open_session`.
-
-        Raises:
-            UsageError: a size is out of range, a provider's name is unknown, or the graph is not
-                one in which steps are captured or candidates cut.
-            ProviderMissing: ``require`` was not got.
-            ModelRejected: ONNX Runtime refuses the model.
-        """
+        """Create the session and the slab."""
         facts = folder.facts
         _in_range("rows_max", rows_max, 1, ROWS_LIMIT)
         _in_range("rows_kept", rows_kept, 0, KEPT_LIMIT)
@@ -164,13 +163,7 @@ class Decoder:
         self.slab = KvSlab(facts, rows_max, tokens_max, device, kv_buffer, rows_kept)
         self.copies = Copies(self.slab, word)
         self._filled = huge_pages.Filled(*self.slab.memory())
-        self._ids = Feed(max(rows_max, tokens_max), 1, devices[facts.input_ids])
-        self._mask = Feed(rows_max, tokens_max, devices.get(facts.attention_mask, "cpu"))
-        device = devices.get(facts.position_ids, "cpu")
-        self._positions = Feed(max(rows_max, tokens_max), 1, device)
-        self._keep = Feed(1, 1, devices.get(facts.logits_to_keep, "cpu"))
-        self._keep.array[:] = 1
-        self._keep.publish()
+        self._feeds = Feeds(facts, devices, rows_max, tokens_max)
         self._logits_dtype = np.dtype(
             {port.name: port.dtype for port in folder.graph.outputs}[facts.logits]
         )
@@ -239,9 +232,10 @@ class Decoder:
     def _prefill(self, chunk: Chunk, short: bool) -> Row:
         """The row of the chunk's last position, not a view."""
         count = len(chunk.tokens)
-        self._ids.array[:count, 0] = chunk.tokens
-        self._positions.array[:count, 0] = range(chunk.start, chunk.start + count)
-        self._mask.array[0, 0] = chunk.start + count
+        feeds = self._feeds
+        feeds.ids.array[:count, 0] = chunk.tokens
+        feeds.positions.array[:count, 0] = range(chunk.start, chunk.start + count)
+        feeds.mask.array[0, 0] = chunk.start + count
         binding = self._run(chunk.slot, 1, count)
         if short:
             return self._shortlists(binding, 1)[0]
@@ -257,16 +251,16 @@ class Decoder:
 
     def _decode(self, plan: ModelPlan, short: Collection[int]) -> dict[int, Row]:
         """The row of each active slot, views into the output buffer where its type is float32."""
-        active = {row.slot: row for row in plan.decodes}
+        feeds, active = self._feeds, {row.slot: row for row in plan.decodes}
         rows: dict[int, Row] = {}
         for first, count in self._ranges(plan):
             if rows:  # The next run writes over the buffer.
                 rows = {slot: _kept(row) for slot, row in rows.items()}
             slots = range(first, first + count)
-            self._ids.array[:count, 0] = [active[s].token if s in active else 0 for s in slots]
+            feeds.ids.array[:count, 0] = [active[s].token if s in active else 0 for s in slots]
             lengths = np.asarray(plan.lengths[first : first + count], np.int64)
-            np.add(lengths, 1, out=self._mask.array[:count, 0])
-            self._positions.array[:count, 0] = lengths
+            np.add(lengths, 1, out=feeds.mask.array[:count, 0])
+            feeds.positions.array[:count, 0] = lengths
             binding = self._run(first, count, 1)
             here = [slot for slot in slots if slot in active]
             enough = all(slot in short for slot in here)
@@ -306,10 +300,7 @@ class Decoder:
     def _run(self, first: int, count: int, length: int) -> _Binding:
         """Run a slot range; its outputs are valid until the next run."""
         binding = self._binding(first, count, length)
-        self._ids.publish()
-        self._mask.publish()
-        if self.facts.position_ids:
-            self._positions.publish()
+        self._feeds.publish()
         self.session.run_with_iobinding(binding.io, binding.options or self._options)
         return binding
 
@@ -324,9 +315,8 @@ class Decoder:
                 options = captured.options(captured.graph_of(first, count, self.rows_max))
             binding = _Binding(self.session.io_binding(), options)
             self.slab.bind(binding.io, first, count)
-            self._mask.bind(binding.io, self.facts.attention_mask, count, self.tokens_max)
-            if self.facts.logits_to_keep:
-                self._keep.bind_number(binding.io, self.facts.logits_to_keep, self.facts.keep_rank)
+            self._feeds.bind_mask(binding.io, count, self.tokens_max)
+            self._feeds.bind_keep(binding.io)
             self._bindings[key] = binding
             if len(self._bindings) > BINDINGS_MAX:
                 self._bindings.popitem(last=False)
@@ -337,17 +327,14 @@ class Decoder:
         return binding
 
     def _bind_length(self, binding: _Binding, count: int, length: int) -> None:
-        facts = self.facts
-        self._ids.bind(binding.io, facts.input_ids, count, length)
-        if facts.position_ids:
-            self._positions.bind(binding.io, facts.position_ids, count, length)
+        self._feeds.bind(binding.io, count, length)
         if self._landings:
             binding.landed = {
                 name: landing.bind(binding.io, name, [count, 1, width])
                 for name, (landing, width) in self._landings.items()
             }
         else:
-            shape = [count, 1 if self.last_only else length, facts.vocab]
+            shape = [count, 1 if self.last_only else length, self.facts.vocab]
             self._bind_logits(binding.io, shape)
         binding.length = length
 

@@ -1,9 +1,10 @@
-"""An int64 input of a graph in memory that never moves: bound once, written before each run."""
+"""Int64 inputs of a graph in memory that never moves: bound once, written before each run."""
 
 from typing import Any
 
 import numpy as np
 
+from lockstep.workers.inference.config import ModelFacts
 from lockstep.workers.inference.ort import ort
 
 
@@ -31,3 +32,46 @@ class Feed:
         """Copy to the device, where there is one."""
         if self._copy is not None:
             self._copy.update_inplace(self.array)
+
+
+class Feeds:
+    """What a decoder is fed besides keys and values; what a graph does not have is never bound.
+
+    Args:
+        facts: Of the model.
+        devices: Input name to the device on which the session wants it.
+        rows: Of a run, at most.
+        tokens: Of a row, at most; a chunk may be as long.
+    """
+
+    def __init__(self, facts: ModelFacts, devices: dict[str, str], rows: int, tokens: int) -> None:
+        self._facts = facts
+        most = max(rows, tokens)
+        self.ids = Feed(most, 1, devices[facts.input_ids])
+        self.positions = Feed(most, 1, devices.get(facts.position_ids, "cpu"))
+        self.mask = Feed(rows, tokens, devices.get(facts.attention_mask, "cpu"))
+        self._keep = Feed(1, 1, devices.get(facts.logits_to_keep, "cpu"))
+        self._keep.array[:] = 1
+        self._keep.publish()
+
+    def bind(self, io: Any, rows: int, length: int) -> None:
+        """Bind ids and positions for ``length`` tokens of each of ``rows``."""
+        self.ids.bind(io, self._facts.input_ids, rows, length)
+        if self._facts.position_ids:
+            self.positions.bind(io, self._facts.position_ids, rows, length)
+
+    def bind_mask(self, io: Any, rows: int, width: int) -> None:
+        """Bind the mask of past and new tokens."""
+        if self._facts.attention_mask:
+            self.mask.bind(io, self._facts.attention_mask, rows, width)
+
+    def bind_keep(self, io: Any) -> None:
+        """Bind how many positions the graph makes logits of: the last."""
+        if self._facts.logits_to_keep:
+            self._keep.bind_number(io, self._facts.logits_to_keep, self._facts.keep_rank)
+
+    def publish(self) -> None:
+        """Copy what was written to the device, where there is one."""
+        self.ids.publish()
+        self.mask.publish()
+        self.positions.publish()

@@ -43,8 +43,8 @@ class GrowingDecoder(Decoder):
         self._past = np.zeros(shape, self.slab.dtype)
         self._present = np.zeros(shape, self.slab.dtype)
         self._io = self.session.io_binding()
-        self._mask.array[:] = 1
-        self._mask.publish()
+        self._feeds.mask.array[:] = 1
+        self._feeds.mask.publish()
         self._places = np.arange(self.tokens_max, dtype=np.int64).reshape(-1, 1)
         note = f"{facts.filename}: {facts.path_why}; each row runs alone, which costs throughput"
         self.report = replace(self.report, notes=(*self.report.notes, note))
@@ -81,18 +81,14 @@ class GrowingDecoder(Decoder):
         return self._last_logits(self._logits, count)
 
     def _bind_feeds(self, past: int, count: int, tokens: tuple[int, ...]) -> None:
-        facts, io = self.facts, self._io
-        self._ids.array[:count, 0] = tokens
-        self._ids.publish()
-        self._ids.bind(io, facts.input_ids, 1, count)
-        if facts.attention_mask:
-            self._mask.bind(io, facts.attention_mask, 1, past + count)
-        if facts.position_ids:
-            self._positions.array[:count] = self._places[past : past + count]
-            self._positions.publish()
-            self._positions.bind(io, facts.position_ids, 1, count)
-        if facts.logits_to_keep:
-            self._keep.bind_number(io, facts.logits_to_keep, facts.keep_rank)
+        facts, io, feeds = self.facts, self._io, self._feeds
+        feeds.ids.array[:count, 0] = tokens
+        feeds.positions.array[:count] = self._places[past : past + count]
+        feeds.ids.publish()
+        feeds.positions.publish()
+        feeds.bind(io, 1, count)
+        feeds.bind_mask(io, 1, past + count)
+        feeds.bind_keep(io)
         made = 1 if self.last_only else count
         if made * facts.vocab > self._logits.size:
             self._logits = np.zeros(made * facts.vocab, self._logits_dtype)

@@ -9,9 +9,8 @@ from pathlib import Path
 from lockstep.engine.errors import LockstepError
 from lockstep.engine.fleet import Model
 from lockstep.workers.inference import cudart, huge_pages, slab_file
-from lockstep.workers.inference.capturing import capturing
+from lockstep.workers.inference.capturing import decoder_for
 from lockstep.workers.inference.generation import read_generation
-from lockstep.workers.inference.growing import decoder_class
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.proofs import Proofs
 from lockstep.workers.inference.provider import ProviderReport
@@ -63,22 +62,8 @@ class LoadedModel:
         proofs = Proofs(cache / "proofs" if cache else None)
         kernels = _kernels(cache, self.identity) if set(model.providers) != {"cpu"} else None
         proof = proof_of(folder, model, proofs, selftest_s, kernels)
-        self.decoder = capturing(
-            model,
-            lambda graphs: decoder_class(folder.facts)(
-                folder,
-                model.rows_max,
-                model.tokens_max,
-                model.intra_op_threads,
-                model.providers,
-                model.require or None,
-                rows_kept=model.rows_kept,
-                kv_file=kv_file,
-                cache=kernels,
-                spin=spins(model),
-                graphs=graphs,
-                candidates=model.candidates,
-            ),
+        self.decoder = decoder_for(
+            folder, model, kernels, rows_kept=model.rows_kept, kv_file=kv_file, spin=spins(model)
         )
         if got is not None:
             check_providers(got, self.decoder.report)

@@ -24,6 +24,7 @@ from lockstep.engine.restored import Asked, Restored
 from lockstep.engine.stepper import Stepper
 from lockstep.engine.wire import RESULT_SLOT, FromEngine, ToEngine
 from lockstep.shm import BoardSlot
+from lockstep.workers.engine_links import EngineEnd
 from lockstep.workers.inference.calls import Calls
 from lockstep.workers.inference.desk import Desk
 from lockstep.workers.inference.loaded import AnyModel, LoadedModel, load_all
@@ -32,7 +33,6 @@ from lockstep.workers.inference.relive import relive
 from lockstep.workers.inference.shortlist import Row
 from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.inference.tensor_model import TensorModel
-from lockstep.workers.links import EngineEnd
 
 ERROR_CHARS_MAX = 1000  # Of what a provider says when it fails.
 _Row = tuple[int, int, int, int, int, int]  # Fields of RESULT_SLOT.

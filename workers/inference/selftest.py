@@ -22,10 +22,9 @@ from pathlib import Path
 from lockstep.engine import keyed
 from lockstep.engine.errors import LockstepError, ModelRejected
 from lockstep.engine.fleet import Model
-from lockstep.workers.inference.capturing import capturing
+from lockstep.workers.inference.capturing import decoder_for
 from lockstep.workers.inference.decoder import Decoder
 from lockstep.workers.inference.greedy import Row, generate
-from lockstep.workers.inference.growing import decoder_class
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.ort import ort
 from lockstep.workers.inference.proofs import Proof, Proofs, subject
@@ -140,21 +139,7 @@ def _prove(folder: ModelFolder, model: Model, limit_s: float, kernels: Path | No
     with limited(folder, limit_s) as options:
 
         def make() -> Decoder:
-            return capturing(
-                model,
-                lambda graphs: decoder_class(folder.facts)(
-                    folder,
-                    model.rows_max,
-                    model.tokens_max,
-                    model.intra_op_threads,
-                    model.providers,
-                    model.require or None,
-                    cache=kernels,
-                    options=options,
-                    graphs=graphs,
-                    candidates=model.candidates,
-                ),
-            )
+            return decoder_for(folder, model, kernels, options=options)
 
         tried = trial(make, prompts_of(folder.facts.vocab, sizes), count, join_steps=1)
     return Proof(tried.proven, tried.report.got)

@@ -210,7 +210,7 @@ Crew.fork_inference = killed
 SCRIBBLING = """
 from lockstep.shm.header import OFFSETS
 from lockstep.workers.crew import Crew
-from lockstep.workers.links import EngineEnd
+from lockstep.workers.engine_links import EngineEnd
 fork, forks, reports, report = Crew.fork_inference, [], [], EngineEnd.report
 def counted(crew, spec):
     forks.append(spec)

@@ -39,17 +39,14 @@ def folder(any_model: Path) -> Iterator[ModelFolder]:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Decoders that the self-test made."""
-    real: Any = selftest.decoder_class
+    real = selftest.decoder_for
     found: list[Any] = []
 
-    def class_of(facts: Any) -> Any:
-        def make(*args: Any, **more: Any) -> Any:
-            found.append(real(facts)(*args, **more))
-            return found[-1]
+    def make(*args: Any, **more: Any) -> Any:
+        found.append(real(*args, **more))
+        return found[-1]
 
-        return make
-
-    monkeypatch.setattr(selftest, "decoder_class", class_of)
+    monkeypatch.setattr(selftest, "decoder_for", make)
     return found
 
 

@@ -1,0 +1,218 @@
+"""Engine links: the two ends of what the supervisor shares with the inference process.
+
+As with agents (links.py) the supervisor never blocks and the other side may. Slots say what is
+asked and what was done, byte rings beside them hold the records: published first, read after.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate, islice
+
+import numpy as np
+
+from lockstep import shm
+from lockstep.engine.wire import RESULT_SLOT, TICKET_SLOT, Slots
+from lockstep.workers.links import ring_slice_bytes
+
+SLOTS_CAPACITY = 4096
+
+View = memoryview  # In a compiled dataclass mypyc does not find every builtin by name.
+
+TicketSlot = tuple[int, int, int, int, int]  # Fields of TICKET_SLOT.
+
+
+@dataclass(slots=True)
+class EngineMemory:
+    """Slot rings and byte rings between the supervisor and the inference process.
+
+    Attributes:
+        segment: Name by which a process that is not forked attaches to the memory.
+        record_bytes_max: That the rings are made for.
+    """
+
+    ticket_slots: View
+    ticket_records: View
+    result_slots: View
+    result_records: View
+    engine_bell: shm.Doorbell
+    supervisor_bell: shm.Doorbell
+    segment: str
+    record_bytes_max: int
+
+    @staticmethod
+    def slice_bytes(record_bytes_max: int) -> int:
+        """Bytes of the arena slice that `create` needs."""
+        return sum(map(shm.page_aligned, _engine_sizes(record_bytes_max)))
+
+    @classmethod
+    def create(
+        cls,
+        memory: memoryview,
+        record_bytes_max: int,
+        bell: Callable[..., shm.Doorbell] = shm.Doorbell.create,
+        segment: str = "",
+    ) -> "EngineMemory":
+        """Lay all four rings over a slice.
+
+        Args:
+            memory: The slice.
+            record_bytes_max: Of the largest record.
+            bell: Makes a bell; `trusted` as of `Doorbell.create`.
+            segment: As the attribute.
+        """
+        rings = _cut(memory, record_bytes_max)
+        # No guest runs in the inference process: it is trusted not to fill up its own bell.
+        made = cls(*rings, bell(trusted=True), bell(), segment, record_bytes_max)
+        made.renew()
+        return made
+
+    @classmethod
+    def attach(
+        cls,
+        segment: str,
+        record_bytes_max: int,
+        engine_bell: shm.Doorbell,
+        supervisor_bell: shm.Doorbell,
+    ) -> "EngineMemory":
+        """The inference process's side, in one that did not inherit it."""
+        memory = shm.attach(segment, writable=True).memory
+        rings = _cut(memory, record_bytes_max)
+        return cls(*rings, engine_bell, supervisor_bell, segment, record_bytes_max)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        bells = self.engine_bell.waiting(), self.supervisor_bell.ringing()
+        return EngineMemory.attach, (self.segment, self.record_bytes_max, *bells)
+
+    def renew(self) -> None:
+        """Empty all rings and both bells, for another process. No side may have them open."""
+        shm.create_slots(self.ticket_slots, TICKET_SLOT)
+        shm.create_slots(self.result_slots, RESULT_SLOT)
+        shm.create_ring(self.ticket_records)
+        shm.create_ring(self.result_records)
+        self.engine_bell.clear()
+        self.supervisor_bell.clear()
+
+    def descriptors(self) -> list[int]:
+        """What the inference process keeps open."""
+        bells = self.engine_bell.waiting_descriptors(), self.supervisor_bell.ringing_descriptors()
+        return [descriptor for bell in bells for descriptor in bell]
+
+    def close(self) -> None:
+        """Close both bells."""
+        self.engine_bell.close()
+        self.supervisor_bell.close()
+
+
+def _engine_sizes(record_bytes_max: int) -> tuple[int, int, int, int]:
+    """Bytes of the rings of an `EngineMemory`, in the order in which they lie."""
+    slots, ring = shm.slots_bytes(SLOTS_CAPACITY, TICKET_SLOT), ring_slice_bytes(record_bytes_max)
+    return slots, ring, slots, ring
+
+
+def _cut(
+    memory: memoryview, record_bytes_max: int
+) -> tuple[memoryview, memoryview, memoryview, memoryview]:
+    """A slice, cut into its four rings."""
+    sizes = _engine_sizes(record_bytes_max)
+    starts = accumulate(map(shm.page_aligned, sizes), initial=0)
+    tickets, records, results, answers = (
+        memory[start : start + size] for start, size in zip(starts, sizes, strict=False)
+    )
+    return tickets, records, results, answers
+
+
+class EngineLink:
+    """The supervisor's end: tickets, cancels and grants down, step reports up."""
+
+    def __init__(self, memory: EngineMemory) -> None:
+        self.memory = memory
+        self._slots = shm.SlotWriter(memory.ticket_slots, TICKET_SLOT, "ticket ring")
+        self._records = shm.RingWriter(memory.ticket_records, "ring to inference")
+        self._results = shm.SlotReader(memory.result_slots, RESULT_SLOT, "result ring")
+        self._answers = shm.RingReader(memory.result_records, "ring from inference")
+        self._queue: deque[tuple[TicketSlot, bytes]] = deque()  # Records not pushed yet.
+        self._ready: deque[TicketSlot] = deque()  # Records pushed, slots not.
+
+    def close(self) -> None:
+        """Give the memory back; what was not sent is dropped. Idempotent."""
+        self._queue.clear()
+        self._ready.clear()
+        for side in (self._slots, self._records, self._results, self._answers):
+            side.close()
+
+    def send(self, slot: TicketSlot, record: bytes = b"") -> None:
+        """Queue one slot, of a ticket with its record; `flush` sends."""
+        self._queue.append((slot, record))
+
+    def flush(self) -> None:
+        """Push what fits, records before the slots that announce them; ring once."""
+        while self._queue:
+            slot, record = self._queue[0]
+            if record and not self._records.push_many(record):
+                break
+            self._queue.popleft()
+            self._ready.append(slot)
+        rows = np.array(list(islice(self._ready, SLOTS_CAPACITY)), dtype=TICKET_SLOT)
+        taken = self._slots.push(rows) if len(rows) else 0
+        for _ in range(taken):
+            self._ready.popleft()
+        if self._queue:
+            self._records.announce(waiting=True)
+        if self._ready:
+            self._slots.announce(waiting=True)
+        if taken or self._queue or self._ready:
+            self.memory.engine_bell.ring()
+
+    def drain(self) -> tuple[Slots, bytes]:
+        """Slots and answers that arrived. The slots are read first: their answers are there."""
+        self.memory.supervisor_bell.clear()
+        slots = self._results.drain()
+        records = self._answers.drain()
+        if self._results.awaited() | self._answers.awaited():  # Both are asked.
+            self.memory.engine_bell.ring()
+        if self._queue or self._ready:
+            self.flush()
+        return slots, records
+
+
+class EngineEnd:
+    """The inference process's end: it may block, for tickets and for room."""
+
+    def __init__(self, memory: EngineMemory) -> None:
+        self._memory = memory
+        self._slots = shm.SlotReader(memory.ticket_slots, TICKET_SLOT, "ticket ring")
+        self._records = shm.RingReader(memory.ticket_records, "ring to inference")
+        self._results = shm.SlotWriter(memory.result_slots, RESULT_SLOT, "result ring")
+        answers = shm.RingWriter(memory.result_records, "ring from inference")
+        self._answers = shm.Outlet(answers, memory.supervisor_bell, memory.engine_bell)
+        self._look_again = False
+
+    def drain(self) -> tuple[Slots, bytes]:
+        """Slots and records that arrived; does not block."""
+        self._look_again = False
+        self._memory.engine_bell.clear()
+        slots = self._slots.drain()
+        records = self._records.drain()
+        if self._slots.awaited() | self._records.awaited():  # Both are asked.
+            self._memory.supervisor_bell.ring()
+        return slots, records
+
+    def wait(self) -> None:
+        """Block until something arrived (or there is room)."""
+        if not self._look_again:
+            self._memory.engine_bell.wait()
+
+    def report(self, slots: Slots, records: bytes) -> None:
+        """Publish a step: its answers, then its slots, then the bell. Blocks for room."""
+        self._answers.send_many(records)
+        start = 0
+        while start < len(slots):
+            taken = self._results.push(slots[start:])
+            self._results.announce(waiting=not taken)
+            self._memory.supervisor_bell.ring()
+            if not taken:
+                self._memory.engine_bell.wait()
+            start += taken
+        # A ring that meant tickets may have been taken by a wait for room.
+        self._look_again = True

@@ -40,7 +40,11 @@ class Whole(NamedTuple):
 
 @contextmanager
 def lockstep(
-    fleet: str, lines: str = "", durability: str = "async", bare: bool = False
+    fleet: str,
+    lines: str = "",
+    durability: str = "async",
+    bare: bool = False,
+    hops: bool = False,
 ) -> Iterator[Line]:
     """A fleet that runs round by round, as bench/tap.py says.
 
@@ -49,11 +53,12 @@ def lockstep(
         lines: The input, JSON Lines; empty: none.
         durability: Of the journal.
         bare: Without a journal, to have something to compare one with.
+        hops: Note when agents send and receive.
 
     Raises:
         UsageError: the run was refused, or ended before its time.
     """
-    with _folder() as folder, _started(folder, fleet, lines, durability, bare) as line:
+    with _folder() as folder, _started(folder, fleet, lines, durability, bare, hops) as line:
         yield line
 
 
@@ -103,6 +108,7 @@ def _started(
     lines: str,
     durability: str = "async",
     bare: bool = False,
+    hops: bool = False,
     watch: bool = False,
 ) -> Iterator[Line]:
     path, items = write_fleet(folder, fleet, lines)
@@ -114,7 +120,7 @@ def _started(
         durability=durability,
         cache=cache_folder(),
     )
-    words = [*["bare"] * bare, *["requests"] * watch]
+    words = [*["bare"] * bare, *["hops"] * hops, *["requests"] * watch]
     command = [sys.executable, "-P", "-m", "lockstep.bench.tap", *words]
     environment = {**os.environ, **ENVIRONMENT}
     with Line("lockstep", command, environment, job.to_json().encode() + b"\n") as line:

@@ -1,10 +1,11 @@
 """Tap: a real supervisor with a watch held to its sequencer, in a process of its own.
 
-``python -m lockstep.bench.tap [bare] [requests] READ WRITE``, with a job on standard input as any
-supervisor gets it. The loop, the processes, rings, journal and output are those of every run; only
+``python -m lockstep.bench.tap [bare] [hops] [requests] READ WRITE``, with a job on standard input as
+any supervisor gets it. The loop, the processes, rings, journal and output are those of every run; only
 the sequencer notes the wall clock when the supervisor calls it, and stops at the end of a round
 until the next is asked for. So nothing of the product has a switch for measuring, and nothing is
-left out (but the journal, with ``bare``).
+left out (but the journal, with ``bare``). In the agents' processes nothing is measured, unless
+``hops`` asks for it.
 
 Once every agent has ended its turn 0 it says hello: ``{"agents", "start_ns"}`` (from the first
 fork). Then each ``{"turns": N}`` is answered with what happened until N turns had ended:
@@ -13,7 +14,7 @@ fork). Then each ``{"turns": N}`` is answered with what happened until N turns h
 ``turns``     that ended, N or a few more
 ``messages``  that took effect
 ``times_ns``  from one waking of agents to the next
-``hops_ns``   from a send in one agent's process to its receipt in the other's, per turn
+``hops_ns``   with ``hops``: from a send in one agent's process to its receipt in the other's
 
 Hops are right where one message is under way (a ring with one token). With ``{"turns": 0}`` the
 run goes to its end, and the answer comes then; with ``requests`` it has what bench/watch.py saw.
@@ -46,8 +47,11 @@ STAMP = struct.Struct("<QQ")  # perf_counter_ns of an agent's last send and its 
 class Tap:
     """The watch, and the line to who asks for rounds."""
 
-    def __init__(self, reading: int, writing: int, watch: RequestWatch | None = None) -> None:
+    def __init__(
+        self, reading: int, writing: int, watch: RequestWatch | None = None, hops: bool = False
+    ) -> None:
         self._watch = watch
+        self._hops = hops
         self._requests = os.fdopen(reading, "rb", buffering=0)
         self._answers = os.fdopen(writing, "wb", buffering=0)
         self._stamps = mmap.mmap(-1, AGENTS_MAX * STAMP.size)  # Shared with the agents.
@@ -69,6 +73,8 @@ class Tap:
     def turn_ended(self, agent: int) -> None:
         """A turn is complete, and the supervisor has it."""
         self._turns += 1
+        if not self._hops:
+            return
         received = STAMP.unpack_from(self._stamps, agent * STAMP.size)[1]
         if self._sender >= 0 and self._started:
             sent = STAMP.unpack_from(self._stamps, self._sender * STAMP.size)[0]
@@ -214,7 +220,8 @@ class BareLedger(Ledger):
 def main() -> int:
     """Entry of the process."""
     watch = RequestWatch() if "requests" in sys.argv else None
-    tap = Tap(int(sys.argv[-2]), int(sys.argv[-1]), watch)
+    hops = "hops" in sys.argv
+    tap = Tap(int(sys.argv[-2]), int(sys.argv[-1]), watch, hops)
 
     def stamped_main(spec: AgentSpec, channel: Channel, *more: Any) -> int:
         return agent_main(spec, tap.channel(spec.index, channel), *more)
@@ -225,8 +232,9 @@ def main() -> int:
         begun.Ledger = BareLedger
     patched: Any = supervisor
     patched.Crew = tapped_crew(tap)
-    stamped: Any = tasks
-    stamped.agent_main = stamped_main
+    if hops:
+        stamped: Any = tasks
+        stamped.agent_main = stamped_main
     return supervisor.main()
 
 

@@ -11,6 +11,7 @@ from lockstep.shm.board import Board, BoardSlot, board_bytes
 from lockstep.shm.claim import Claim
 from lockstep.shm.cursor import Cursor, Memory, fence
 from lockstep.shm.doorbell import (
+    BlockingDoorbell,
     Doorbell,
     EventDoorbell,
     PipeDoorbell,
@@ -45,7 +46,7 @@ from lockstep.shm.ring import (
     ring_bytes,
 )
 from lockstep.shm.ring import create as create_ring
-from lockstep.shm.segment import Segment, attach, create, create_unlinked
+from lockstep.shm.segment import Loan, Segment, attach, create, create_unlinked
 from lockstep.shm.side import RingStatistics
 from lockstep.shm.slots import SlotArray, SlotReader, SlotWriter, slots_bytes
 from lockstep.shm.slots import create as create_slots
@@ -55,6 +56,7 @@ __all__ = [
     "AgentStatus",
     "Arena",
     "Batch",
+    "BlockingDoorbell",
     "Board",
     "BoardReader",
     "BoardRefused",
@@ -67,6 +69,7 @@ __all__ = [
     "Exchange",
     "Identity",
     "Inlet",
+    "Loan",
     "Memory",
     "Outlet",
     "PeerDied",

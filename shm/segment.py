@@ -11,7 +11,9 @@ import errno
 import fcntl
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import posix_ipc
 
@@ -22,6 +24,15 @@ MODE = 0o600
 MEMINFO = Path("/proc/meminfo")
 UNNAMED = "without a name"
 _NO_ROOM = {errno.ENOSPC, errno.ENOMEM, errno.EDQUOT, errno.EFBIG}
+
+
+class Loan(NamedTuple):
+    """Bytes of a mapping that one child inherits: ``advise(MADV_DOFORK, start, length)`` before
+    its fork, ``MADV_DONTFORK`` after it."""
+
+    advise: Callable[[int, int, int], object]
+    start: int
+    length: int
 
 
 class Segment:
@@ -63,6 +74,10 @@ class Segment:
         if self._inherited:
             advice = mmap.MADV_DOFORK if wanted else mmap.MADV_DONTFORK
             self._mapping.madvise(advice, start, length)
+
+    def loan(self, start: int, length: int) -> Loan:
+        """What `inherit` does, to be done by somebody else; only where children are forked."""
+        return Loan(self._mapping.madvise, start, length)
 
     def unlink(self) -> None:
         """Remove the name; mappings stay valid. Does nothing in a forked child of the creator."""

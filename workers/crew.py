@@ -14,8 +14,8 @@ from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import Fleet
 from lockstep.shm.header import OFFSETS
 from lockstep.workers import rehearsal, room, spawn
-from lockstep.workers.agent.channel import RingChannel
 from lockstep.workers.agent.guest import Guest
+from lockstep.workers.agent.modules import starts
 from lockstep.workers.agent.process import AgentSpec, prepared
 from lockstep.workers.engine_links import EngineLink, EngineMemory
 from lockstep.workers.inference import slab_file
@@ -88,6 +88,7 @@ class Crew:
         self._kv_files = [make(model.name) for model in fleet.models]
         self._rehearsed: list[bytes] = []
         self._specs: list[AgentSpec] = []
+        self._shared: list[bool] = []  # By group: whether its processes begin with one instance.
         self._guests: dict[int, Guest] = {}  # By group: what each process of it goes on with.
         self._snapshots = Snapshots(fleet)
 
@@ -128,6 +129,7 @@ class Crew:
                 where = f"[agents.{group.name}] {group.module}"
                 codes[key] = self._compiled(CompileTask(wasm, where, group.canonical_nans), stop)
             result.append(codes[key])
+            self._shared.append(group.replicas > 1 and not starts(wasm))
         if self._platform.forks and len(self._fleet.agents) >= REHEARSED_FROM:
             parts = (CompileTask(part, "the rehearsal", True) for part in rehearsal.PARTS)
             self._rehearsed = [self._compiled(part, stop) for part in parts]
@@ -200,15 +202,14 @@ class Crew:
             perturb: As in `Job`.
         """
         self.prepare_agents(specs)
-        channels = [channel_of(seat.link.pair) for seat in self.seats]
-        self._spawner.settle_memory()
         chance = random.Random(perturb)
         order = list(range(len(specs)))
         if perturb:
             chance.shuffle(order)
-        for index in order:
-            delay_s = chance.random() * PERTURB_S_MAX if perturb else 0.0
-            self._start_agent(index, channels[index], delay_s)
+        delays_s = [chance.random() * PERTURB_S_MAX if perturb else 0.0 for _ in order]
+        births = [self._birth(*each) for each in zip(order, delays_s, strict=True)]
+        self._spawner.settle_memory()
+        self._bear(order, births)
 
     def prepare_agents(self, specs: list[AgentSpec]) -> None:
         """Do here, once, what every agent's process would do: what is there is shared by all.
@@ -226,7 +227,7 @@ class Crew:
         for spec in specs:
             group = self._fleet.agents[spec.index].group
             if group not in self._guests:
-                self._guests[group] = prepared(spec)
+                self._guests[group] = prepared(spec, self._shared[group])
         self._snapshots.prepare(
             agent.index for agent in self._fleet.agents if self._guests[agent.group].can_be_snapshot
         )
@@ -260,24 +261,29 @@ class Crew:
         self.rung.renew(index)
         first = self.first_turn(index, most)
         seat.renew(AgentLink(seat.link.pair, seat.name), first)
-        self._start_agent(index, channel_of(seat.link.pair), 0.0, first)
+        self._bear([index], [self._birth(index, 0.0, first)])
         return first
 
-    def _start_agent(
-        self, index: int, channel: RingChannel, delay_s: float, first: int = 0
-    ) -> None:
+    def _birth(self, index: int, delay_s: float, first: int = 0) -> spawn.Birth:
         seat, group = self.seats[index], self._fleet.agents[index].group
         task = AgentTask(
             spec=self._specs[index],
             pair=seat.link.pair,
             delay_s=delay_s,
-            channel=channel,
+            channel=channel_of(seat.link.pair),
             guest=self._guests.get(group),
             keeper=self._snapshots.keeper(index, first),
         )
         keep = [*seat.link.pair.descriptors(), *self._snapshots.descriptors(index)]
-        with self._arena.lend(index + 1):
-            seat.child = self._spawner.start(f"agent {seat.name}", task, keep)
+        return spawn.Birth(f"agent {seat.name}", task, keep, self._arena.loan(index + 1))
+
+    def _bear(self, order: list[int], births: list[spawn.Birth]) -> None:
+        born: list[spawn.Child] = []
+        try:
+            self._spawner.start_all(births, born)
+        finally:
+            for index, child in zip(order, born, strict=False):
+                self.seats[index].child = child
 
     def end(self) -> None:
         """Kill and reap everybody, and leave nothing behind.

@@ -128,13 +128,16 @@ class AgentLink:
         self.pair = pair
         self._writer = shm.RingWriter(pair.down, f"ring to agent {name}")
         self._reader = shm.RingReader(pair.up, f"ring from agent {name}", mark_from=Kind.END)
+        bells = pair.supervisor_bell, pair.agent_bell
+        self._straight = shm.Exchange(self._reader, self._writer, *bells, counted=False)
         self._queue: deque[bytes] = deque()
         self._sent = 0  # Of the first of the queue.
 
     def send(self, records: bytes) -> None:
         """Hand over records, now or when there is room."""
-        self._queue.append(records)
-        self.flush()
+        if self._queue or not self._straight.send(records):
+            self._queue.append(records)
+            self.flush()
 
     def flush(self) -> None:
         """Push what fits; ring once if anything was pushed."""

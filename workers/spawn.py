@@ -7,6 +7,7 @@ signals, dies with its parent, closes every descriptor that is not its own, and 
 
 import ctypes
 import gc
+import mmap
 import os
 import resource
 import select
@@ -17,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from lockstep.engine.errors import (
     EXIT_BUG,
@@ -26,6 +28,7 @@ from lockstep.engine.errors import (
     RunStopped,
     UsageError,
 )
+from lockstep.shm import Loan
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
@@ -81,6 +84,22 @@ class Child:
         return os.waitstatus_to_exitcode(status)
 
 
+class Birth(NamedTuple):
+    """A child to be forked.
+
+    Attributes:
+        name: As of `fork`.
+        body: Likewise.
+        keep: Likewise.
+        loan: Shared memory that it alone inherits.
+    """
+
+    name: str
+    body: Callable[[], int]
+    keep: Sequence[int]
+    loan: Loan
+
+
 Start = Callable[[str, Callable[[], int], Sequence[int]], Child]  # As `fork`.
 
 
@@ -96,8 +115,48 @@ def fork(name: str, body: Callable[[], int], keep: Sequence[int]) -> Child:
         LockstepBug: this process has more than one thread.
         RunStopped: the kernel has no room for one more process.
     """
-    # Every page that is written to between two forks is one page more of each child: so little is
-    # done here. A folder has two links and one more for each folder in it.
+    parent = _before_fork(name)
+    pid = _LIBC.fork()
+    if pid < 0:
+        raise _no_room(name)
+    if pid == 0:
+        _be_child(name, parent, body, keep)
+    return Child(name, pid, os.pidfd_open(pid))
+
+
+def fork_all(births: Sequence[Birth], born: list[Child]) -> None:
+    """`fork` many, one right after the other.
+
+    Every page that the parent writes to between two forks, be it a reference count, is one page
+    more of each child. So nothing is done there but what has to be.
+
+    Args:
+        births: In the order of the forks.
+        born: Gets them, those before an error, too.
+
+    Raises:
+        LockstepBug, RunStopped: as `fork`.
+    """
+    parent, split, pids = _before_fork(births[0].name), _LIBC.fork, list[int]()
+    lend, take_back = mmap.MADV_DOFORK, mmap.MADV_DONTFORK
+    try:
+        for name, body, keep, (advise, start, length) in births:
+            advise(lend, start, length)
+            pid = split()
+            if pid == 0:
+                _be_child(name, parent, body, keep)
+            advise(take_back, start, length)
+            if pid < 0:
+                raise _no_room(name)
+            pids.append(pid)
+    finally:
+        for birth, pid in zip(births, pids, strict=False):
+            born.append(Child(birth.name, pid, os.pidfd_open(pid)))
+
+
+def _before_fork(name: str) -> int:
+    """Refuse to fork a process of several threads; our pid."""
+    # A folder has two links and one more for each folder in it.
     if TASKS.stat().st_nlink != 3:
         threads = list(TASKS.iterdir())
         names = sorted((thread / "comm").read_text().strip() for thread in threads)
@@ -106,18 +165,17 @@ def fork(name: str, body: Callable[[], int], keep: Sequence[int]) -> Child:
         )
     sys.stdout.flush()
     sys.stderr.flush()
-    parent = os.getpid()
-    pid = _LIBC.fork()
-    if pid < 0:
-        raise RunStopped(f"fork of {name}: the kernel has no room for one more process")
-    if pid == 0:
-        _be_child(name, parent, body, keep)
-    return Child(name, pid, os.pidfd_open(pid))
+    return os.getpid()
+
+
+def _no_room(name: str) -> RunStopped:
+    return RunStopped(f"fork of {name}: the kernel has no room for one more process")
 
 
 def settle_memory() -> None:
     """Before forking many: what is here now is never collected, so children share its pages."""
     gc.collect()
+    _LIBC.malloc_trim(0)
     gc.freeze()
 
 

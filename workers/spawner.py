@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from lockstep import shm
 from lockstep.engine.errors import UsageError
 from lockstep.workers import spawn
-from lockstep.workers.spawn import Child
+from lockstep.workers.spawn import Birth, Child
 
 
 class Spawner(ABC):
@@ -20,6 +20,11 @@ class Spawner(ABC):
     @abstractmethod
     def start(self, name: str, body: Callable[[], int], keep: Sequence[int]) -> Child:
         """As `spawn.fork`."""
+
+    def start_all(self, births: Sequence[Birth], born: list[Child]) -> None:
+        """As `spawn.fork_all`."""
+        for birth in births:
+            born.append(self.start(birth.name, birth.body, birth.keep))
 
     def settle_memory(self) -> None:
         """Before starting many."""
@@ -30,6 +35,9 @@ class Forking(Spawner):
 
     def start(self, name: str, body: Callable[[], int], keep: Sequence[int]) -> Child:
         return spawn.fork(name, body, keep)
+
+    def start_all(self, births: Sequence[Birth], born: list[Child]) -> None:
+        spawn.fork_all(births, born)
 
     def settle_memory(self) -> None:
         spawn.settle_memory()

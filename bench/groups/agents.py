@@ -79,6 +79,8 @@ def run(quick: bool, tell: Tell) -> Report:
         for name, peer in PEERS.items():
             tell(f"turns, in pairs with {peer.script}")
             _compare(report, name, peer, ours, PAIRS_QUICK if quick else PAIRS)
+    tell("one message under way")
+    _hops(report, OWN_TURNS_QUICK if quick else OWN_TURNS)
     tell(f"messages between {FLOOD_AGENTS} agents")
     _messages(report, FLOOD_ROUNDS_QUICK if quick else FLOOD_ROUNDS)
     tell(f"{AT_ONE_TAG} agents at one tag")
@@ -92,7 +94,6 @@ def _turns(report: Report, ours: Line, turns: int) -> None:
     ours.ask(turns=WARM_TURNS)
     answer = ours.ask(turns=turns)
     report.results["turn_p50_us"] = (median(answer["times_ns"]) / 1e3, "us")
-    report.results["message_p99_ms"] = (percentile(answer["hops_ns"], 0.99) / 1e6, "ms")
 
 
 def _compare(report: Report, name: str, peer: Peer, ours: Line, pairs: int) -> None:
@@ -109,6 +110,13 @@ def _compare(report: Report, name: str, peer: Peer, ours: Line, pairs: int) -> N
 
 def _round(line: Line) -> Callable[[], float]:
     return lambda: median(line.ask(turns=TURNS)["times_ns"])
+
+
+def _hops(report: Report, turns: int) -> None:
+    with lockstep(ring(2, 1), hops=True) as ours:
+        ours.ask(turns=WARM_TURNS)
+        answer = ours.ask(turns=turns)
+    report.results["message_p99_ms"] = (percentile(answer["hops_ns"], 0.99) / 1e6, "ms")
 
 
 def _messages(report: Report, rounds: int) -> None:

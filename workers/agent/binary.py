@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 HEAD_BYTES = 8
-TYPE, IMPORT, FUNCTION, TABLE, MEMORY, GLOBAL, EXPORT = 1, 2, 3, 4, 5, 6, 7
+TYPE, IMPORT, FUNCTION, TABLE, MEMORY, GLOBAL, EXPORT, START = 1, 2, 3, 4, 5, 6, 7, 8
 CODE, DATA_COUNT = 10, 12
 SECTION_LAST = DATA_COUNT
 NUMBER_BYTES_MAX = 10  # A signed number of 64 bits; the longest there is.

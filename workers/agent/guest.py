@@ -93,6 +93,22 @@ class Guest:
         self.number = 0
         self.kept: bytes | None = None
         self._linker = self._link(made.engine)
+        self._exports: Any = None
+
+    def instantiate(self) -> bool:
+        """Make the instance already here, before the fork: of a module without a start function.
+
+        What that burns is turn 0's, as if its process had done it.
+
+        Returns:
+            False: it was not made, and this guest is of no use any more.
+        """
+        self._fuel.begin_turn()
+        try:
+            self._exports = self._instantiate()
+        except Exception:
+            return False  # Its process will meet the same, and say so.
+        return not self.failures
 
     def become(self, spec: AgentSpec, channel: Channel, check_health: Callable[[], None]) -> None:
         """Be another agent of the same group: for a guest that was made before the fork.
@@ -121,7 +137,8 @@ class Guest:
             Leave: the supervisor said SHUTDOWN.
             BaseException: anything that is not the guest's doing.
         """
-        self._fuel.begin_turn()
+        if self._exports is None:
+            self._fuel.begin_turn()
         self._clock.begin_turn(0)
         try:
             self._run_form(keeper if self.can_be_snapshot else None)
@@ -165,7 +182,7 @@ class Guest:
         self._records.submit(self._memory.read(out, out_size, "out"))
 
     def _run_form(self, keeper: Keeper | None) -> None:
-        exports = self._instantiate()
+        exports = self._exports or self._instantiate()
         if self._shape.initialize and (keeper is None or keeper.after is None):
             self._crossing.export(exports["_initialize"])()
         if self._shape.form == BLOCKING:

@@ -11,6 +11,7 @@ from typing import Any
 from wasmtime import FuncType, MemoryType, Module, WasmtimeError
 
 from lockstep.engine.errors import UsageError
+from lockstep.workers.agent import binary
 from lockstep.workers.agent.engine_config import guest_engine
 from lockstep.workers.agent.globals import GLOBAL_NAME, MEMORY_NAME, RESERVED, NotWhole, expose
 from lockstep.workers.agent.signatures import EXPORTS, IMPORTS, LOCKSTEP, Signature, text
@@ -137,6 +138,14 @@ def shape_of(module: Module, path: str) -> Shape:
     if MEMORY_NAME in exports:
         state = tuple(name for name in exports if name.startswith(GLOBAL_NAME))
     return Shape(form, entry, initialize, imports, own, state, limits.min, limits.max)
+
+
+def starts(wasm: bytes) -> bool:
+    """Whether code of an accepted module runs as soon as it is instantiated, or might."""
+    try:
+        return any(section.number == binary.START for section in binary.sections(wasm))
+    except binary.Unreadable:
+        return True
 
 
 def _compile(wasm: bytes, path: str, canonical_nans: bool) -> Module:

@@ -92,8 +92,20 @@ def agent_main(
         sys.unraisablehook = hook
 
 
-def prepared(spec: AgentSpec) -> Guest:
-    """A guest to be given to `agent_main` in the children of this process. It cannot run here."""
+def prepared(spec: AgentSpec, instance: bool = False) -> Guest:
+    """A guest to be given to `agent_main` in the children of this process. It cannot run here.
+
+    Args:
+        spec: Of any of them.
+        instance: Make its instance, too, of a module of which no code runs by that
+            (`modules.starts`). A third of what an agent's process would have of its own is shared
+            then.
+    """
+    guest = _nobody(spec)
+    return guest if not instance or guest.instantiate() else _nobody(spec)
+
+
+def _nobody(spec: AgentSpec) -> Guest:
     return Guest(spec, Nowhere(), lambda: None)
 
 

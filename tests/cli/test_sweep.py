@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -86,6 +87,23 @@ def test_a_sweep_that_was_killed_goes_on_to_the_same_table(swept: Any) -> None:
     assert f"{len(done)} of 4 runs are done already" in again.err
     assert _table(place, "cut") == _table(place, "one")
     assert {n: path.stat().st_mtime_ns for n, path in summaries.items()} == before
+
+
+def test_runs_that_are_half_made_half_done_or_done_are_told_apart(swept: Any, cut: Any) -> None:
+    place, _ = swept
+    out = place.path / "half"
+    shutil.copytree(place.path / "one", out, ignore=shutil.ignore_patterns("00002", "results.*"))
+    kept = out / "finished.jsonl"
+    kept.write_text("".join(kept.read_text().splitlines(keepends=True)[:1]))
+    cut(place.path / "one/runs/00002", out / "runs/00002", 12)  # Killed in the middle of it,
+    (out / "runs/00003" / folders.MANIFEST).unlink()  # while it was made,
+    done = out / "runs/00004" / folders.SUMMARY  # and before its row was kept.
+    before = done.stat().st_mtime_ns
+    again = place.lockstep("sweep", *SMALL, "--jobs", "2", "--out", "half", "--json")
+    assert again.code == 0, again.err
+    assert "1 of 4 runs are done already" in again.err
+    assert _table(place, "half") == _table(place, "one")
+    assert done.stat().st_mtime_ns == before
 
 
 def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(place: Any) -> None:

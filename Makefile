@@ -32,7 +32,8 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-# The wheel, as a user gets it: built, installed alone, and asked to run the example.
+# The wheel, as a user gets it: built, installed alone, and asked to run the example and what
+# `lockstep init` makes.
 wheel: $(VENV)/.run
 	rm -rf build dist
 	$(BIN)/python -m pip -q wheel --no-deps -w dist .
@@ -40,6 +41,8 @@ wheel: $(VENV)/.run
 	$(VENV)-wheel/bin/python -m pip -q install dist/*.whl
 	cd $(VOTE) && $(abspath $(VENV)-wheel)/bin/lockstep run fleet.toml --run-dir "$$(mktemp -d)/run" \
 	    --input questions.jsonl
+	cd "$$(mktemp -d)" && lockstep=$(abspath $(VENV)-wheel)/bin/lockstep && $$lockstep init first && \
+	    $$lockstep run first/fleet.toml --input first/input.jsonl
 	rm -rf $(VENV)-wheel
 
 # The compiled form (docs/install.md), in an environment of its own, asked to run the example.

@@ -8,7 +8,7 @@ from typing import TextIO
 
 import click
 
-from lockstep.cli import checks, child, screen
+from lockstep.cli import checks, child, screen, surroundings
 from lockstep.cli.checks import FAIL, OFF, OK, WARN, Check
 from lockstep.engine.errors import EXIT_OK, EXIT_USAGE, LockstepError
 from lockstep.engine.fleet import AGENTS_MAX
@@ -18,10 +18,16 @@ LOOKS: tuple[Callable[[], Check | Iterable[Check]], ...] = (
     checks.system,
     checks.python,
     checks.packages,
+    surroundings.runtimes,
     checks.machine,
+    surroundings.cpu_quota,
     checks.cpu,
+    surroundings.huge_pages,
     checks.descriptors,
+    surroundings.address_space,
     checks.folders,
+    surroundings.cache,
+    surroundings.service_manager,
 )
 PROBES = {
     "kernel": "what the kernel offers",

@@ -1,55 +1,48 @@
-"""Live: a text redrawn on a terminal, until what it shows is over or a person has seen enough."""
+"""Live: a table redrawn on a terminal, until what it shows is over or a person has seen enough."""
 
-import os
-import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
-from lockstep.cli import screen
+from lockstep.cli.terminal import Terminal
+from lockstep.cli.watching import Watching
 
 FRAME_S = 1.0
-_BEGIN, _END = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # A screen of its own, no cursor.
 
 
-def show(frame: Callable[[], tuple[str, bool]]) -> None:
-    """Draw frames, one a second; the last one stays when it is over.
+def show(look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Draw what is there, once a second and at every key.
 
     Args:
-        frame: The text, escaped, and whether it can still change.
+        look: What is shown (`top.look`); it is over when its state is no longer "running".
+
+    Returns:
+        What was seen last.
     """
-    text, alive = frame()
-    _write(_BEGIN)
-    try:
-        while alive:
-            _write(f"\x1b[H{fitted(text, *_size())}\x1b[J")
-            time.sleep(FRAME_S)
-            text, alive = frame()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        _write(_END)
-    screen.say(text)
+    found = look()
+    if found["state"] != "running":
+        return found
+    watching = Watching()
+    with Terminal() as terminal:
+        try:
+            while found["state"] == "running":
+                looked_s = time.monotonic()
+                watching.take(found, looked_s)
+                if not _frame(terminal, watching, looked_s + FRAME_S):
+                    break
+                found = look()
+        except KeyboardInterrupt:
+            pass
+    return found
 
 
-def fitted(text: str, columns: int, rows: int) -> str:
-    """As much as there is room for, and how much there is not.
-
-    The last column stays free: some terminals wrap as soon as it is written.
-    """
-    lines = text.splitlines()
-    if len(lines) > rows:
-        lines = [*lines[: rows - 1], f"... {len(lines) - rows + 1} more lines"]
-    return "\n".join(f"{line[: columns - 1]}\x1b[K" for line in lines)
-
-
-def _size() -> tuple[int, int]:
-    try:
-        size = os.get_terminal_size(sys.stdout.fileno())
-    except OSError:
-        return 80, 24
-    return (size.columns or 80), (size.lines or 24)
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+def _frame(terminal: Terminal, watching: Watching, until_s: float) -> bool:
+    """Draw and take keys until it is time to look again. Returns whether to go on."""
+    while True:
+        terminal.draw(watching.render(*terminal.size(), keys=terminal.has_keys))
+        rest_s = until_s - time.monotonic()
+        if rest_s <= 0 and not watching.paused:
+            return True
+        for key in terminal.keys(rest_s if not watching.paused else FRAME_S):
+            if not watching.press(key):
+                return False

@@ -30,7 +30,7 @@ from lockstep.engine.version import VERSION
 MODULES = {
     name: f"lockstep.cli.{name}"
     for name in (
-        *("run", "verify", "replay", "resume", "diff", "fork", "journal"),
+        *("init", "run", "verify", "replay", "resume", "diff", "fork", "sweep", "journal"),
         *("top", "cancel", "serve", "service", "graph", "model", "agent", "doctor", "bench"),
     )
 }

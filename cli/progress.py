@@ -65,6 +65,11 @@ class Rate:
             old = self._value
             self._value = now if old is None else old + SMOOTHING * (now - old)
             self._at_s, self._tokens = elapsed_s, tokens
+        return self.value
+
+    @property
+    def value(self) -> float:
+        """The smoothed rate as it was last."""
         return self._value or 0.0
 
 

@@ -22,6 +22,7 @@ FILE_BYTES_MAX = 64 << 20
 PACE_S = 2.0  # An engine without rows that wrote nothing for so long makes no tokens.
 # Of an agent, and of nobody's knowledge where there is no board.
 FIGURES = ("step", "turns", "fuel", "mailbox", "requests", "stall_s")
+USAGE = ("cpu_s", "memory_bytes")  # Of a process: CPU time so far, resident memory.
 NO_SUMMARY = "without a summary (the supervisor was killed)"
 
 Table = dict[str, Any]
@@ -35,7 +36,9 @@ Table = dict[str, Any]
 def command(run: Path, once: bool, as_json: bool) -> int:
     """Show the agents of a run and what they do. The run does not notice.
 
-    On a terminal the table is redrawn every second until the run has ended or you press Ctrl-C.
+    On a terminal the table is redrawn every second until the run has ended or you press q. Keys
+    sort it, filter it, scroll and pause: ? shows them. `mem` is resident memory, of which agents
+    share what they were forked with.
 
     \b
     Examples:
@@ -48,18 +51,13 @@ def command(run: Path, once: bool, as_json: bool) -> int:
     Exit codes: 0, or 2 when there is no run.
     """
     if not once and not as_json and screen.terminal(sys.stdout):
-        live.show(lambda: _frame(run))
-        return 0
-    found = look(run)
+        found = live.show(lambda: look(run))
+    else:
+        found = look(run)
     screen.say(_text(found), err=as_json)
     if as_json:
         screen.say_json(found)
     return 0
-
-
-def _frame(run: Path) -> tuple[str, bool]:
-    found = look(run)
-    return _text(found), found["state"] == "running"
 
 
 def look(run: Path) -> Table:
@@ -114,7 +112,7 @@ def _live(snapshot: "Snapshot", holder: int | None) -> Table:
             {
                 "name": agent.name,
                 "index": agent.index,
-                "pid": _pid(agent.pid, supervisor),
+                **_process(agent.pid, supervisor),
                 "state": _state(agent.state) if alive else "gone",
                 "step": agent.step,
                 "turns": agent.turns,
@@ -126,14 +124,14 @@ def _live(snapshot: "Snapshot", holder: int | None) -> Table:
             for agent in snapshot.agents
         ],
         "inference": {
-            "pid": _pid(engine.pid, supervisor),
+            **_process(engine.pid, supervisor),
             "step": engine.step if alive or engine.pid else None,
             "rows": engine.rows if alive else None,
             "tickets_waiting": engine.tickets_waiting if alive else None,
             "tokens": engine.tokens if alive or engine.pid else None,
             "tokens_per_s": _pace(engine) if alive else None,
         },
-        "supervisor": {"pid": supervisor or None},
+        "supervisor": _process(supervisor),
     }
 
 
@@ -142,17 +140,31 @@ def _pace(engine: "EngineStatus") -> int:
     return 0 if rests or not engine.pid else engine.tokens_per_s
 
 
-def _pid(pid: int, supervisor: int) -> int | None:
-    """The pid, if that process lives and is the supervisor's child: numbers are used again."""
+def _process(pid: int, parent: int | None = None) -> Table:
+    """The pid and what that process uses, if it lives and is a child of ``parent``.
+
+    Numbers are used again: another process of this one is nobody's.
+
+    Args:
+        pid: As the board has it; 0: there is none.
+        parent: Pid of the supervisor, 0 for a dead one; None: of the supervisor itself.
+    """
     import psutil
 
+    nobody = dict.fromkeys(("pid", *USAGE))
+    if not pid or parent == 0:
+        return nobody
     try:
-        process = psutil.Process(pid) if pid and supervisor else None
-        if process is None or process.ppid() != supervisor:
-            return None
-        return None if process.status() == psutil.STATUS_ZOMBIE else pid
+        process = psutil.Process(pid)
+        with process.oneshot():
+            if parent is not None and process.ppid() != parent:
+                return nobody
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return nobody
+            times, memory = process.cpu_times(), process.memory_info()
     except psutil.Error:
-        return None
+        return nobody
+    return {"pid": pid, "cpu_s": round(times.user + times.system, 2), "memory_bytes": memory.rss}
 
 
 def _from_files(run: Path, holder: int | None, summary: Table | None) -> Table:
@@ -164,13 +176,13 @@ def _from_files(run: Path, holder: int | None, summary: Table | None) -> Table:
     agents = _ended(figures.get("agents"))
     if not agents:
         agents = _named(run / folders.FLEET, "starting" if alive else "gone")
-    unknown = dict.fromkeys(("pid", "rows", "tickets_waiting", "tokens_per_s"))
+    unknown = dict.fromkeys(("pid", *USAGE, "rows", "tickets_waiting", "tokens_per_s"))
     made = {"step": figures.get("steps"), "tokens": figures.get("tokens_out")}
     return {
         **_state_of(summary, alive),
         "agents": agents,
         "inference": {**unknown, **made},
-        "supervisor": {"pid": holder or None if alive else None},
+        "supervisor": _process(holder or 0 if alive else 0),
     }
 
 
@@ -190,7 +202,7 @@ def _ended(agents: object) -> list[Table]:
         {
             "name": row.get("name"),
             "index": row.get("index"),
-            "pid": None,
+            **dict.fromkeys(("pid", *USAGE)),
             "state": "gone",
             **{figure: row.get(figure) for figure in FIGURES},
         }
@@ -206,10 +218,8 @@ def _named(fleet: Path, state: str) -> list[Table]:
         agents = parse(fleet.read_bytes(), str(fleet)).agents
     except (OSError, UsageError):
         return []
-    unknown = dict.fromkeys(FIGURES)
-    return [
-        {"name": a.name, "index": a.index, "pid": None, "state": state, **unknown} for a in agents
-    ]
+    unknown = dict.fromkeys(("pid", *USAGE, *FIGURES))
+    return [{"name": a.name, "index": a.index, **unknown, "state": state} for a in agents]
 
 
 def _read_json(path: Path) -> Table | None:
@@ -228,7 +238,7 @@ def _state(number: int) -> str:
 
 def _text(found: Table) -> str:
     engine, supervisor = found["inference"], found["supervisor"]["pid"]
-    head = ("agent", "index", "pid", "state", *FIGURES)
+    head = ("agent", "index", "pid", "state", *FIGURES, *USAGE)
     keys = ("name", *head[1:])
     rows = [[agent.get(key) for key in keys] for agent in found["agents"]]
     known = {key: "-" if value is None else value for key, value in engine.items()}

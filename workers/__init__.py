@@ -11,13 +11,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lockstep.workers.api import Run, fork, replay, resume, run
     from lockstep.workers.comparison import Comparison, diff
+    from lockstep.workers.sweeps.sweep import Sweep, sweep
     from lockstep.workers.verification import Verification, verify
 
-__all__ = ["Comparison", "Run", "Verification", "diff", "fork", "replay", "resume", "run", "verify"]
+__all__ = [
+    "Comparison",
+    "Run",
+    "Sweep",
+    "Verification",
+    "diff",
+    "fork",
+    "replay",
+    "resume",
+    "run",
+    "sweep",
+    "verify",
+]
 
 _HOMES = {
     **dict.fromkeys(("Run", "fork", "replay", "resume", "run"), "api"),
     **dict.fromkeys(("Comparison", "diff"), "comparison"),
+    **dict.fromkeys(("Sweep", "sweep"), "sweeps.sweep"),
     **dict.fromkeys(("Verification", "verify"), "verification"),
 }
 

@@ -18,6 +18,7 @@ class Job:
         output: Copy of the output file; empty: only in the run folder.
         seed: In place of the fleet's; None: the fleet's.
         order: Likewise ("strict" or "arrival"); empty: the fleet's.
+        settings: ``key=value`` each, in place of the fleet's (engine/overrides.py).
         stdin: Descriptor that the supervisor inherits, for a source of that kind; -1: none.
         run_dir: Folder of the run; empty: ``runs/<fleet>-<n>`` under ``base``.
         base: Working folder of the person.
@@ -52,6 +53,7 @@ class Job:
     output: str = ""
     seed: int | None = None
     order: str = ""
+    settings: tuple[str, ...] = ()
     stdin: int = -1
     run_dir: str = ""
     durability: str = "async"
@@ -82,7 +84,8 @@ class Job:
     def from_json(cls, text: str) -> "Job":
         """What `to_json` made."""
         values: dict[str, Any] = json.loads(text)
-        values["changes"] = tuple(values["changes"])
+        for name in ("changes", "settings"):
+            values[name] = tuple(values[name])
         return cls(**values)
 
     @property

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -75,7 +76,7 @@ def launch(job: Job, listen: Listener | None = None, stdin: int | None = None) -
         Interrupted: stopped by a person before there was a run, or at once.
         RunStopped: the supervisor died.
     """
-    return _Conversation(job, listen, stdin).until_the_end()
+    return Conversation(job, listen, stdin).until_the_end()
 
 
 def process_of(handed: Sequence[int]) -> "subprocess.Popen[bytes]":
@@ -112,8 +113,12 @@ def cache_folder() -> str:
     return f"{base}/lockstep" if base.startswith("/") else ""
 
 
-class _Conversation:
-    """One supervisor process and what it says."""
+class Conversation:
+    """One supervisor process and what it says.
+
+    Who has several of them calls `begin` once, `hear` when `descriptor` is readable, and when there
+    is no more to hear `close` and `summary`.
+    """
 
     def __init__(self, job: Job, listen: Listener | None, stdin: int | None) -> None:
         self._listen = listen
@@ -129,32 +134,34 @@ class _Conversation:
         self._process = process_of(() if handed < 0 else (handed,))
         if handed >= 0:
             os.close(handed)
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self.descriptor = self._stdout.fileno()
 
     def until_the_end(self) -> dict[str, Any]:
         """As `launch`."""
-        process = self._process
-        assert process.stdin is not None and process.stdout is not None
         try:
-            with process.stdin, process.stdout:
-                process.stdin.write(self._line)
-                while True:
-                    try:
-                        if not self._hear(process.stdout.fileno()):
-                            break
-                    except KeyboardInterrupt:
-                        self._interrupt()
+            self.begin()
+            while True:
+                try:
+                    if not self.hear():
+                        break
+                except KeyboardInterrupt:
+                    self.interrupt()
         finally:
-            # Its standard input is closed now, which stops it, should we leave by an error.
-            self._wait()
-        if "summary" in self._final:
-            summary: dict[str, Any] = self._final["summary"]
-            return summary
-        raise self._failure(self._final.get("error"), process.returncode)
+            self.close()
+        return self.summary()
 
-    def _hear(self, descriptor: int) -> bool:
+    def begin(self) -> None:
+        """Tell it what to do."""
+        with suppress(BrokenPipeError):  # It died at once, which its end will tell.
+            self._stdin.write(self._line)
+
+    def hear(self) -> bool:
+        """Take what it says, waiting for it; False: it says no more."""
         # Read and kept at once: an interrupt may come between any two lines of ours, and what a
         # buffered reader holds at that moment would be lost.
-        data = os.read(descriptor, 1 << 16)
+        data = os.read(self.descriptor, 1 << 16)
         self._heard += data
         while b"\n" in self._heard:
             line, _, self._heard = self._heard.partition(b"\n")
@@ -174,14 +181,18 @@ class _Conversation:
             if self._listen is not None:
                 self._listen(what, value)
 
-    def _interrupt(self) -> None:
+    def interrupt(self) -> None:
+        """Let the run stop cleanly; the second time, end it at once."""
         self._interrupts += 1
         if self._interrupts > 1:
             self._process.kill()
         elif self._started:
             self._process.send_signal(signal.SIGINT)
 
-    def _wait(self) -> None:
+    def close(self) -> None:
+        """Wait for its end. Its standard input is closed, which stops it if it goes on."""
+        for stream in (self._stdin, self._stdout):
+            stream.close()
         while True:
             try:
                 self._process.wait()
@@ -189,6 +200,13 @@ class _Conversation:
                 self._process.kill()
             else:
                 return
+
+    def summary(self) -> dict[str, Any]:
+        """What it came to, as `launch` gives it and raises, once it is closed."""
+        if "summary" in self._final:
+            found: dict[str, Any] = self._final["summary"]
+            return found
+        raise self._failure(self._final.get("error"), self._process.returncode)
 
     def _failure(self, error: dict[str, Any] | None, status: int) -> LockstepError:
         if error is not None:

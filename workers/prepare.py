@@ -5,6 +5,7 @@ import os
 import platform
 import stat
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +15,7 @@ from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import SEED_MAX, Fleet
 from lockstep.engine.fleet_file import ORDERS, parse
 from lockstep.engine.items import InputItem, parse_input
+from lockstep.engine.overrides import overridden
 from lockstep.engine.record import HEADER_BYTES
 from lockstep.engine.strict_json import dumps, loads
 from lockstep.engine.version import JOURNAL_FORMAT, LOGIC_FLAGS, VERSION
@@ -56,11 +58,13 @@ def read_fleet(
     order: str = "",
     logic_flags: int = LOGIC_FLAGS,
     serves: bool = False,
+    settings: Sequence[str] = (),
 ) -> tuple[Fleet, bytes]:
     """Read and check a fleet file; ``seed`` and ``order`` take the place of the file's.
 
     ``logic_flags``: rules of the run that it is of (`engine.fleet_file.parse`); ``serves``: with
-    the source by which a service hands in items, also in the bytes.
+    the source by which a service hands in items, also in the bytes; so are ``settings``, which take
+    the place of others in the file (`engine.overrides`).
 
     Raises:
         UsageError: it cannot be read, or as `engine.fleet.parse`.
@@ -71,6 +75,9 @@ def read_fleet(
         raise UsageError(f"order is {order!r}, expected {' or '.join(ORDERS)}")
     data = read_file(path, "fleet file", FLEET_BYTES_MAX)
     fleet = parse(data, str(path), logic_flags)
+    if settings:
+        data = overridden(data, settings, str(path))
+        fleet = parse(data, f"{path} with --set {' --set '.join(settings)}", logic_flags)
     if serves:
         data = with_inlet(data, fleet, str(path))
         fleet = parse(data, str(path), logic_flags)
@@ -91,6 +98,7 @@ def prepare(
     tools_at: Path | None = None,
     logic_flags: int = LOGIC_FLAGS,
     serves: bool = False,
+    settings: Sequence[str] = (),
 ) -> Prepared:
     """Read everything a run is made from.
 
@@ -104,12 +112,12 @@ def prepare(
         order: In place of the file's; empty: the file's.
         tools_at: Folder that commands are relative to; None: that of the fleet file.
         logic_flags: Rules that the run is run under.
-        serves: As `read_fleet`.
+        serves, settings: As `read_fleet`.
 
     Raises:
         UsageError: something is missing, unreadable, malformed or too large.
     """
-    fleet, data = read_fleet(fleet_path, seed, order, logic_flags, serves)
+    fleet, data = read_fleet(fleet_path, seed, order, logic_flags, serves, settings)
     base = fleet_path.resolve().parent
     models_at = models_at or {}
     unknown = [name for name in models_at if name not in {m.name for m in fleet.models}]
@@ -149,6 +157,7 @@ def of_job(job: Job, tools_at: Path | None = None) -> Prepared:
         tools_at,
         job.logic_flags,
         job.serves,
+        job.settings,
     )
 
 

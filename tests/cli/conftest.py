@@ -149,6 +149,12 @@ def _fill(path: Path, env: dict[str, str]) -> Place:
     return place
 
 
+@pytest.fixture(scope="session")
+def fill(env: dict[str, str]) -> Callable[[Path], Place]:
+    """Makes a working folder of an empty one, for who shares it among tests."""
+    return lambda path: _fill(path, env)
+
+
 @pytest.fixture
 def place(tmp_path: Path, env: dict[str, str]) -> Place:
     """A working folder of this test."""

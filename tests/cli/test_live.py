@@ -20,7 +20,8 @@ from lockstep.workers.identity import read_journal
 
 WATCHDOG_S = 60.0
 AGENT = {
-    *("name", "index", "pid", "state", "step", "turns", "fuel", "mailbox", "requests", "stall_s")
+    *("name", "index", "pid", "state", "step", "turns", "fuel", "mailbox", "requests", "stall_s"),
+    *("cpu_s", "memory_bytes"),
 }
 
 
@@ -45,7 +46,7 @@ def test_top_shows_a_live_run_and_a_second_run_in_its_folder_is_refused(
     for agent in found["agents"]:
         os.kill(agent["pid"], 0)
     assert found["inference"] == {
-        "pid": None,
+        **dict.fromkeys(("pid", "cpu_s", "memory_bytes")),
         "step": 0,
         "rows": 0,
         "tickets_waiting": 0,
@@ -130,7 +131,7 @@ def test_a_killed_supervisor_is_told_and_top_shows_no_process(place: Any, live: 
         found = place.lockstep("top", "run", "--json").json
         assert found["supervisor"]["pid"] is None
         assert (found["state"], found["reason"]) == ("ended", NO_SUMMARY)
-        assert list(found["inference"].values()) == [None] * 6
+        assert list(found["inference"].values()) == [None] * 8
         shown = place.lockstep("top", "run").out
         assert shown.splitlines()[0] == f"state       ended {NO_SUMMARY}"
         assert "step -, - rows, - tickets waiting" in shown
@@ -169,7 +170,7 @@ def test_top_on_a_terminal_is_redrawn_until_the_run_has_ended(place: Any, live: 
     for frame in (*frames, last):
         lines = frame.removesuffix("\x1b[J").split("\r\n")
         assert lines[0] == "state       running\x1b[K"
-        assert len(lines) == 6 and lines[-1] == "... 2 more lines\x1b[K"
+        assert len(lines) == 6 and lines[-1].split()[:2] == ["spin", "running"]
         assert max(len(line.removesuffix("\x1b[K")) for line in lines) == 39
     assert after.splitlines()[0] == "state       stopped: interrupted"
     assert "spin" in after and "calm" in after

@@ -1,0 +1,1 @@
+../../examples/vote/judge.c

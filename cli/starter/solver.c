@@ -1,0 +1,1 @@
+../../examples/vote/solver.c

@@ -1,0 +1,1 @@
+"""Sweeps: many runs of one fleet, with other seeds and other values, into one table."""

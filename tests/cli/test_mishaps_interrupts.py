@@ -49,6 +49,7 @@ WITHIN = {
     "resuming": Stage("resuming: replayed, nothing changed yet", SUPERVISOR),
     "writing the output": Stage("supervisor: half of an output write done", SUPERVISOR),
 }
+SOME = ("syncing", "in the middle of decoding", "resuming")  # With every commit.
 LATE = Stage("supervisor: everybody ended, journal open", SUPERVISOR)
 
 
@@ -94,12 +95,17 @@ def test_before_there_is_a_run_nothing_is_left(interrupted: Interrupted, moment:
     assert interrupted.place.names() == before
 
 
-def test_within_a_run_nothing_is_lost_at_any_moment(place: Any, interrupted: Interrupted) -> None:
+@pytest.mark.parametrize(
+    "moments", [SOME, pytest.param(tuple(WITHIN), marks=pytest.mark.nightly)], ids=("some", "all")
+)
+def test_within_a_run_nothing_is_lost_at_any_moment(
+    place: Any, interrupted: Interrupted, moments: tuple[str, ...]
+) -> None:
     run = place.path / "run"
     undisturbed = place.lockstep(*RUN[:-1], "whole", "--json").json
     args = RUN
-    for moment, stage in WITHIN.items():
-        done = interrupted.lockstep(stage, *args)
+    for moment in moments:
+        done = interrupted.lockstep(WITHIN[moment], *args)
         assert done.returncode == 130, (moment, done.stderr)
         assert f"lockstep resume {run}" in done.stdout, (moment, done)
         assert read_journal(run).torn_bytes == 0, moment

@@ -92,9 +92,7 @@ def test_a_cache_that_cannot_be_used_costs_nothing_but_time(place: Any) -> None:
     (place.path / "file").touch()
     env = place.env | {"XDG_CACHE_HOME": str(place.path / "file"), "TMPDIR": "/nowhere"}
     other = replace(place, env=env)
-    assert (
-        other.lockstep("run", "fleet.toml", "--input", "items.jsonl", "--run-dir", "run").code == 0
-    )
+    assert other.lockstep(*RUN, "--run-dir", "run").code == 3
     assert other.lockstep("verify", "run").code == 0
 
 
@@ -120,6 +118,7 @@ def _mount(path: Path, *options: str) -> None:
         pytest.skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
 
 
+@pytest.mark.nightly  # tests/workers/test_full_disk.py with every commit.
 def test_a_full_disk_ends_a_run_that_goes_on_when_there_is_room(place: Any, small: Path) -> None:
     fleet = '[schedule]\nitems_in_flight_max = 8\n[agents.echo]\nmodule = "{guests}/echo.wasm"\n'
     place.write("echo.toml", fleet + 'input = "broadcast"\n')

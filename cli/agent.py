@@ -11,7 +11,7 @@ from lockstep.cli import screen
 from lockstep.cli.verbs import Verbs
 
 
-@click.group("agent", cls=Verbs, short_help="Check an agent's module.")
+@click.group("agent", cls=Verbs)
 def command() -> None:
     """Agents are WebAssembly modules.
 

@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from lockstep.cli import screen
+from lockstep.cli.kinds import RUN
 from lockstep.engine.errors import UsageError
 
 
-@click.command("cancel", short_help="Cancel a run that goes on, or a part of it.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.command("cancel")
+@click.argument("run", type=RUN)
 @click.option("--item", metavar="ID", help="Only the item with this id.")
 @click.option("--ticket", type=click.IntRange(1), metavar="N",
               help="Only the request with this ticket (RESULT and journal name it).")  # fmt: skip

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lockstep.cli import screen
+from lockstep.cli.kinds import RUN
 from lockstep.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
 KEYS_SHOWN = 8  # Of what the runs are; the rest is counted.
 
 
-@click.command("diff", short_help="Show the first tag at which two runs differ.")
-@click.argument("run_a", type=click.Path(path_type=Path))
-@click.argument("run_b", type=click.Path(path_type=Path))
+@click.command("diff")
+@click.argument("run_a", type=RUN)
+@click.argument("run_b", type=RUN)
 @json_option
 def command(run_a: Path, run_b: Path, as_json: bool) -> int:
     """Show what two runs are, the first tag at which they differ, and what differs there.

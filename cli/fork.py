@@ -5,12 +5,13 @@ from pathlib import Path
 import click
 
 from lockstep.cli import ending
+from lockstep.cli.kinds import RUN, changeable
 from lockstep.cli.options import json_option, model_option, moved
 from lockstep.engine.errors import UsageError
 
 
-@click.command("fork", short_help="Begin a new run that shares the past of another.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.command("fork")
+@click.argument("run", type=RUN)
 @click.option("--at", type=click.IntRange(1), required=True, metavar="STEP",
               help="The past is everything before this step.")  # fmt: skip
 @click.option(
@@ -18,6 +19,7 @@ from lockstep.engine.errors import UsageError
     "settings",
     multiple=True,
     metavar="K=V",
+    shell_complete=changeable,
     help="A key of the fleet file and its value from there on. May be repeated.",
 )
 @click.option(

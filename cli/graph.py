@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from lockstep.cli import screen
+from lockstep.cli.kinds import FLEET
 from lockstep.engine.errors import EXIT_OK, UsageError
 from lockstep.engine.graph import Graph, graph_of
 from lockstep.engine.graph_svg import svg
@@ -15,8 +16,8 @@ FORMATS: dict[str, Callable[[Graph], str]] = {"text": text, "mermaid": mermaid, 
 SUFFIXES = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid"}
 
 
-@click.command("graph", short_help="Show who gives what to whom in a fleet.")
-@click.argument("fleet", type=click.Path(path_type=Path))
+@click.command("graph")
+@click.argument("fleet", type=FLEET)
 @click.option(
     "--format",
     "form",

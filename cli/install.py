@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lockstep.cli import screen
+from lockstep.cli.kinds import FLEET
 from lockstep.cli.options import json_option
-from lockstep.engine.errors import EXIT_OK
+from lockstep.engine.errors import EXIT_OK, UsageError
 
 if TYPE_CHECKING:
     from lockstep.workers.service.unit import Unit
@@ -27,7 +28,7 @@ dry_option = click.option("--dry-run", is_flag=True, help="Only say what would b
 def unit_options(verb: Verb) -> Verb:
     """What a unit is made from."""
     for option in reversed((
-        click.argument("fleet", type=click.Path(path_type=Path)),
+        click.argument("fleet", type=FLEET),
         click.argument("arguments", nargs=-1, type=click.UNPROCESSED),
         click.option("--name", metavar="NAME", help="Of the service.  [default: the fleet's]"),
         user_option,
@@ -64,7 +65,7 @@ def command(root: Path, dry_run: bool, as_json: bool, **asked: Any) -> int:
     from lockstep.workers.service import installed
 
     made = unit(**asked)
-    done = installed.install(installed.files_of(made, root, config()), dry_run)
+    done = installed.install(installed.files_of(made, root, config(made.for_user)), dry_run)
     show(done, as_json)
     if not dry_run:
         for line in _next(made):
@@ -105,10 +106,18 @@ def unit(
     )
 
 
-def config() -> Path:
-    """The person's folder of configuration."""
-    found = Path(os.environ.get("XDG_CONFIG_HOME", ""))  # A relative one counts as none.
-    return found if found.is_absolute() else Path(f"{os.environ.get('HOME', '')}/.config")
+def config(for_user: bool = True) -> Path:
+    """The person's folder of configuration, which only a unit of theirs goes to.
+
+    Raises:
+        UsageError: nobody says where it is.
+    """
+    home = os.environ.get("HOME", "")
+    # A relative one counts as none.
+    for found in (Path(os.environ.get("XDG_CONFIG_HOME", "")), Path(home, ".config")):
+        if found.is_absolute() or not for_user:
+            return found
+    raise UsageError("HOME is not set, so where units of yours belong is not known")
 
 
 def show(done: "list[tuple[Path, str]]", as_json: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lockstep.cli import screen
+from lockstep.cli.kinds import RUN, agents
 from lockstep.cli.options import json_option
 from lockstep.cli.verbs import Verbs
 from lockstep.engine.errors import EXIT_OK, EXIT_UNFINISHED, EXIT_USAGE
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 
 EXITS = {"whole": EXIT_OK, "torn": EXIT_UNFINISHED, "damaged": EXIT_USAGE}
 LINES_AT_ONCE = 200
-_run = click.argument("run", type=click.Path(path_type=Path))
+_run = click.argument("run", type=RUN)
 
 
-@click.group("journal", cls=Verbs, short_help="Look at a run's journal.")
+@click.group("journal", cls=Verbs)
 def command() -> None:
     """The journal of a run: what happened, in logical order, hash-chained.
 
@@ -88,7 +89,8 @@ def check(run: Path, as_json: bool) -> int:
 @_run
 @click.option("--from", "first", metavar="TAG", help="First tag: STEP or STEP.MICROSTEP.")
 @click.option("--to", "last", metavar="TAG", help="Last tag; of a STEP, all that is in it.")
-@click.option("--agent", metavar="A", help="Only what this agent did and was given.")
+@click.option("--agent", metavar="A", shell_complete=agents,
+              help="Only what this agent did and was given.")  # fmt: skip
 @click.option("--kind", "kinds", multiple=True, metavar="K",
               help="Only records of this kind (EFFECT, SEND, ...). May be repeated.")  # fmt: skip
 @json_option

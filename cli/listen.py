@@ -55,6 +55,8 @@ class Listening:
             case "told":
                 self.notes.append(str(value))
                 screen.tell("note", value)
+            case "stopping":
+                screen.tell("stopping", value)
             case "expect":
                 screen.tell("expected", value)
             case "trace":

@@ -15,28 +15,53 @@ if (__name__ == "__main__" or sys.argv[0].endswith("lockstep")) and (
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import os
-import tempfile
-import traceback
 from collections.abc import Sequence
 
 import click
 
 from lockstep.cli import interrupts, screen
-from lockstep.cli.verbs import Verbs
+from lockstep.cli.verbs import COMPLETE, Verbs
 from lockstep.engine.compiled import is_compiled
 from lockstep.engine.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, LockstepError
 from lockstep.engine.version import VERSION
 
-MODULES = {
-    name: f"lockstep.cli.{name}"
-    for name in (
-        *("init", "run", "verify", "replay", "resume", "diff", "fork", "sweep", "journal"),
-        *("top", "cancel", "serve", "service", "graph", "model", "agent", "doctor", "bench"),
-    )
+# Verbs in the order in which they are needed: the line of each in the list of all, which is shown
+# without importing any, and its relatives, whom its own help names.
+VERBS: dict[str, tuple[str, Sequence[str]]] = {
+    "init": ("Make a fleet folder that works.", ("run", "agent")),
+    "run": ("Run a fleet to its end.", ("verify", "resume", "top", "graph")),
+    "verify": ("Run a run again from its folder and compare.", ("replay", "diff")),
+    "replay": (
+        "Play a run again from its journal, without the model.",
+        ("verify", "journal"),
+    ),
+    "resume": ("Finish a run that was interrupted.", ("run", "top", "journal")),
+    "diff": ("Show the first tag at which two runs differ.", ("fork", "verify", "journal")),
+    "fork": ("Begin a new run that shares the past of another.", ("diff", "verify")),
+    "sweep": ("Run a fleet with many seeds and values, into one table.", ("run", "diff")),
+    "journal": ("Look at a run's journal.", ("replay", "diff")),
+    "top": ("Show the agents of a run and what they do.", ("cancel", "journal")),
+    "cancel": ("Cancel a run that goes on, or a part of it.", ("top", "resume")),
+    "serve": ("Serve a fleet until somebody ends it.", ("service", "run")),
+    "service": ("Speak to a service, or install one.", ("serve", "top")),
+    "graph": ("Show who gives what to whom in a fleet.", ("run",)),
+    "model": ("Pull, inspect or check a model folder.", ("doctor", "run")),
+    "agent": ("Check an agent's module.", ("run", "replay")),
+    "doctor": ("Check what a run needs, with a cure for what is missing.", ("run", "model")),
+    "bench": ("Measure Lockstep beside other runtimes.", ("doctor",)),
+    "completion": ("Let a shell complete commands.", ("help",)),
+    "help": ("Show the help of a verb.", ("completion",)),
 }
+MODULES = {name: f"lockstep.cli.{name}" for name in VERBS}
 
 
-@click.command(cls=Verbs, modules=MODULES)
+@click.command(
+    cls=Verbs,
+    modules=MODULES,
+    shorts={name: short for name, (short, _) in VERBS.items()},
+    related={name: related for name, (_, related) in VERBS.items()},
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(
     VERSION,
     prog_name="lockstep",
@@ -52,8 +77,9 @@ def cli() -> None:
         lockstep verify runs/vote-1
         lockstep resume runs/vote-1
 
-    With --json the last line of standard output is one JSON object; of a command that was refused
-    it is {"error", "exit_code"}.
+    `lockstep help VERB` begins with examples. With --json the last line of standard output is one
+    JSON object; of a command that was refused it is {"error", "exit_code"}. Ctrl-C stops a run so
+    that `lockstep resume` can go on with it, a second one at once.
 
     Exit codes: 0 done, 2 usage, 3 finished with failures or stopped, 4 two executions differ,
     70 a bug in Lockstep, 130 interrupted.
@@ -71,6 +97,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     screen.open_streams()
     interrupts.listen()
+    if COMPLETE in os.environ:
+        return _complete(os.environ[COMPLETE])
     try:
         code = _guarded(list(sys.argv[1:] if args is None else args))
     except KeyboardInterrupt:  # One more, while the first was being told.
@@ -99,8 +127,7 @@ def _guarded(args: list[str]) -> int:
     except KeyboardInterrupt:
         return _refuse(args, "error", "interrupted", EXIT_INTERRUPTED)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _refuse(args, "error", f"{where}{error.strerror or error}", EXIT_USAGE)
+        return _refuse(args, "error", _of_the_world(error), EXIT_USAGE)
     except Exception as error:
         return _refuse(args, "bug", _bug(error), EXIT_BUG)
 
@@ -119,21 +146,48 @@ def _refuse(args: list[str], kind: str, text: str, code: int) -> int:
 def _usage(error: click.ClickException) -> str:
     text = error.format_message().rstrip(".")
     context = getattr(error, "ctx", None)
-    return f"{text} ({context.command_path} --help)" if context is not None else text
+    if context is None:
+        return text
+    if isinstance(error, click.NoSuchOption) and isinstance(context.command, click.Group):
+        text += "; options follow the verb"
+    return f"{text} ({context.command_path} --help)"
+
+
+def _of_the_world(error: OSError) -> str:
+    if error.filename:
+        return f"{error.filename}: {error.strerror or error}"
+    if isinstance(error, FileNotFoundError) and not _has_folder():
+        return "the working folder does not exist any more: change to another one"
+    return error.strerror or str(error)
+
+
+def _has_folder() -> bool:
+    from pathlib import Path
+
+    try:
+        return Path.cwd().is_dir()
+    except OSError:
+        return False
+
+
+def _complete(asked: str) -> int:
+    from lockstep.cli.completion import answer
+
+    return answer(cli, asked)
 
 
 def _bug(error: Exception) -> str:
     """What to say of an exception that nobody expected; its traceback is kept in a file."""
+    import traceback
+
     # A child that failed brings its own traceback.
     details = getattr(error, "details", "") or traceback.format_exc()
     cause = "".join(traceback.format_exception_only(error)).strip()
-    try:
-        descriptor, path = tempfile.mkstemp(prefix="lockstep-bug-", suffix=".txt")
-        with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"lockstep {VERSION}, Python {sys.version}\n{details}")
-        where = f"please report it with {path}"
-    except OSError as problem:
-        where = f"its traceback could not be kept: {problem.strerror}"
+    from lockstep.cli import kept
+
+    text = f"lockstep {VERSION}, Python {sys.version}\n{details}"
+    path = kept.keep("bug", text.encode("utf-8", "backslashreplace"))
+    where = f"please report it with {path}" if path else "there is no place to keep its traceback"
     return f"{cause}; {where}"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from lockstep.cli import child, screen
+from lockstep.cli.kinds import MODEL
 from lockstep.cli.verbs import Verbs
 from lockstep.engine.errors import EXIT_DIVERGED, EXIT_OK, EXIT_UNFINISHED
 
@@ -14,7 +15,6 @@ from lockstep.engine.errors import EXIT_DIVERGED, EXIT_OK, EXIT_UNFINISHED
     "model",
     cls=Verbs,
     modules={"pull": "lockstep.cli.pull"},
-    short_help="Pull, inspect or check a model folder.",
 )
 def command() -> None:
     """Models are folders: an ONNX file, its tokenizer and its configuration.
@@ -36,7 +36,7 @@ FILE = click.option(
 
 
 @command.command("inspect", short_help="Say what a model folder is, without running it.")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=MODEL)
 @FILE
 @click.option("--json", "as_json", is_flag=True,
               help="The last line of standard output is one JSON object.")  # fmt: skip
@@ -61,7 +61,7 @@ def inspect(folder: Path, file: str, as_json: bool) -> int:
 
 
 @command.command("check", short_help="Generate with a model and prove which equality holds.")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=MODEL)
 @click.option(
     "--require-class",
     type=click.Choice(["run", "batch-invariant"]),

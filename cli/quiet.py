@@ -10,7 +10,7 @@ import sys
 import tempfile
 from types import TracebackType
 
-from lockstep.cli import screen
+from lockstep.cli import kept, screen
 
 KEPT_BYTES_MAX = 1 << 20
 
@@ -49,11 +49,6 @@ class ChildrenQuiet:
 
     def _tell(self, said: bytes) -> None:
         last = said.decode("utf-8", "replace").strip().splitlines()[-1]
-        try:
-            descriptor, path = tempfile.mkstemp(prefix="lockstep-stderr-", suffix=".txt")
-            with open(descriptor, "wb") as file:
-                file.write(said)
-            where = f"(all of it: {path})"
-        except OSError:
-            where = "(and there was no room to keep the rest)"
+        path = kept.keep("stderr", said)
+        where = f"(all of it: {path})" if path else "(and there was no room to keep the rest)"
         screen.tell("note", f"the run's processes wrote to standard error: {last} {where}")

@@ -6,13 +6,15 @@ from typing import Any
 import click
 
 from lockstep.cli import screen
+from lockstep.cli.kinds import RUN, agents
 from lockstep.cli.listen import Listening
 from lockstep.cli.options import json_option
 
 
-@click.command("replay", short_help="Play a run again from its journal, without the model.")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--agent", metavar="A", help="Execute this agent only.")
+@click.command("replay")
+@click.argument("run", type=RUN)
+@click.option("--agent", metavar="A", shell_complete=agents,
+              help="Execute this agent only.")  # fmt: skip
 @click.option("--until", metavar="TAG",
               help="Stop before this tag: STEP or STEP.MICROSTEP.")  # fmt: skip
 @click.option("--trace", is_flag=True, help="Print each turn: its events and its effects.")

@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 
 from lockstep.cli import ending
+from lockstep.cli.kinds import RUN
 from lockstep.cli.options import json_option, model_option, moved
 
 
-@click.command("resume", short_help="Finish a run that was interrupted.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.command("resume")
+@click.argument("run", type=RUN)
 @click.option(
     "--output",
     type=click.Path(path_type=Path),

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from lockstep.cli import ending
+from lockstep.cli.kinds import FLEET
 from lockstep.cli.options import json_option
 
 SEED_MAX = 2**63 - 1
@@ -12,11 +13,10 @@ SEED_MAX = 2**63 - 1
 
 @click.command(
     "run",
-    short_help="Run a fleet to its end.",
     context_settings={"allow_extra_args": True},  # Refused below, with what was meant.
 )
 @click.pass_context
-@click.argument("fleet", type=click.Path(path_type=Path))
+@click.argument("fleet", type=FLEET)
 @click.option(
     "--input",
     "input_",

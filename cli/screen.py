@@ -94,8 +94,15 @@ def _escaped(character: str) -> str:
 
 
 def coloured(stream: TextIO) -> bool:
-    """Whether colours go to a stream: a terminal that has them, and nobody said NO_COLOR."""
-    return terminal(stream) and not os.environ.get("NO_COLOR")
+    """Whether colours go to a stream: a terminal that has them, unless the person says otherwise.
+
+    NO_COLOR goes before CLICOLOR_FORCE, and that before what the stream is.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("CLICOLOR_FORCE", "0") not in ("", "0"):
+        return True
+    return terminal(stream) and os.environ.get("CLICOLOR") != "0"
 
 
 def terminal(stream: TextIO) -> bool:

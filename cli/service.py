@@ -22,7 +22,6 @@ WINDOW = 32  # Items that one command has on their way at once.
     "service",
     cls=Verbs,
     modules={name: f"lockstep.cli.{name}" for name in ("install", "uninstall", "unit")},
-    short_help="Speak to a service, or install one.",
 )
 def command() -> None:
     """Speak to what `lockstep serve` started, or let a service manager start it.
@@ -164,6 +163,8 @@ def drain(service: str, as_json: bool) -> int:
         lockstep service drain services/vote
 
     It answers at once; `lockstep service status` shows how much waits.
+
+    Exit codes: 0, 2 when it does not run.
     """
     found = _ask(service, {"do": "drain"})
     screen.say(screen.pairs([("waiting", found["waiting"])]), err=as_json)
@@ -182,6 +183,8 @@ def top(context: click.Context, service: str, as_json: bool) -> int:
     \b
     Examples:
         lockstep service top services/vote
+
+    Exit codes: 0, 2 when no run takes items.
     """
     from lockstep.cli import top as verb
     from lockstep.workers.service.state import info_of

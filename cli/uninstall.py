@@ -28,5 +28,5 @@ def command(name: str, for_user: bool, root: Path, dry_run: bool, as_json: bool)
     """
     from lockstep.workers.service import installed
 
-    show(installed.uninstall(name, for_user, root, config(), dry_run), as_json)
+    show(installed.uninstall(name, for_user, root, config(for_user), dry_run), as_json)
     return EXIT_OK

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lockstep.cli import screen
+from lockstep.cli.kinds import RUN
 from lockstep.cli.listen import Listening
 from lockstep.cli.options import json_option, model_option, moved
 
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from lockstep.workers.verification import Verification
 
 
-@click.command("verify", short_help="Run a run again from its folder and compare.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.command("verify")
+@click.argument("run", type=RUN)
 @model_option
 @json_option
 def command(run: Path, models: tuple[str, ...], as_json: bool) -> int:

@@ -21,6 +21,10 @@ def how(status: int) -> str:
 
 
 def told(error: Exception) -> str:
-    """An exception that nobody expected, in one line with its place."""
+    """An exception that nobody expected, in one line with its place.
+
+    Its traceback goes to standard error, of which the command line makes a file (cli/quiet.py).
+    """
+    traceback.print_exception(error)
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"

@@ -64,7 +64,8 @@ def launch(job: Job, listen: Listener | None = None, stdin: int | None = None) -
 
     Args:
         job: What to run.
-        listen: Called with ("run" | "note" | "progress", value) as they come.
+        listen: Called with ("run" | "note" | "progress", value) as they come; with
+            ("stopping", text) when a person interrupts it.
         stdin: Descriptor handed down for a source of that kind; None: there is none.
 
     Returns:
@@ -123,7 +124,10 @@ class Conversation:
     def __init__(self, job: Job, listen: Listener | None, stdin: int | None) -> None:
         self._listen = listen
         self._run = ""
+        self._repeats = bool(job.verify_of) or job.mode == "replay"
+        self._nothing = "" if self._repeats else "; there was no run yet"
         self._interrupts = 0
+        self._told = False  # What a first interrupt does.
         self._started = False  # Before that a signal would meet a starting interpreter.
         self._final: dict[str, Any] = {}
         self._heard = b""
@@ -144,6 +148,7 @@ class Conversation:
             self.begin()
             while True:
                 try:
+                    self._tell_stopping()
                     if not self.hear():
                         break
                 except KeyboardInterrupt:
@@ -177,7 +182,8 @@ class Conversation:
             if self._interrupts:
                 self._process.send_signal(signal.SIGINT)
         else:
-            self._run = value if what == "run" else self._run
+            if what == "run" and not self._repeats:  # Else a scratch folder.
+                self._run = value
             if self._listen is not None:
                 self._listen(what, value)
 
@@ -188,6 +194,13 @@ class Conversation:
             self._process.kill()
         elif self._started:
             self._process.send_signal(signal.SIGINT)
+
+    def _tell_stopping(self) -> None:
+        """Once: a person who pressed Ctrl-C sees that it was heard."""
+        if self._interrupts and not self._told:
+            self._told = True
+            if self._listen is not None:
+                self._listen("stopping", "as soon as it can, with all kept; a second time: at once")
 
     def close(self) -> None:
         """Wait for its end. Its standard input is closed, which stops it if it goes on."""
@@ -212,17 +225,15 @@ class Conversation:
         if error is not None:
             code, message = int(error["exit_code"]), str(error["message"])
             if code == EXIT_INTERRUPTED:
-                return Interrupted("interrupted; there was no run yet")
+                return Interrupted(f"interrupted{self._nothing}")
             if code == EXIT_UNFINISHED:
                 return RunStopped(message)
             return ERRORS.get(code, LockstepBug)(message)
-        where = f"the journal in {self._run} is whole up to its last record"
+        where = f"; the journal in {self._run} is whole up to its last record" if self._run else ""
         if self._interrupts > 1:
-            state = where if self._run else "there was no run yet"
-            return Interrupted(f"stopped at once; {state}")
+            return Interrupted(f"stopped at once{where or self._nothing}")
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        more = f"; {where}" if self._run else ""
-        return RunStopped(f"the supervisor process ended with {how}{more}")
+        return RunStopped(f"the supervisor process ended with {how}{where}")
 
 
 def _duplicate(descriptor: int | None) -> int:

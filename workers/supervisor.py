@@ -164,7 +164,7 @@ class Supervisor:
         except KeyboardInterrupt:
             stopped, code = "interrupted", EXIT_INTERRUPTED
         except LockstepBug as error:
-            stopped, code = f"a bug in Lockstep: {error}", error.exit_code
+            stopped, code = f"a bug in Lockstep: {told(error)}", error.exit_code
         except Diverged as error:
             stopped, code = str(error), error.exit_code
         except (LockstepError, RingError, OSError) as error:

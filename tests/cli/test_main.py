@@ -9,23 +9,37 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click import Context, Group
+from click import Command, Context, Group
 from click.testing import CliRunner
 
-from lockstep.cli.main import MODULES, cli
+from lockstep.cli.main import VERBS as LISTED
+from lockstep.cli.main import cli
 from lockstep.engine.changes import MAY_CHANGE
 from lockstep.engine.version import VERSION
 
 HEAVY = ("numpy", "wasmtime", "onnxruntime", "posix_ipc", "psutil", "tokenizers", "jinja2")
-VERBS = [
-    *((name,) for name in MODULES),
-    *(("model", "check"), ("model", "inspect"), ("agent", "check")),
-    *(("journal", verb) for verb in ("ls", "check", "show", "export")),
-]
+# Of the standard library, each several milliseconds that a list of verbs has no use for.
+SLOW = ("subprocess", "tempfile", "importlib.metadata", "asyncio", "socket", "ctypes", "traceback")
+RESULTLESS = {("serve",), ("bench", "setup"), ("completion",), ("help",)}
+
+
+def _verbs(group: Group, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Command]:
+    """Every verb and every group of them, by the words that are typed."""
+    found: dict[tuple[str, ...], Command] = {}
+    for name in group.list_commands(Context(group)):
+        command = group.get_command(Context(group), name)
+        assert command is not None
+        found[(*path, name)] = command
+        if isinstance(command, Group):
+            found |= _verbs(command, (*path, name))
+    return found
+
+
+VERBS = _verbs(cli)
 
 
 LIGHT = [
-    *(["--help"], ["--version"], ["rnu"], []),
+    *(["--help"], ["--version"], ["rnu"], [], ["run", "-h"]),
     *([verb, "--help"] for verb in ("run", "resume", "replay", "fork", "diff", "journal")),
 ]
 
@@ -46,22 +60,51 @@ def test_help_loads_nothing_heavy(place: Any, args: list[str]) -> None:
     assert done.stderr.strip().splitlines()[1 if args == ["rnu"] else 0 :] == []
 
 
+def test_the_list_of_verbs_imports_none_of_them(place: Any) -> None:
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        "from lockstep.cli.main import main; main(['--help'])\n"
+        "print(*sorted(set(sys.modules) - before), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=place.env, capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    loaded = done.stderr.split()
+    ours = [name for name in loaded if name.startswith("lockstep.cli.")]
+    assert ours == [f"lockstep.cli.{name}" for name in ("interrupts", "main", "screen", "verbs")]
+    assert [name for name in SLOW if name in loaded] == []
+
+
 def test_version_is_one_line(place: Any) -> None:
     assert place.lockstep("--version").out == f"lockstep {VERSION}\n"
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
-def test_help_of_every_verb_begins_with_examples(verb: tuple[str, ...]) -> None:
+def test_help_of_every_verb_has_one_form(verb: tuple[str, ...]) -> None:
     text = CliRunner().invoke(cli, [*verb, "--help"]).output
     assert 0 < text.index("Examples:") < text.index("Options:")
     assert f"lockstep {' '.join(verb)}" in text
+    assert CliRunner().invoke(cli, ["help", *verb]).output == text
+    if not isinstance(VERBS[verb], Group):
+        assert 0 < text.index("Exit codes:") < text.index("Options:")
+        options = [name for param in VERBS[verb].params for name in param.opts]
+        assert ("--json" in options) is (verb not in RESULTLESS)
+
+
+def test_every_verb_is_listed_by_what_it_is_and_names_others() -> None:
+    shown = " ".join(CliRunner().invoke(cli, ["--help"]).output.split())
+    for name, (short, related) in LISTED.items():
+        assert f"{name} {short}" in shown
+        assert VERBS[(name,)].short_help in (None, short)
+        assert related and set(related) <= set(LISTED) - {name}
+        text = CliRunner().invoke(cli, [name, "--help"]).output
+        assert f"See also: lockstep {related[0]}" in text
 
 
 def test_every_verb_and_its_options_are_in_the_document() -> None:
     text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text().replace("\\|", "|")
-    for name in MODULES:
-        command = cli.get_command(Context(cli), name)
-        assert command is not None and f"`{name} " in text.replace(f"`{name}`", f"`{name} "), name
+    for name in LISTED:
+        command = VERBS[(name,)]
+        assert f"`{name} " in text.replace(f"`{name}`", f"`{name} "), name
         if not isinstance(command, Group):
             options = [o for p in command.params for o in p.opts if o.startswith("--")]
             line = next(line for line in text.splitlines() if line.startswith(f"| `{name}"))
@@ -78,7 +121,7 @@ def test_the_document_says_what_a_fork_may_change() -> None:
 def test_without_a_verb_help_is_shown(place: Any) -> None:
     result = place.lockstep()
     assert result.code == 2 and "lockstep doctor" in result.out and result.err == ""
-    assert all(verb in result.out for verb in MODULES)
+    assert all(verb in result.out for verb in LISTED)
 
 
 def test_a_bug_is_one_line_and_its_traceback_a_file(place: Any, tmp_path: Path) -> None:
@@ -90,14 +133,14 @@ def test_a_bug_is_one_line_and_its_traceback_a_file(place: Any, tmp_path: Path) 
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=place.env | {"TMPDIR": str(tmp_path)},
+        env=place.env | {"XDG_CACHE_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert (done.returncode, done.stdout) == (70, "")
     assert done.stderr.startswith("lockstep: bug: KeyError: ") and done.stderr.count("\n") == 1
-    (kept,) = tmp_path.glob("lockstep-bug-*.txt")
+    (kept,) = tmp_path.glob("lockstep/reports/lockstep-bug-*.txt")
     assert str(kept) in done.stderr and "\x1b" not in done.stderr
     assert "Traceback (most recent call last)" in kept.read_text()
 
@@ -108,17 +151,18 @@ def test_a_bug_in_a_child_keeps_the_childs_traceback(place: Any, tmp_path: Path)
         "top.look = lambda run: child.call('trying', 'json:loads', 'no json')\n"
         "sys.exit(main.main(['top', 'x']))"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=place.env | {"TMPDIR": str(tmp_path)},
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    env = place.env | {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True,
+                          check=False)  # fmt: skip
     assert done.returncode == 70 and "trying: JSONDecodeError" in done.stderr
-    (kept,) = tmp_path.glob("lockstep-bug-*.txt")
+    (kept,) = tmp_path.glob("lockstep/reports/lockstep-bug-*.txt")
     assert "raw_decode" in kept.read_text()
 
 
 STUB = """
 import os, signal, sys
 def late(*found):
-    if found[0] == "tempfile":  # One of the first imports of main.py.
+    if found[0] == "click":  # One of the first imports of main.py.
         print("there", flush=True)
         os.read(0, 1)  # For ever: a signal ends it.
 sys.addaudithook(lambda event, found: event == "import" and late(*found))
@@ -187,8 +231,9 @@ def test_a_bug_is_an_object_too(place: Any, tmp_path: Path) -> None:
         "top.look = look\n"
         "sys.exit(main.main(['top', 'x', '--json']))"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=place.env | {"TMPDIR": str(tmp_path)},
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    env = place.env | {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True,
+                          check=False)  # fmt: skip
     value = json.loads(done.stdout)
     assert (done.returncode, value["exit_code"]) == (70, 70) and "KeyError" in value["error"]
 

@@ -110,10 +110,10 @@ def test_what_children_write_goes_to_a_file_and_one_line(
 ) -> None:
     import os
 
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with ChildrenQuiet():
         os.write(2, b"first\nTraceback \x1b[2J\n")
     err = capfd.readouterr().err
-    (kept,) = tmp_path.glob("lockstep-stderr-*.txt")
+    (kept,) = tmp_path.glob("lockstep/reports/lockstep-stderr-*.txt")
     assert kept.read_bytes() == b"first\nTraceback \x1b[2J\n"
     assert err.count("\n") == 1 and "Traceback \\x1b[2J" in err and str(kept) in err

@@ -26,6 +26,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import interrupting
+
 SUPPORT = Path(__file__).resolve().parent
 # The others have the names that they are forked under: "inference", "agent NAME", ...
 SUPERVISOR = "supervisor"
@@ -43,7 +45,8 @@ class Stage:
         nth: At which of its passings since the stage began, from 1.
         how: "kill" and "stop" are signals to the process itself, "children" kills all of its,
             "group" everybody in the supervisor's process group, "storm" is a hundred requests to
-            stop, "accident" an exception that no guest can cause.
+            stop, "accident" an exception that no guest can cause, "interrupt" is Ctrl-C at the
+            command line (interrupting.py).
     """
 
     point: str
@@ -115,7 +118,8 @@ class Killer:
 
     def passing(self, point: str) -> None:
         """This process is at a point."""
-        if not (self.armed or point.startswith("resuming: ") or self._flag.exists()):
+        early = point.startswith(("resuming: ", "starting: "))
+        if not (early or self.armed or self._flag.exists()):
             return
         if self.plan.census:
             self._note(point)
@@ -161,7 +165,9 @@ class Killer:
         me = os.getpid()
         if how == "accident":
             raise MemoryError("told to fail")
-        if how == "group":
+        if how == "interrupt":
+            interrupting.interrupt(self.plan.folder)
+        elif how == "group":
             os.killpg(os.getpgrp(), signal.SIGKILL)
         elif how == "children":
             for child in Path(f"/proc/self/task/{me}/children").read_text().split():
@@ -228,6 +234,7 @@ def main() -> int:
 
     plan = Plan.from_json(sys.argv[1])
     points.install(Killer(plan))
+    interrupting.tell(plan.folder)
     if plan.unarmed:
         points.leave_out_the_death_signal()
     return supervisor.main()

@@ -99,6 +99,7 @@ RESUMING_POINTS = (
     "resuming: torn tail cut",
     "resuming: record told to the ledger",
 )
+STARTING = "starting: in a new process"  # Whatever it is for: a stage names the process.
 SYNC = "the sync process"
 SYNC_POINTS = (
     "sync: idle, before it waits for a request",
@@ -156,6 +157,7 @@ def _name_children(killer: Killer) -> None:
     def named(name: str, body: Callable[[], int], keep: Any) -> Any:
         def begin() -> int:
             killer.be(name)
+            killer.passing(STARTING)
             if name == "inference":
                 _in_inference(killer)
             if name.startswith("agent "):

@@ -343,10 +343,14 @@ class Supervisor:
             "classes": self._fallbacks.classes,
             "output": str(self._folder.path / folders.OUTPUT),
             "lines_refused": refused,
-            "restarts": self._agents.recovery.restarts
-            + (self._engine.restarts if self._engine else 0),
+            "restarts": self._restarts,
             **self._ending(stopped, code),
         }
+
+    @property
+    def _restarts(self) -> int:
+        """Processes that were started again so far."""
+        return self._agents.recovery.restarts + (self._engine.restarts if self._engine else 0)
 
     def _ending(self, stopped: str, code: int) -> dict[str, Any]:
         refused = bool(self._doors.refused)
@@ -358,7 +362,7 @@ class Supervisor:
 
     def _progress(self) -> dict[str, Any]:
         """For the progress line; the agent it names is the one that holds the others up now."""
-        value, holder = self._view.progress(), self._stalls.holder
+        value, holder = {**self._view.progress(), "restarts": self._restarts}, self._stalls.holder
         if holder is not None:
             name = self._fleet.agents[holder].name if holder >= 0 else ""
             value = {**value, "waits_for": name}

@@ -142,6 +142,7 @@ class LineServer:
             with ShortPath(folder, name) as path:
                 _remove_stale(path)
                 self._socket.bind(path)
+                self._named = os.lstat(path)
         except OSError:
             self._socket.close()
             raise
@@ -186,8 +187,10 @@ class LineServer:
             self._pause.cancel()
         self._loop.forget(self._socket.fileno())
         self._socket.close()
+        path = self._folder / self._name
         try:
-            (self._folder / self._name).unlink()
+            if os.path.samestat(path.lstat(), self._named):  # Else it is somebody else's by now.
+                path.unlink()
         except OSError:
             pass  # Somebody took it away, or the folder.
 

@@ -35,6 +35,7 @@ class Asked:
         line: As it is sent, until it is accepted.
         number, event, tag: Once it is: its number in the run, and the outside event.
         waiters: Who hears of it.
+        counted: It takes room of what may wait.
     """
 
     id: str
@@ -46,3 +47,4 @@ class Asked:
     event: int = 0
     tag: str = ""
     waiters: list[Waiter] = field(default_factory=list)
+    counted: bool = False

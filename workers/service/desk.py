@@ -105,9 +105,8 @@ class Desk:
         """Items of a run that was there before."""
         for one in asked:
             self._asked[one.id] = one
-        if asked:
-            for _ in asked[0].lane.open:
-                self.occupancy.enter("")
+            if one.number in one.lane.open:
+                self._enter(one)
 
     def forget(self, lane: Lane) -> None:
         """The run is removed."""
@@ -142,6 +141,12 @@ class Desk:
         for asked in [*lane.open.values(), *lane.pending]:
             self._leave(asked, answered=False)
         self.give_up(lane, why, "stuck")
+
+    def lost(self, lane: Lane, why: str) -> None:
+        """Whoever waits for items of a lane can ask for them again, as new ones."""
+        for asked in lane.open.values():
+            self._leave(asked, answered=False)
+        self.give_up(lane, why, "lost")
 
     def give_up(self, lane: Lane, why: str, code: str) -> None:
         """Whoever waits for items of a lane hears why they do not go on now."""
@@ -180,7 +185,7 @@ class Desk:
         asked = Asked(json.dumps(id), mark_of(line), client, lane, line)
         asked.waiters.append(Waiter(answer, wait, again=False))
         self._asked[asked.id] = asked
-        self.occupancy.enter(client)
+        self._enter(asked)
         lane.submit(asked)
 
     def _again(self, known: Asked, mark: bytes, answer: Answer, wait: bool) -> None:
@@ -235,8 +240,14 @@ class Desk:
             number += 1
         return id
 
+    def _enter(self, asked: Asked) -> None:
+        asked.counted = True
+        self.occupancy.enter(asked.client)
+
     def _leave(self, asked: Asked, answered: bool = True) -> None:
-        self.occupancy.leave(asked.client, answered)
+        if asked.counted:  # Of one that was stuck before, the room was given back.
+            asked.counted = False
+            self.occupancy.leave(asked.client, answered)
 
     def _give(self, asked: Asked, value: dict[str, Any]) -> None:
         waiters, asked.waiters = asked.waiters, []

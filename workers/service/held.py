@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -53,6 +54,7 @@ class Held:
         try:
             job = replace(completed(job), inlet=theirs.fileno())
             self._process = process_of((theirs.fileno(),))
+            self._pidfd = _watched(self._process)
         except OSError:
             ours.close()
             raise
@@ -71,7 +73,6 @@ class Held:
         ours.setblocking(False)
         self._stdout = self._process.stdout.fileno()
         os.set_blocking(self._stdout, False)
-        self._pidfd = os.pidfd_open(self._process.pid)
         loop.watch(ours.fileno(), self._ready)
         loop.watch(self._stdout, self._hear_report)
         loop.watch(self._pidfd, self._gone)
@@ -168,6 +169,19 @@ class Held:
                 if stream is not None:
                     stream.close()
         self._holder.ended()
+
+
+def _watched(process: "subprocess.Popen[bytes]") -> int:
+    """A descriptor that tells its end; without one it is ended: it would hold the run unseen."""
+    try:
+        return os.pidfd_open(process.pid)
+    except OSError:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+        raise
 
 
 def _read(descriptor: int) -> bytes | None:

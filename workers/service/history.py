@@ -23,6 +23,7 @@ from lockstep.engine.record import Kind, decode_at
 from lockstep.engine.tag import text as tag_text
 from lockstep.workers import folder as folders
 from lockstep.workers.identity import read_manifest
+from lockstep.workers.job import Job
 from lockstep.workers.journal_reading import records_of, scan_journal
 from lockstep.workers.outside.inlet import SERVICE
 from lockstep.workers.recorded import Recorded
@@ -61,6 +62,18 @@ class History:
     items: list[Item]
     closed: bool
     ends: "array[int]"
+
+    def resumption(self) -> Job:
+        """The job that goes on with the run."""
+        record = self.record
+        return record.job(
+            record.path.parent,
+            mode="resume",
+            past=str(record.path),
+            run_dir=str(record.path),
+            durability=record.durability,
+            closed_from=len(self.ends),
+        )
 
 
 class _Opening(NamedTuple):
@@ -127,8 +140,12 @@ def _ends(run: Path, items: Sequence[Item], whole: bool) -> "array[int]":
                 if not line.endswith(b"\n"):
                     break  # Torn: it is written again.
                 id = json.dumps(json.loads(line).get("id"))
-                while len(ends) <= last and items[len(ends) - 1].id != id:
-                    ends.append(offset)
+                at = len(ends)
+                while at <= last and items[at - 1].id != id:
+                    at += 1
+                if at > last:
+                    break  # The machine died, and the record has less: it is written again.
+                ends.extend([offset] * (at - len(ends)))
                 offset += len(line)
     except FileNotFoundError:
         pass

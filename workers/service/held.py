@@ -23,6 +23,7 @@ from lockstep.workers.outside.lines import LineBuffer
 READ_BYTES = 1 << 20
 LINE_BYTES_MAX = 1 << 30  # Of one of ours: whatever it says is bounded by the fleet.
 CLOSED = b'{"closed":'
+TOKENS = b'{"tokens":'
 Heard = Callable[[dict[str, Any]], None]
 
 
@@ -34,6 +35,9 @@ class Holder(Protocol):
 
     def closed(self, number: int, lines: bytes) -> None:
         """An item came to its end; ``lines`` are JSON objects with commas between them."""
+
+    def tokens(self, number: int, told: bytes) -> None:
+        """Of the item's answer: ``"at":N,"ids":[...]}``, which closes an object."""
 
     def ended(self) -> None:
         """The process is gone, and all that it said was heard."""
@@ -135,6 +139,9 @@ class Held:
             if line.startswith(CLOSED):
                 number, _, lines = line.removeprefix(CLOSED).partition(b',"lines":[')
                 self._holder.closed(int(number), lines.removesuffix(b"]}"))
+            elif line.startswith(TOKENS):
+                number, _, told = line.removeprefix(TOKENS).partition(b",")
+                self._holder.tokens(int(number), told)
             else:
                 self._asked.popleft()(json.loads(line))
 

@@ -28,7 +28,7 @@ MODULES = {
     " mailbox order outside post record reports requests roster running sequencer standing tag"
     " toolbook tooldesk wire world",
     "engine/journal": "format parts writer",
-    "engine/schedule": "base dag edges events groups round_robin",
+    "engine/schedule": "base calls dag edges events groups round_robin",
     "workers": "journal_file ledger links loop placement seat stalls storage switchboard view",
     "workers/agent": "channel clock fuel lane turn",
     "workers/outside": "doors gate",

@@ -20,7 +20,7 @@ from lockstep.engine.fallback import Fallback, fallbacks
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.items import InputItem
 from lockstep.engine.mailbox import Event
-from lockstep.engine.outside import Arrivals, Outside, What, from_record
+from lockstep.engine.outside import ITEMS, Arrivals, Outside, What, from_record
 from lockstep.engine.record import Kind, decode_at
 from lockstep.engine.reports import Reports
 from lockstep.engine.running import Running
@@ -220,6 +220,25 @@ class Sequencer:
         done, self.world.actions = self.world.actions, []
         return done
 
+    def settle(self) -> list[actions.Action]:
+        """Entries of steps before which no tag can come any more, though none has come behind them.
+
+        The history is the same without: they would be in it when the next tag is processed. Not in
+        arrival order, where what a step will be followed by is chosen later.
+        """
+        if self.finished or self._target != orders.NEVER or self._order.live_arrival:
+            return []
+        # A later outside event comes at this step or behind it (`outside`).
+        before = self._highest - self._order.lookahead
+        lowest, tag = self._running.lowest(), self._agenda.first()
+        if lowest is not None:
+            before = min(before, lowest[0][0])
+        if tag is not None:
+            before = min(before, tag[0])
+        self._flush_steps(before)
+        done, self.world.actions = self.world.actions, []
+        return done
+
     def waits_for(self) -> list[int]:
         """Agents whose turn is not over, physically: who may hold the horizon."""
         return list(self._running)
@@ -367,7 +386,7 @@ class Sequencer:
         self.world.outside(pending.outside)
         for event in pending.outside:
             self._arrivals.took(event)
-            if event.what == What.ITEM:
+            if event.what in ITEMS:
                 pending.admit = True
         for item in pending.overdue:
             self.world.desk.cancel(

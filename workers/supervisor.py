@@ -157,7 +157,7 @@ class Supervisor:
             while not self._over():
                 self._refuse_starving()
                 self._wait()
-                self._perform(self._sequencer.pump())
+                self._perform(self._pumped())
                 if 0 < self._job.entries_max <= self._ledger.entries:
                     stopped = "as far as it was asked for"
                     break
@@ -172,6 +172,12 @@ class Supervisor:
         except Exception as error:
             stopped, code = f"a bug in Lockstep: {told(error)}", LockstepBug.exit_code
         return self._close(stopped, code)
+
+    def _pumped(self) -> list[actions.Action]:
+        wanted = self._sequencer.pump()
+        if self._doors.tokens.followed:  # Else a step is recorded with the next tag behind it.
+            wanted += self._sequencer.settle()
+        return wanted
 
     def _engine_recovery(self) -> EngineRecovery | None:
         if self._crew.engine is None:
@@ -262,6 +268,7 @@ class Supervisor:
             match action:
                 case actions.Append():
                     self._ledger.append(action.entry)
+                    self._doors.tokens.appended(action.entry)
                     if self._repetition is not None:
                         self._repetition.take(action.entry.body)
                 case actions.Keep():
@@ -274,6 +281,7 @@ class Supervisor:
                     t = action.ticket
                     slot = (ToEngine.TICKET, t.agent, t.number, t.due, t.ordinal)
                     engine.send(slot, action.record)
+                    self._doors.tokens.issued(t)
                 case actions.Revoke() if engine is not None:
                     engine.send((ToEngine.CANCEL, 0, action.ticket, action.due, 0))
                 case actions.Grant() if engine is not None:

@@ -23,9 +23,11 @@ from lockstep.workers.outside.lines import LineServer
 from lockstep.workers.prepare import Prepared
 from lockstep.workers.service.asked import Asked
 from lockstep.workers.service.desk import Desk, Refusal
+from lockstep.workers.service.front import Front
 from lockstep.workers.service.lane import Lane
 from lockstep.workers.service.log import Log
 from lockstep.workers.service.notify import Notifier
+from lockstep.workers.service.offers import offers
 from lockstep.workers.service.options import Options
 from lockstep.workers.service.runs import Runs
 from lockstep.workers.service.state import CONTROL, StateFolder, check_private
@@ -52,6 +54,7 @@ class Service:
     Attributes:
         loop: Of this process.
         log: What it says.
+        calls: Whether it takes calls to models.
     """
 
     def __init__(self, options: Options, environment: MutableMapping[str, str]) -> None:
@@ -81,7 +84,19 @@ class Service:
             self.loop, self._sockets, CONTROL, 0, self._desk.hear, idle_s=IDLE_S,
             clients_max=CLIENTS_MAX,
         )  # fmt: skip
+        self.calls = options.http is not None
+        self._front = self._made_front()
         self.serves(self._runs.prepared)
+
+    def _made_front(self) -> Front | None:
+        if self._options.http is None:
+            return None
+        try:
+            return Front(self.loop, self.log, self._options.http, self._sockets / CONTROL)
+        except UsageError:
+            self._server.close()
+            self._state.close()
+            raise
 
     # -- its life -------------------------------------------------------------------------------
 
@@ -96,6 +111,9 @@ class Service:
         )
         try:
             self.loop.watch(self._signals.descriptor, self._signalled)
+            if self._front is not None:
+                self.log.notice("HTTP clients are served", address=self._front.address)
+                self._front.start()
             self._runs.recover(self._state, lambda: self._notify.extend(EXTEND_S))
             self._write_info()
             self._settle()
@@ -116,6 +134,8 @@ class Service:
         for lane in self._runs.lanes:
             self._desk.give_up(lane, self._why or STOPPED_TEXT, "stopped")
         self._server.close()
+        if self._front is not None:  # It has heard of all of that.
+            self._front.close()
         self._notify.close()
         self._state.close()
 
@@ -326,6 +346,8 @@ class Service:
             "done": self._runs.done(),
             "load": load.now() if load is not None else {},
             "unreadable": self._runs.unreadable,
+            "http": self._front.row() if self._front is not None else None,
+            "offers": offers(current.folder) if current is not None and current.folder else {},
         }
 
     # -- what is told ---------------------------------------------------------------------------
@@ -369,6 +391,7 @@ class Service:
                     "fleet": str(self._options.fleet),
                     "socket": str(self._sockets / CONTROL),
                     "run": str(current.folder) if current is not None else None,
+                    "http": self._front.address if self._front is not None else None,
                 }
             )
 

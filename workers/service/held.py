@@ -24,6 +24,7 @@ from lockstep.workers.outside.lines import LineBuffer
 READ_BYTES = 1 << 20
 LINE_BYTES_MAX = 1 << 30  # Of one of ours: whatever it says is bounded by the fleet.
 CLOSED = b'{"closed":'
+TOKENS = b'{"tokens":'
 Heard = Callable[[dict[str, Any]], None]
 
 
@@ -35,6 +36,9 @@ class Holder(Protocol):
 
     def closed(self, number: int, lines: bytes) -> None:
         """An item came to its end; ``lines`` are JSON objects with commas between them."""
+
+    def tokens(self, number: int, told: bytes) -> None:
+        """Of the item's answer: ``"at":N,"ids":[...]}``, which closes an object."""
 
     def ended(self) -> None:
         """The process is gone, and all that it said was heard."""
@@ -136,6 +140,9 @@ class Held:
             if line.startswith(CLOSED):
                 number, _, lines = line.removeprefix(CLOSED).partition(b',"lines":[')
                 self._holder.closed(int(number), lines.removesuffix(b"]}"))
+            elif line.startswith(TOKENS):
+                number, _, told = line.removeprefix(TOKENS).partition(b",")
+                self._holder.tokens(int(number), told)
             else:
                 self._asked.popleft()(json.loads(line))
 

@@ -18,7 +18,7 @@ from lockstep.engine.items import item_of_line
 from lockstep.engine.journal import Frame
 from lockstep.engine.journal import format as journal_format
 from lockstep.engine.journal.format import SegmentHeader
-from lockstep.engine.outside import What, from_record
+from lockstep.engine.outside import ITEMS, What, from_record
 from lockstep.engine.record import Kind, decode_at
 from lockstep.engine.tag import text as tag_text
 from lockstep.workers import folder as folders
@@ -123,7 +123,7 @@ def _items(records: Sequence[bytes], ours: int) -> tuple[list[Item], bool]:
         if record.kind != Kind.OUTSIDE:
             continue
         event = from_record(record)
-        if event.what == What.ITEM:
+        if event.what in ITEMS:
             id = json.dumps(item_of_line(event.payload, len(items) + 1).id)
             mark, tag = mark_of(event.payload), tag_text(event.tag)
             items.append(Item(id, mark, event.number, tag, event.source == ours))

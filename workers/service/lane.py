@@ -18,7 +18,7 @@ from lockstep.workers import folder as folders
 from lockstep.workers.job import Job
 from lockstep.workers.lifecycle import Restarts
 from lockstep.workers.loop import Timer
-from lockstep.workers.outside.inlet import ITEM, PING, SERVICE
+from lockstep.workers.outside.inlet import PING, SERVICE
 from lockstep.workers.outside.lines import Answer
 from lockstep.workers.service import history
 from lockstep.workers.service.answers import Answers
@@ -103,7 +103,10 @@ class Lane:
             if not item.ours:
                 continue
             lane.came += 1
-            one = Asked(item.id, item.mark, "", lane, b"", number, item.event, item.tag)
+            one = Asked(
+                item.id, item.mark, "", lane,
+                number=number, event=item.event, tag=item.tag,
+            )  # fmt: skip
             asked.append(one)
             if number >= len(found.ends):
                 lane.open[number] = one
@@ -245,6 +248,13 @@ class Lane:
         if asked is not None:
             self._owner.answered(asked, lines)
 
+    def tokens(self, number: int, told: bytes) -> None:
+        """As `Holder`."""
+        asked = self.open.get(number)
+        for waiter in asked.waiters if asked is not None else ():
+            if waiter.told:
+                waiter.answer.more(b'{"id":' + asked.id.encode() + b"," + told)
+
     def ended(self) -> None:
         """As `Holder`."""
         assert self._held is not None
@@ -277,7 +287,7 @@ class Lane:
 
     def _send(self, asked: Asked) -> None:
         assert self._held is not None
-        self._held.ask(ITEM + asked.line, self._hear_item)
+        self._held.ask(asked.kind + asked.line, self._hear_item)
 
     def _hear_item(self, answer: dict[str, Any]) -> None:
         if self.state == LOST:

@@ -252,6 +252,7 @@ class Runs:
             run_dir=str(run),
             durability=options.durability,
             serves=True,
+            calls=options.http is not None,
         )
         self.begun += 1
         self._next = Lane(self._owner, job)
@@ -293,7 +294,9 @@ class Runs:
             self._owner.log.warning(f"the current run cannot be marked: {error}", run=run.name)
 
     def _read_fleet(self) -> Prepared:
-        return prepare.prepare(self._options.fleet, None, self._options.seed, serves=True)
+        options = self._options
+        calls = options.http is not None
+        return prepare.prepare(options.fleet, None, options.seed, serves=True, calls=calls)
 
     def _changed_on_disk(self) -> bool:
         try:

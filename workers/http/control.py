@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Control:
             raise _unreachable("it does not answer") from None
         return answer
 
-    async def lines(self, command: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def lines(self, command: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """What is said to a command, line by line; the last line is its answer.
 
         Raises:

@@ -99,8 +99,9 @@ def embedding(body: dict[str, Any]) -> Asked:
         raise bad(text, "encoding_format")
     if "input" not in found:
         raise bad("input: missing", "input")
-    request = {key: found[key] for key in ("input", "dimensions") if key in found}
-    request["encoding"] = "base64"
+    request: dict[str, Any] = {"input": found["input"], "encoding": "base64"}
+    if "dimensions" in found:
+        request["dimensions"] = found["dimensions"]
     _checked(lambda: parse_tensor_request(request))
     return Asked(_text(found, "model"), request, floats=form == "float")
 

@@ -44,7 +44,7 @@ class Pieces:
         """More text; with log-probabilities, of the whole choice, where it is its last."""
         probed = choice or {}
         if self._is_chat:
-            more = {"delta": {"content": text}, "logprobs": answers.chat_logprobs(probed)}
+            more: Object = {"delta": {"content": text}, "logprobs": answers.chat_logprobs(probed)}
         else:
             more = {"text": text, "logprobs": answers.completion_logprobs(probed)}
         return self._of(index, more)

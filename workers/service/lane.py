@@ -251,9 +251,11 @@ class Lane:
     def tokens(self, number: int, told: bytes) -> None:
         """As `Holder`."""
         asked = self.open.get(number)
-        for waiter in asked.waiters if asked is not None else ():
-            if waiter.told:
-                waiter.answer.more(b'{"id":' + asked.id.encode() + b"," + told)
+        if asked is not None:
+            line = b'{"id":' + asked.id.encode() + b"," + told
+            for waiter in asked.waiters:
+                if waiter.told:
+                    waiter.answer.more(line)
 
     def ended(self) -> None:
         """As `Holder`."""

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import fleets
 import openai
+import rawhttp
 from crowd import HTTP, WEB, address_of, all_at_once
+from prometheus_client.parser import text_string_to_metric_families
 from serving import Serving
 
 from lockstep.workers import verify
@@ -59,6 +62,7 @@ def test_sixty_four_clients_are_served_in_the_order_in_which_they_came(tmp_path:
 
             all_at_once(CLIENTS, body)
         assert service.status()["waiting"] == 0
+        _check_metrics(service)
         assert service.drain() == 0
     took_s.sort()
     print(f"\n{CLIENTS} clients: p50 {median(took_s):.3f} s, p99 {took_s[-2]:.3f} s")
@@ -66,6 +70,34 @@ def test_sixty_four_clients_are_served_in_the_order_in_which_they_came(tmp_path:
     run = service.state / "runs" / "web-1"
     _check_order(run)
     assert verify(run).equal
+
+
+def metrics(address: str) -> Counter[str]:
+    """What is scraped: sums over all labels, by name."""
+    reply = rawhttp.ask(address, rawhttp.request("/metrics", method="GET"))
+    assert reply.status == 200 and reply.headers["content-type"].startswith("text/plain; version")
+    found: Counter[str] = Counter()
+    for family in text_string_to_metric_families(reply.body.decode()):
+        for sample in family.samples:
+            found[sample.name] += int(sample.value)
+            assert sample.labels.get("outcome", "ok") == "ok"
+    return found
+
+
+def _check_metrics(service: Serving) -> None:
+    address = address_of(service)
+    found = metrics(address)
+    assert found["lockstep_up"] == found["lockstep_ready"] == 1
+    assert found["lockstep_requests_total"] == CLIENTS * CALLS
+    assert found["lockstep_requests_open"] == found["lockstep_items_waiting"] == 0
+    assert found["lockstep_items_answered_total"] == CLIENTS * CALLS
+    assert found["lockstep_e2e_request_latency_seconds_count"] == CLIENTS * CALLS
+    assert found["lockstep_time_to_first_token_seconds_count"] >= CLIENTS * CALLS // 4
+    assert found["lockstep_kv_slots"] == 8
+    told = found["lockstep_request_generation_tokens_sum"]
+    assert told >= CLIENTS * CALLS * 3 // 4
+    # The run tells of itself now and then.
+    service.wait(lambda: metrics(address)["lockstep_generation_tokens_total"] == told)
 
 
 def _check_order(run: Path) -> None:

@@ -86,6 +86,9 @@ def fuzz(service: Serving, address: str, seeds: range) -> None:
     settled(service, descriptors)
     assert front_of(service).pid == process.pid  # It was never brought back.
     assert memory[-1] <= memory[1] * MEMORY_GROWTH_MAX
+    log = service.log.read_text()
+    # Whoever sends nonsense cannot make us say so each time.
+    assert " error: " not in log and log.count("HTTP: ") < len(seeds) // 10, log
     good(service, address)
 
 

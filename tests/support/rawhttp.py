@@ -11,7 +11,7 @@ ANSWER_S_MAX = 60.0  # A server that says nothing for so long hangs.
 
 
 class Reply(NamedTuple):
-    """What came back; status 0: the connection was closed, or broken, without an answer."""
+    """What came back; status 0: the connection ended before a whole answer."""
 
     status: int
     headers: dict[str, str]
@@ -81,7 +81,7 @@ def hear(connection: socket.socket) -> Reply:
             break
         more = _more(connection)
         if not more:
-            break
+            return Reply(0, headers, body)  # Cut off, or of no told length.
         body += more
     return Reply(status, headers, body)
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lockstep.bench import machine, models
 from lockstep.bench.callers import Caller, crowd
@@ -236,8 +236,7 @@ def served(text: str, *more: str) -> Iterator[Served]:
     with _process("serve", text, "--state", *ROOM, *more) as (state, process):
         connection = _tried(process, lambda: Connection(state))
         with connection:
-            connection.tell({"do": "status"})
-            front = connection.hear().get("http")
+            front = _tried(process, lambda: _ready(connection))["http"]
             yield Served(connection, front["address"] if front else "")
 
 
@@ -248,6 +247,14 @@ def plain(text: str) -> Iterator[Plain]:
         lines = _tried(process, lambda: _connected(run))
         with lines:
             yield Plain(run, lines)
+
+
+def _ready(connection: Connection) -> dict[str, Any]:
+    connection.tell({"do": "status"})
+    status = connection.hear()
+    if status["state"] != "ready":
+        raise UsageError(f"the service is {status['state']}")
+    return status
 
 
 def _connected(run: Path) -> socket.socket:

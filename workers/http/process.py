@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -61,8 +62,11 @@ class Protocol(H11Protocol):
             self._late = self.loop.call_later(HEAD_S, self.transport.abort)
 
     def _begun(self) -> bool:
-        """Whether a head is on its way: of a connection's first request it always is."""
-        return self.cycle is None or bool(self.conn.trailing_data[0])
+        """Whether more has to come: the first head of a connection, the rest of a later one, or
+        of the body of a request that was answered without it."""
+        if self.cycle is None or self.conn.their_state is not h11.IDLE:
+            return True
+        return bool(self.conn.trailing_data[0])
 
     def _stop_waiting(self) -> None:
         if self._late is not None:
@@ -74,12 +78,12 @@ class Said(logging.Handler):
     """What the server's library says, among our lines."""
 
     def __init__(self, log: Log) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.ERROR)  # Below that are clients who talk nonsense.
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
         """As logging has it."""
-        self._log.warning(f"HTTP: {record.getMessage()}")
+        self._log.error(f"HTTP: {record.getMessage()}")
 
 
 class Server(uvicorn.Server):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ providers = ["cpu"]
 intra_op_threads = 1
 """
 TOKEN = "s3cret-word"
+LONG = b'{"model":"small","prompt":"go","ignore_eos":true,"max_tokens":200,"temperature":0}'
 
 
 @pytest.fixture
@@ -57,10 +59,9 @@ def test_a_killed_front_end_is_started_again_at_its_address(made: Any) -> None:
 
 def test_a_killed_service_takes_its_front_end_along_and_comes_back_at_its_port(made: Any) -> None:
     web = made().start()
-    front_end, address = psutil.Process(web.front["pid"]), web.front["address"]
+    address = web.front["address"]
     assert web.chat('{"id": "a"}', "fleet:echo").status == 200
     web.kill()
-    front_end.wait(20)
     web._args = ("--http", address.removeprefix("http://"))
     web.start()
     assert web.front["address"] == address
@@ -86,6 +87,21 @@ def test_a_token_is_asked_of_everybody_who_wants_more_than_to_look(
         assert TOKEN not in " ".join(process.info["cmdline"] or [])
 
 
+def test_a_service_that_is_stopped_answers_what_it_has_and_takes_nothing_new(made: Any) -> None:
+    web = made(text=MODELS).start()
+    first = web.connection()
+    first.request("POST", "/v1/completions", LONG, {"Content-Type": "application/json"})
+    web.wait(lambda: web.status()["waiting"] == 1)
+    web.process.send_signal(signal.SIGTERM)
+    web.wait(lambda: web.status()["state"] == "stopping")
+    late = web.post("/v1/completions", {"model": "small", "prompt": "x"})
+    assert late.status == 503 and late.error["code"] == "stopping" and late.headers["Retry-After"]
+    answer = first.getresponse()
+    assert answer.status == 200 and json.loads(answer.read())["choices"]
+    assert web.process.wait() == 0
+    first.close()
+
+
 def test_models_are_served_without_any_agent(made: Any) -> None:
     web = made(text=MODELS).start()
     assert [model["id"] for model in web.get("/v1/models").json["data"]] == ["small"]
@@ -97,8 +113,7 @@ def test_models_are_served_without_any_agent(made: Any) -> None:
 def test_a_service_that_is_full_says_when_to_come_again(made: Any) -> None:
     web = made("--client-max", "1", text=MODELS).start()
     first = web.connection()
-    body = b'{"model":"small","prompt":"go","ignore_eos":true,"max_tokens":200,"temperature":0}'
-    first.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+    first.request("POST", "/v1/completions", LONG, {"Content-Type": "application/json"})
     web.wait(lambda: web.status()["waiting"] == 1)
     busy = web.post("/v1/completions", {"model": "small", "prompt": "x"})
     assert busy.status == 429 and busy.error["type"] == "rate_limit_error"

@@ -207,6 +207,17 @@ def test_who_watches_hears_how_it_is(web: Web) -> None:
     assert json.loads((web.state / "service.json").read_text())["http"] == front["address"]
 
 
+def test_an_item_that_its_client_can_ask_for_again_goes_on_without_it(web: Web) -> None:
+    body = {"model": "small", "prompt": "go on", "ignore_eos": True, "max_tokens": 60}
+    head = {"Content-Type": "application/json", "Idempotency-Key": "k2"}
+    connection = web.connection()
+    connection.request("POST", "/v1/completions", json.dumps(body), head)
+    web.wait(lambda: web.status()["waiting"] == 1)
+    connection.close()
+    again = web.post("/v1/completions", body, Idempotency_Key="k2")
+    assert again.status == 200 and again.json["usage"]["completion_tokens"] == 60
+
+
 def test_a_client_that_goes_has_its_item_cancelled(web: Web) -> None:
     for stream in (False, True):
         before = web.status()["answered"]

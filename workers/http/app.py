@@ -7,9 +7,10 @@ A call to a model becomes the command ``call`` of the control socket, a chat wit
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from h11 import LocalProtocolError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -79,6 +80,8 @@ class Served:
 
         try:
             await self._app(scope, receive, sends)
+        except (ClientDisconnect, LocalProtocolError):
+            pass  # It went away, or said its last word too early: nobody hears an answer.
         except Exception as error:  # A bug of ours: told, and the next request is served.
             self._failed(f"{scope['method']} {scope['path']}: {error!r}")
             if not began:

@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lockstep.workers.http.control import Control
 from lockstep.workers.http.guard import Guard
 from lockstep.workers.service.log import Log
 
+SAID_S = 10.0  # Between two lines of the server's library.
 HEAD_S = 15.0  # To send the head of a request, from its first byte or that of the connection.
 HEAD_BYTES_MAX = 32_768
 IDLE_S = 60  # Between two requests of one connection.
@@ -75,15 +77,22 @@ class Protocol(H11Protocol):
 
 
 class Said(logging.Handler):
-    """What the server's library says, among our lines."""
+    """What the server's library says, among our lines; not as often as a client makes it say so."""
 
     def __init__(self, log: Log) -> None:
-        super().__init__(logging.ERROR)  # Below that are clients who talk nonsense.
+        super().__init__(logging.WARNING)
         self._log = log
+        self._unsaid, self._next_s = 0, 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
         """As logging has it."""
-        self._log.error(f"HTTP: {record.getMessage()}")
+        now_s = time.monotonic()
+        if now_s < self._next_s:
+            self._unsaid += 1
+            return
+        more = {"left_out_before": self._unsaid} if self._unsaid else {}
+        self._unsaid, self._next_s = 0, now_s + SAID_S
+        self._log.warning(f"HTTP: {record.getMessage()}", **more)
 
 
 class Server(uvicorn.Server):

@@ -17,7 +17,7 @@ from lockstep.engine.compiled import mypyc_attr
 from lockstep.engine.effects import Turn
 from lockstep.engine.errors import Diverged, LockstepBug
 from lockstep.engine.fallback import Fallback, fallbacks
-from lockstep.engine.fleet import Fleet
+from lockstep.engine.fleet import STEPS_MAX, Fleet
 from lockstep.engine.items import InputItem
 from lockstep.engine.mailbox import Event
 from lockstep.engine.outside import ITEMS, Arrivals, Outside, What, from_record
@@ -224,9 +224,11 @@ class Sequencer:
         """Entries of steps before which no tag can come any more, though none has come behind them.
 
         The history is the same without: they would be in it when the next tag is processed. Not in
-        arrival order, where what a step will be followed by is chosen later.
+        arrival order, where what a step will be followed by is chosen later, and not under a bound
+        of steps, where those behind the last tag are none (`_end`).
         """
-        if self.finished or self._target != orders.NEVER or self._order.live_arrival:
+        bounded = self._fleet.steps_max < STEPS_MAX
+        if self.finished or self._target != orders.NEVER or self._order.live_arrival or bounded:
             return []
         # A later outside event comes at this step or behind it (`outside`).
         before = self._highest - self._order.lookahead

@@ -1,4 +1,4 @@
-"""Builds the guests of the tests, of the runtime, of `bench` and of the example; notes what did.
+"""Builds every guest: of the tests, the runtime, `bench` and the example; notes what built them.
 
 ``python tests/guests/build.py`` with `ziglang` installed. The built modules are committed beside
 their sources; ``build.json`` names the compiler's version and the hash of each module.

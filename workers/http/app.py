@@ -105,14 +105,13 @@ class Served:
         self, request: Request, offered: Offered, asked: Asked, is_chat: bool
     ) -> Any:
         model = offered.find(asked.model, DECODER)
-        id = self._asker.id_of(request)
-        head = Head(id, asked.model, model["fingerprint"])
         told = asked.stream and asked.request.get("n", 1) == 1
-        call = self._call(request, asked, id, "chat" if is_chat else "completions", told)
+        text = await self._tokenizers.of(model) if told else None
+        call, id = self._call(request, asked, "chat" if is_chat else "completions", told)
+        head = Head(id, asked.model, model["fingerprint"])
         made = answers.chat if is_chat else answers.completion
         if not asked.stream:
             return await self._whole(call, lambda line, result: made(head, line, result))
-        text = await self._tokenizers.of(model) if told else None
         stops = asked.request.get("stop", [])
         words = Words(text, [stops] if isinstance(stops, str) else stops)
         pieces = Pieces(head, is_chat, asked.usage)
@@ -126,9 +125,8 @@ class Served:
         offered, body = await self._read(request)
         asked = params.embedding(body)
         model = offered.find(asked.model, TENSORS)
-        id = self._asker.id_of(request)
+        call, id = self._call(request, asked, "embeddings", told=False)
         head = Head(id, asked.model, model["fingerprint"])
-        call = self._call(request, asked, id, "embeddings", told=False)
         return await self._whole(
             call, lambda line, result: answers.embeddings(head, line, result, asked.floats)
         )
@@ -138,10 +136,12 @@ class Served:
         if not offered.fleet or asked.model != FLEET + offered.fleet:
             raise offered.unknown(asked.model)
         item = asked.request
-        id = item.setdefault("id", self._asker.id_of(request))
-        head = Head(id, asked.model, None)
+        ours = None
+        if "id" not in item:
+            item["id"], ours = self._asker.ids(request)
+        head = Head(item["id"], asked.model, None)
         command = {"do": "submit", "item": item, "client": _client(request), "wait": True}
-        call = Call(self._asker, "fleet", asked.model, command, id, request.receive)
+        call = Call(self._asker, "fleet", asked.model, command, ours, request.receive)
         if not asked.stream:
             return await self._whole(call, lambda line, _: answers.fleet(head, line), item=True)
         pieces = Pieces(head, True, asked.usage)
@@ -149,12 +149,14 @@ class Served:
             call, answers.said_by_fleet, lambda lines: stream.of_fleet(pieces, lines)
         )
 
-    def _call(self, request: Request, asked: Asked, id: str, route: str, told: bool) -> Call:
+    def _call(self, request: Request, asked: Asked, route: str, told: bool) -> tuple[Call, str]:
+        """A call that was begun, and the id of its item."""
+        id, ours = self._asker.ids(request)
         command = {
             "do": "call", "model": asked.model, "request": asked.request, "id": id,
             "client": _client(request), "told": told,
         }  # fmt: skip
-        return Call(self._asker, route, asked.model, command, id, request.receive)
+        return Call(self._asker, route, asked.model, command, ours, request.receive), id
 
     async def _whole(
         self, call: Call, made: Callable[[Object, Object], Object], item: bool = False

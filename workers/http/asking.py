@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Vanished(Exception):
-    """The client has gone; its item is cancelled."""
+    """The client has gone."""
 
 
 class Call:
@@ -33,7 +33,7 @@ class Call:
         asker: Who asks.
         route, model: For `Observations`.
         command: For the control socket.
-        id: Of its item.
+        id: Of its item, if that is ours; None: it is the client's, who may ask for it again.
         receive: Of the request, whose body was read: it tells when the client goes.
     """
 
@@ -43,7 +43,7 @@ class Call:
         route: str,
         model: str,
         command: Object,
-        id: str | int,
+        id: str | None,
         receive: Receive,
     ) -> None:
         self._asker, self._route, self._model = asker, route, model
@@ -105,8 +105,9 @@ class Call:
         )
 
     async def vanished(self) -> None:
-        """Cancel the item."""
-        await self._asker.control.cancel(self._id)
+        """Cancel the item, if nobody else can ask for it."""
+        if self._id is not None:
+            await self._asker.control.cancel(self._id)
 
     async def _while_there(self, work: Awaitable[T]) -> T:
         task = asyncio.ensure_future(work)
@@ -136,18 +137,19 @@ class Asker:
         self._calls = 0
         self._boot, self._numbers = os.urandom(6).hex(), itertools.count(1)
 
-    def id_of(self, request: Request) -> str:
-        """The item's id: the client's own, or one that nobody has.
+    def ids(self, request: Request) -> tuple[str, str | None]:
+        """The id of an item, and once more if it is ours: one that no other item has.
 
         Raises:
-            Problem: the client's is none.
+            Problem: the client's own is none.
         """
         given = request.headers.get("idempotency-key")
         if given is None:
-            return f"http-{self._boot}-{next(self._numbers)}"
+            id = f"http-{self._boot}-{next(self._numbers)}"
+            return id, id
         if not 1 <= len(given) <= KEY_CHARS_MAX or not all("!" <= c <= "~" for c in given):
             raise bad(f"Idempotency-Key: expected 1 to {KEY_CHARS_MAX} visible characters of ASCII")
-        return f"key-{given}"
+        return f"key-{given}", None
 
     def enter(self) -> None:
         """One more call.
@@ -180,11 +182,10 @@ class Stream:
         """As ASGI has it."""
         sending = asyncio.ensure_future(self._send(send))
         gone = asyncio.ensure_future(_disconnected(receive))
-        outcome = "vanished"
+        outcome = "failed"
         try:
             await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                outcome = sending.result()
+            outcome = sending.result() if sending.done() else "vanished"
         finally:
             for each in (sending, gone):
                 each.cancel()

@@ -65,7 +65,7 @@ class Control:
         finally:
             writer.close()
 
-    async def cancel(self, id: str | int) -> None:
+    async def cancel(self, id: str) -> None:
         """Cancel an item whose client is gone; one that has ended is none any more."""
         command = {"do": "cancel", "item": id, "by": "its HTTP client, who has gone"}
         for _ in range(LATER_TIMES):

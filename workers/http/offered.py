@@ -1,5 +1,6 @@
 """What is offered: models and fleet, as the service said a moment ago."""
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,6 +61,7 @@ class Market:
         self._control = control
         self._offered = Offered()
         self._asked_s = -FRESH_S
+        self._asking = asyncio.Lock()
 
     async def offered(self) -> Offered:
         """What is served now.
@@ -67,11 +69,11 @@ class Market:
         Raises:
             Problem: the service cannot be asked, or serves nothing yet.
         """
-        if time.monotonic() - self._asked_s >= FRESH_S:
-            status = await self._control.ask({"do": "status"})
-            self._offered = offered_of(status)
-            if self._offered.names():
-                self._asked_s = time.monotonic()
+        async with self._asking:  # One asks for all.
+            if time.monotonic() - self._asked_s >= FRESH_S:
+                self._offered = offered_of(await self._control.ask({"do": "status"}))
+                if self._offered.names():
+                    self._asked_s = time.monotonic()
         if not self._offered.names():
             raise Problem(503, "the service is starting", code="starting", retry_s=1.0)
         return self._offered

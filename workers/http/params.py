@@ -11,6 +11,7 @@ from typing import Any
 
 from lockstep.engine.errors import RequestRejected
 from lockstep.engine.settings import nearest
+from lockstep.engine.strict_json import loads
 from lockstep.workers.http.problems import Problem, bad
 from lockstep.workers.inference.request import parse_infer
 from lockstep.workers.inference.tensor_request import parse_tensor_request
@@ -124,8 +125,8 @@ def item_of(said: list[dict[str, str]]) -> dict[str, Any]:
     """The item of a conversation: its last text is one, as JSON, or a text for the fleet."""
     text = said[-1]["content"]
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = loads(text)
+    except ValueError:
         value = None
     if isinstance(value, dict):
         return value

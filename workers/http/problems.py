@@ -65,11 +65,13 @@ def of_service(answer: dict[str, Any]) -> Problem:
             return Problem(429, text, code="rate_limit_exceeded", retry_s=retry_s)
         case "other":
             return bad(text, code="id_in_use")
-        case "refused" | "":
+        case "refused":
             return bad(text)
+        case "" if text.startswith("a line of more than"):
+            return Problem(413, text, code="too_large")
         case "stuck" | "unreadable":
             return Problem(500, text, code=code)
-        case _:  # It stops, drains, or is being brought back.
+        case _:  # It stops, drains, is being brought back, or has too many connections.
             return Problem(503, text, code=code, retry_s=retry_s)
 
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -63,8 +64,11 @@ class Protocol(H11Protocol):
             self._late = self.loop.call_later(HEAD_S, self.transport.abort)
 
     def _begun(self) -> bool:
-        """Whether a head is on its way: of a connection's first request it always is."""
-        return self.cycle is None or bool(self.conn.trailing_data[0])
+        """Whether more has to come: the first head of a connection, the rest of a later one, or
+        of the body of a request that was answered without it."""
+        if self.cycle is None or self.conn.their_state is not h11.IDLE:
+            return True
+        return bool(self.conn.trailing_data[0])
 
     def _stop_waiting(self) -> None:
         if self._late is not None:

@@ -5,6 +5,7 @@ is brought back waits a moment. When the service dies the process reads the end 
 input and leaves.
 """
 
+import errno
 import importlib.util
 import ipaddress
 import json
@@ -30,6 +31,7 @@ WAIT_S_MIN, WAIT_S_MAX = 0.1, 30.0  # Before it is started again; doubled each t
 GOOD_S = 60.0  # After a life of this length it is a first accident again.
 END_S = 5.0  # To write the answers that it has when the service ends.
 TOKEN_BYTES_MAX = 4096
+TAKEN_S, LOOK_S = 2.0, 0.05  # An address that is taken is tried for so long, so often.
 
 
 class Front:
@@ -195,16 +197,22 @@ def _token(path: Path) -> str:
 
 
 def _listening(http: Http) -> socket.socket:
-    try:
-        found = socket.getaddrinfo(
-            http.host, http.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        made = socket.create_server(found[0][4][:2], family=found[0][0], backlog=BACKLOG)
-    except OSError as error:
-        where = _address(http.host, http.port)
-        raise UsageError(f"--http: cannot listen at {where}: {error.strerror or error}") from None
-    made.setblocking(False)
-    return made
+    until_s = time.monotonic() + TAKEN_S
+    while True:
+        try:
+            found = socket.getaddrinfo(
+                http.host, http.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            made = socket.create_server(found[0][4][:2], family=found[0][0], backlog=BACKLOG)
+        except OSError as error:
+            # The front end of a service that was killed is about to let go of it.
+            if error.errno == errno.EADDRINUSE and time.monotonic() < until_s:
+                time.sleep(LOOK_S)
+                continue
+            why = f"{_address(http.host, http.port)}: {error.strerror or error}"
+            raise UsageError(f"--http: cannot listen at {why}") from None
+        made.setblocking(False)
+        return made
 
 
 def _address(host: str, port: int) -> str:

@@ -13,7 +13,6 @@ FINGERPRINT_CHARS = 16
 RUNS = 8  # Whose offers are kept.
 
 
-@lru_cache(RUNS)
 def offers(run: Path) -> dict[str, Any]:
     """What a run serves; empty when it cannot be told.
 
@@ -24,13 +23,15 @@ def offers(run: Path) -> dict[str, Any]:
         known before a request comes.
     """
     try:
-        manifest = json.loads((run / folders.MANIFEST).read_bytes())
-        return _offers(manifest["identity"], manifest["environment"])
+        return _offers(run)
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return {}
 
 
-def _offers(identity: dict[str, Any], environment: dict[str, Any]) -> dict[str, Any]:
+@lru_cache(RUNS)
+def _offers(run: Path) -> dict[str, Any]:
+    manifest = json.loads((run / folders.MANIFEST).read_bytes())
+    identity, environment = manifest["identity"], manifest["environment"]
     fleet = identity["fleet"]
     groups = [group for group in fleet["groups"] if group["input"] != CALLS]
     takes = bool(groups) and (

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from script import Script, emit, infer
+from script import Script, emit, infer, report
 
 from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet_file import parse
-from lockstep.engine.outside import What
-from lockstep.engine.record import PEER_NONE
+from lockstep.engine.outside import What, from_record
+from lockstep.engine.record import PEER_NONE, Record, decode_at
 from lockstep.engine.schedule import Schedule
 
 SOURCE = "[sources.s]\nkind = 'socket'\n"
@@ -98,6 +98,27 @@ def test_a_cancelled_call_ends_its_request_and_its_caller_hears_of_it() -> None:
         log += made.script.steps(step)
     assert any(line.startswith("revoke 1") for line in log) and "output 1: gone" in log
     assert wakes(log, "caller", "CANCELLED 0/1 gone")
+
+
+def test_a_step_can_be_recorded_as_soon_as_no_tag_comes_before_it() -> None:
+    made = Calling("events")
+    made.comes(What.CALL, b"call")
+    log = made.script.ends("caller", infer(1, item=1))
+    (due,) = [line.rpartition(" ")[2] for line in log if line.startswith("ticket 1 of caller")]
+    sequencer, shown = made.script.sequencer, made.script.shown
+    assert not any(line.startswith("step") for line in made.script.steps(int(due)))
+    assert [shown(action) for action in sequencer.settle()] == [f"step {due}"]
+    assert sequencer.settle() == []
+    made.script.comes(What.ITEM, 0, b"item")  # From here on a tag waits.
+    (tag,) = [event.tag for event in map(from_record, records(made.script.kept()))][-1:]
+    for step in range(int(due) + 1, tag[0] + 1):
+        sequencer.step_reported(report(step))
+    settled = [shown(action) for action in sequencer.settle()]
+    assert settled == [f"step {step}" for step in range(int(due) + 1, tag[0])]
+
+
+def records(kept: list[bytes]) -> list[Record]:
+    return [decode_at(data, 0)[0] for data in kept]
 
 
 def test_a_call_that_was_cancelled_before_it_entered_leaves_nothing() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +28,7 @@ providers = ["cpu"]
 intra_op_threads = 1
 """
 TOKEN = "s3cret-word"
+LONG = b'{"model":"small","prompt":"go","ignore_eos":true,"max_tokens":200,"temperature":0}'
 
 
 @pytest.fixture
@@ -57,10 +60,9 @@ def test_a_killed_front_end_is_started_again_at_its_address(made: Any) -> None:
 
 def test_a_killed_service_takes_its_front_end_along_and_comes_back_at_its_port(made: Any) -> None:
     web = made().start()
-    front_end, address = psutil.Process(web.front["pid"]), web.front["address"]
+    address = web.front["address"]
     assert web.chat('{"id": "a"}', "fleet:echo").status == 200
     web.kill()
-    front_end.wait(20)
     web._args = ("--http", address.removeprefix("http://"))
     web.start()
     assert web.front["address"] == address
@@ -86,21 +88,40 @@ def test_a_token_is_asked_of_everybody_who_wants_more_than_to_look(
         assert TOKEN not in " ".join(process.info["cmdline"] or [])
 
 
-def test_models_are_served_without_any_agent(made: Any) -> None:
+def test_a_service_that_is_stopped_answers_what_it_has_and_takes_nothing_new(made: Any) -> None:
     web = made(text=MODELS).start()
-    assert [model["id"] for model in web.get("/v1/models").json["data"]] == ["small"]
-    assert web.chat("say", max_tokens=3).status == 200
-    failed = web.submit({"id": "x"}, wait=True)["answer"]
+    first = web.connection()
+    first.request("POST", "/v1/completions", LONG, {"Content-Type": "application/json"})
+    web.wait(lambda: web.status()["waiting"] == 1)
+    web.process.send_signal(signal.SIGTERM)
+    web.wait(lambda: web.status()["state"] == "stopping")
+    late = web.post("/v1/completions", {"model": "small", "prompt": "x"})
+    assert late.status == 503 and late.error["code"] == "stopping" and late.headers["Retry-After"]
+    answer = first.getresponse()
+    assert answer.status == 200 and json.loads(answer.read())["choices"]
+    assert web.process.wait() == 0
+    first.close()
+
+
+@pytest.fixture(scope="module")
+def lone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    """A service of a model alone, which takes one item of a client at a time."""
+    with Web(tmp_path_factory.mktemp("lone"), "--client-max", "1", text=MODELS).start() as web:
+        yield web
+
+
+def test_models_are_served_without_any_agent(lone: Web) -> None:
+    assert [model["id"] for model in lone.get("/v1/models").json["data"]] == ["small"]
+    assert lone.chat("say", max_tokens=3).status == 200
+    failed = lone.submit({"id": "x"}, wait=True)["answer"]
     assert failed == [{"id": "x", "error": "no agent of the fleet takes items"}]
 
 
-def test_a_service_that_is_full_says_when_to_come_again(made: Any) -> None:
-    web = made("--client-max", "1", text=MODELS).start()
-    first = web.connection()
-    body = b'{"model":"small","prompt":"go","ignore_eos":true,"max_tokens":200,"temperature":0}'
-    first.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
-    web.wait(lambda: web.status()["waiting"] == 1)
-    busy = web.post("/v1/completions", {"model": "small", "prompt": "x"})
+def test_a_service_that_is_full_says_when_to_come_again(lone: Web) -> None:
+    first = lone.connection()
+    first.request("POST", "/v1/completions", LONG, {"Content-Type": "application/json"})
+    lone.wait(lambda: lone.status()["waiting"] == 1)
+    busy = lone.post("/v1/completions", {"model": "small", "prompt": "x"})
     assert busy.status == 429 and busy.error["type"] == "rate_limit_error"
     assert int(busy.headers["Retry-After"]) >= 1 and int(busy.headers["Retry-After-Ms"]) > 0
     assert first.getresponse().status == 200
@@ -157,12 +178,11 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_address_that_is_taken_is_refused_and_nothing_is_left(made: Any) -> None:
-    web = made().start()
-    other = made("--http", web.front["address"].removeprefix("http://"))
-    other.begin()
-    assert other.process.wait() == 2
-    assert "cannot listen at" in other.log.read_text()
-    assert not (other.state / "control.sock").exists()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        web = made("--http", f"127.0.0.1:{taken.getsockname()[1]}").begin()
+        assert web.process.wait() == 2
+    assert "cannot listen at" in web.log.read_text()
+    assert not (web.state / "control.sock").exists()
 
 
 def test_the_service_imports_nothing_of_the_front_end() -> None:

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from web import Web
 
-from lockstep.workers import verify
-
 SAID: Any = [{"role": "user", "content": "say something"}]
-
-
-@pytest.fixture(scope="module")
-def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    with Web(tmp_path_factory.mktemp("web")).start() as service:
-        yield service
 
 
 @pytest.fixture(scope="module")
@@ -79,17 +70,13 @@ def test_errors_are_its_own(client: openai.OpenAI) -> None:
     assert refused.value.param == "logit_bias"
 
 
-def test_many_at_once_are_all_answered_and_the_day_comes_out_again(
-    web: Web, client: openai.OpenAI, tmp_path: Path
-) -> None:
+def test_many_at_once_are_all_answered(client: openai.OpenAI) -> None:
     def ask(number: int) -> int:
         answer = client.chat.completions.create(
-            model="small", messages=SAID, max_tokens=4 + number % 5, stream=False
+            model="small", messages=SAID, max_tokens=4 + number % 5
         )
         assert answer.usage is not None
         return answer.usage.completion_tokens
 
     with ThreadPoolExecutor(16) as threads:
         assert all(1 <= tokens <= 8 for tokens in threads.map(ask, range(32)))
-    assert web.drain() == 0
-    assert verify(web.state / "runs" / "web-1").equal

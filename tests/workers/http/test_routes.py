@@ -1,32 +1,17 @@
-"""Routes of a real service: models, fleet, who is let in, what is refused; then the day again."""
+"""Routes of a real service: its models, its fleet, who is let in, what is refused."""
 
 from __future__ import annotations
 
 import base64
 import json
 import struct
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from web import Web
 
-from lockstep.workers import verify
-
 SAID = [{"role": "user", "content": "x"}]
 GREEDY = {"temperature": 0, "max_tokens": 6}
-
-
-@pytest.fixture(scope="module")
-def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    """One service for all of these tests; what they did is then verified."""
-    folder = tmp_path_factory.mktemp("web")
-    with Web(folder).start() as service:
-        yield service
-        assert service.drain() == 0
-    (run,) = (folder / "state" / "runs").iterdir()
-    assert verify(run).equal
 
 
 def said(reply: Any) -> str:
@@ -222,6 +207,17 @@ def test_who_watches_hears_how_it_is(web: Web) -> None:
     assert json.loads((web.state / "service.json").read_text())["http"] == front["address"]
 
 
+def test_an_item_that_its_client_can_ask_for_again_goes_on_without_it(web: Web) -> None:
+    body = {"model": "small", "prompt": "go on", "ignore_eos": True, "max_tokens": 60}
+    head = {"Content-Type": "application/json", "Idempotency-Key": "k2"}
+    connection = web.connection()
+    connection.request("POST", "/v1/completions", json.dumps(body), head)
+    web.wait(lambda: web.status()["waiting"] == 1)
+    connection.close()
+    again = web.post("/v1/completions", body, Idempotency_Key="k2")
+    assert again.status == 200 and again.json["usage"]["completion_tokens"] == 60
+
+
 def test_a_client_that_goes_has_its_item_cancelled(web: Web) -> None:
     for stream in (False, True):
         before = web.status()["answered"]
@@ -237,9 +233,3 @@ def test_a_client_that_goes_has_its_item_cancelled(web: Web) -> None:
         web.wait(lambda: web.status()["answered"] == before + 1)  # noqa: B023
     output = web.state / "runs" / "web-1" / "output.jsonl"
     web.wait(lambda: output.read_text().count("who has gone") == 2)
-
-
-def test_the_day_is_in_the_journal(web: Web) -> None:
-    web.chat("say 7", **GREEDY)
-    outputs = Path(web.state / "runs" / "web-1" / "output.jsonl")
-    web.wait(lambda: '"agent":"caller"' in outputs.read_text())

@@ -28,7 +28,7 @@ MODULES = {
     " items keyed mailbox order outside post record reports requests roster running sequencer"
     " standing tag ticketdesk toolbook tooldesk wire world",
     "engine/journal": "format parts writer",
-    "engine/schedule": "base dag edges events groups round_robin",
+    "engine/schedule": "base calls dag edges events groups round_robin",
     "workers": "engine_links journal_file ledger links loop placement seat stalls storage"
     " switchboard view",
     "workers/agent": "channel clock fuel lane turn",

@@ -91,7 +91,8 @@ def unit(
     from lockstep.workers.service.unit import unit_of
 
     path = fleet.absolute()
-    prepared = prepare(path, None, None, serves=True)
+    http = any(word.split("=")[0] == "--http" for word in arguments)
+    prepared = prepare(path, None, None, serves=True, calls=http)
     models = [model.path for model in prepared.fleet.models]
     needed = [str(path), sys.executable, str(Path(__file__).resolve()), *models]
     program = (sys.executable, "-P", "-m", "lockstep.cli.main")
@@ -99,6 +100,7 @@ def unit(
     return replace(
         found,
         arguments=arguments,
+        network=found.network or http,
         for_user=for_user,
         run_as=run_as,
         memory_max=memory_max,

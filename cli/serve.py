@@ -36,6 +36,14 @@ SEED_MAX = 2**63 - 1
               help="Remove those that ended longer ago.")  # fmt: skip
 @click.option("--keep-bytes", type=click.IntRange(0), default=0,
               help="Remove the oldest that go beyond this, together.")  # fmt: skip
+@click.option("--http", metavar="HOST:PORT",
+              help="Serve the fleet and its models to HTTP clients, too (extra `http`); port 0 is "
+              "any.")  # fmt: skip
+@click.option("--http-token-file", type=click.Path(path_type=Path), metavar="FILE",
+              help="The token that HTTP clients must have; needed where others can reach "
+              "it.")  # fmt: skip
+@click.option("--http-host", "http_hosts", multiple=True, metavar="NAME",
+              help="A name that HTTP clients may call this host by.")  # fmt: skip
 def command(
     fleet: Path,
     state: Path | None,
@@ -49,12 +57,16 @@ def command(
     keep_runs: int,
     keep_days: int,
     keep_bytes: int,
+    http: str | None,
+    http_token_file: Path | None,
+    http_hosts: tuple[str, ...],
 ) -> int:
     """Serve a fleet: items come by its control socket, answers go to who asked, and to a run.
 
     \b
     Examples:
         lockstep serve fleet.toml --state services/vote
+        lockstep serve fleet.toml --http 127.0.0.1:8000
         lockstep service submit services/vote '{"id": "q1", "text": "why?"}'
         lockstep service drain services/vote
 
@@ -68,10 +80,15 @@ def command(
 
     Exit codes: 0 ended by a person, 2 refused, 3 a run that cannot go on.
     """
+    from lockstep.engine.errors import UsageError
     from lockstep.workers.launch import ENVIRONMENT
+
+    if http is None and (http_token_file is not None or http_hosts):
+        raise UsageError("--http-token-file and --http-host need --http")
 
     os.environ.update(ENVIRONMENT)
     from lockstep.workers.service.daemon import serve
+    from lockstep.workers.service.front import http_of
     from lockstep.workers.service.limits import Limits
     from lockstep.workers.service.options import Options
     from lockstep.workers.service.state import Keep
@@ -88,6 +105,7 @@ def command(
         run_items_max=run_items_max,
         limits=Limits(waiting_max, min(client_max, waiting_max)),
         keep=Keep(keep_runs, keep_days, keep_bytes),
+        http=http_of(http, http_token_file, http_hosts) if http is not None else None,
     )
     return serve(options, os.environ)
 

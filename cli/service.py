@@ -74,6 +74,10 @@ def status(service: str, as_json: bool) -> int:
                     f"{found['client_waiting_max']} each)"),
     ]  # fmt: skip
     head = ("run", "state", "pid", "items", "waiting", "why")
+    if found["http"] is not None:
+        front = found["http"]
+        rows.append(("http", f"{front['address']}, {front['state']}, pid {front['pid']}, "
+                             f"restarted {front['restarts']} times"))  # fmt: skip
     table = screen.table(head, [[run[key] for key in head] for run in found["runs"]])
     screen.say(f"{screen.pairs(rows)}\n\n{table}", err=as_json)
     if as_json:

@@ -13,7 +13,9 @@ from lockstep.engine.version import KV_REUSE, LOGIC_FLAGS
 
 SEED_MAX = 2**63 - 1
 AGENTS_MAX = 10_000  # Replicas included.
+STEPS_MAX = 2**48  # Of `steps_max`: as good as none.
 JOIN_ALL = 0
+CALLS = "calls"  # `AgentGroup.input` of who takes them.
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -104,7 +106,9 @@ class AgentGroup:
     name: str
     module: str
     replicas: int  # 0: not given; the agent is named like the group.
-    input: str  # "broadcast", "deal" or "" (gets no input, or by the policy's default).
+    # "broadcast", "deal", "" (gets no input, or by the policy's default); "calls": those of a
+    # service alone, and the policy knows nothing of it.
+    input: str
     after: tuple[str, ...]
     join: int  # EMITs of predecessors that an item needs; 0: all.
     back: tuple[str, ...]  # Groups before it that it may send an item back to.
@@ -174,6 +178,18 @@ class Fleet:
             if not self.logic_flags & KV_REUSE:  # These were no settings then.
                 del model["rows_kept"], model["prefix_copies"]
         return settings
+
+    @property
+    def caller(self) -> AgentGroup | None:
+        """Who takes calls to models, the last of the groups; None: nobody does."""
+        return self.groups[-1] if self.groups[-1].input == CALLS else None
+
+    @property
+    def routed(self) -> "Fleet":
+        """The fleet without who takes calls: those among whom items go round."""
+        if self.caller is None:
+            return self
+        return dataclasses.replace(self, groups=self.groups[:-1], agents=self.agents[:-1])
 
     @property
     def frozen_epoch_us(self) -> int:

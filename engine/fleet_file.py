@@ -9,9 +9,11 @@ from typing import Any
 from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import (
     AGENTS_MAX,
+    CALLS,
     EPOCH,
     JOIN_ALL,
     SEED_MAX,
+    STEPS_MAX,
     Agent,
     AgentGroup,
     Fleet,
@@ -30,6 +32,8 @@ from lockstep.engine.topology import check_topology
 from lockstep.engine.version import KV_REUSE, LOGIC_FLAGS
 
 ROWS_KEPT_MAX = 16_384  # Per model.
+RECORD_BYTES_MAX = 65_536  # By default.
+ITEMS_IN_FLIGHT_MAX = 64  # By default.
 TOKENS_MAX = 256  # Of a slot, by default.
 PREFILL_TOKENS = 256  # Of a step, by default.
 KINDS = ("decoder", "tensors")
@@ -111,8 +115,8 @@ def _fleet(
         step_us=section.integer("step_us", 1000, 1, 10**9),
         turns_max=section.integer("turns_max", _UNLIMITED, 1, _UNLIMITED),
         messages_max=section.integer("messages_max", _UNLIMITED, 1, _UNLIMITED),
-        steps_max=section.integer("steps_max", 2**48, 1, 2**48),
-        record_bytes_max=section.integer("record_bytes_max", 65_536, 1024, 2**26),
+        steps_max=section.integer("steps_max", STEPS_MAX, 1, STEPS_MAX),
+        record_bytes_max=section.integer("record_bytes_max", RECORD_BYTES_MAX, 1024, 2**26),
         module_bytes_max=section.integer("module_bytes_max", 2**26, 8, 2**30),
         schedule=schedule,
         models=models,
@@ -133,7 +137,7 @@ def _schedule(table: dict[str, Any], where: str) -> Schedule:
         policy=section.choice("policy", "events", POLICIES),
         lookahead=section.integer("lookahead", 1, 0, 1000),
         fuel_per_step=section.integer("fuel_per_step", 10_000_000, 1, 2**48),
-        items_in_flight_max=section.integer("items_in_flight_max", 64, 1, 2**20),
+        items_in_flight_max=section.integer("items_in_flight_max", ITEMS_IN_FLIGHT_MAX, 1, 2**20),
         items_reordered_max=section.integer("items_reordered_max", 1024, 1, 2**24),
         rounds_max=section.integer("rounds_max", 1, 1, 2**20),
         priority_steps=section.integer("priority_steps", 8, 1, 2**20),
@@ -276,7 +280,7 @@ def _group(name: str, values: object, where: str) -> AgentGroup:
         name=name,
         module=section.text("module", None),
         replicas=section.integer("replicas", 0, 1, AGENTS_MAX),
-        input=section.choice("input", "", ("broadcast", "deal")),
+        input=section.choice("input", "", ("broadcast", "deal", CALLS)),
         after=section.texts("after", ()),
         join=_join(section),
         back=section.texts("back", ()),

@@ -91,7 +91,8 @@ def graph_of(fleet: Fleet) -> Graph:
     nodes += [Node(f"model:{m.name}", "model", m.name) for m in fleet.models]
     nodes += [Node(f"topic:{name}", "topic", name) for name in fleet.schedule.topics]
     nodes += [Node(f"tool:{t.name}", "tool", t.name) for t in fleet.tools]
-    flow = {"dag": _dag, "round-robin": _round_robin, "events": _events}[policy](fleet)
+    flow = {"dag": _dag, "round-robin": _round_robin, "events": _events}[policy](fleet.routed)
+    flow = [*flow, *_calls(fleet)]
     edges = flow if takes_items else []
     return Graph(fleet.name, policy, len(fleet.agents), tuple(nodes), (*edges, *_beside(fleet)))
 
@@ -163,6 +164,13 @@ def _round_robin(fleet: Fleet) -> list[Edge]:
 def _events(fleet: Fleet) -> list[Edge]:
     taking = [Edge(INPUT, _agent_id(g.name), "item") for g in fleet.groups if g.input]
     return taking + [Edge(_agent_id(g.name), OUTPUT, "answer") for g in fleet.groups]
+
+
+def _calls(fleet: Fleet) -> list[Edge]:
+    if fleet.caller is None:
+        return []
+    here = _agent_id(fleet.caller.name)
+    return [Edge(INPUT, here, "item", "calls to models"), Edge(here, OUTPUT, "answer")]
 
 
 def _beside(fleet: Fleet) -> list[Edge]:

@@ -77,6 +77,10 @@ class Horizon:
         """Where an outside event may come (rule 8): the engine cannot have run so far."""
         return max(last[0] + 1, self._highest - self._order.lookahead)
 
+    def next_tag(self) -> int:
+        """First step at which a tag may still come, by itself or from outside."""
+        return min(self.reach(), self._highest) - self._order.lookahead
+
     def leave_behind(self, floor: Tag) -> None:
         """Outside events come behind this tag, too, although no grant covered it here."""
         self._highest = max(self._highest, floor[0] + self._order.lookahead)

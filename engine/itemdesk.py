@@ -64,9 +64,12 @@ class ItemDesk:
             admitted.append(item)
         return admitted
 
-    def came(self, line: bytes) -> None:
-        """A line of an outside source is the next item."""
-        self.book.append(item_of_line(line, len(self.book) + 1))
+    def came(self, line: bytes, call: bool = False) -> None:
+        """A line of an outside source is the next item; ``call``: of the agent that takes calls."""
+        number = len(self.book) + 1
+        self.book.append(item_of_line(line, number))
+        if call:
+            self.schedule.called(number)
 
     def emitted(self, agent: int, record: Record) -> None:
         """An EMIT takes effect; for an item that is finished or failed it is void.

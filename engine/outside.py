@@ -29,6 +29,11 @@ class What(IntEnum):
     CANCEL_ITEM = 6  # Number of the item; likewise.
     CANCEL_REQUEST = 7  # Number of the ticket; likewise.
     PROVIDER = 8  # Index of a model; where it goes on, from which step (engine/fallback.py).
+    CALL = 9  # As ITEM: an item for the agent that takes calls (engine/schedule/calls.py).
+
+
+ITEMS = (What.ITEM, What.CALL)
+OF_SOURCES = (*ITEMS, What.EVENT, What.CLOSED)  # Their `source` is the index of one.
 
 
 class Outside(NamedTuple):
@@ -70,7 +75,7 @@ def checked(event: Outside, fleet: Fleet) -> Outside:
     Raises:
         JournalCorrupt: it has not.
     """
-    if event.what in (What.ITEM, What.EVENT, What.CLOSED):
+    if event.what in OF_SOURCES:
         known = len(fleet.sources)
     else:
         known = len(fleet.models) if event.what == What.PROVIDER else event.source + 1

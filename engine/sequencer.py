@@ -19,11 +19,11 @@ from lockstep.engine.effects import Turn
 from lockstep.engine.ending import Ending
 from lockstep.engine.errors import Diverged, LockstepBug
 from lockstep.engine.fallback import fallbacks
-from lockstep.engine.fleet import Fleet
+from lockstep.engine.fleet import STEPS_MAX, Fleet
 from lockstep.engine.horizon import Horizon
 from lockstep.engine.items import InputItem
 from lockstep.engine.mailbox import Event
-from lockstep.engine.outside import Arrivals, Outside, What, checked, from_record
+from lockstep.engine.outside import ITEMS, Arrivals, Outside, What, checked, from_record
 from lockstep.engine.record import Kind, decode_at
 from lockstep.engine.reports import Reports
 from lockstep.engine.running import Running
@@ -218,6 +218,20 @@ class Sequencer:
         done, self.world.actions = self.world.actions, []
         return done
 
+    def settle(self) -> list[actions.Action]:
+        """Entries of steps before which no tag can come any more, though none has come behind them.
+
+        The history is the same without: they would be in it when the next tag is processed. Not in
+        arrival order, where what a step will be followed by is chosen later, and not under a bound
+        of steps, where those behind the last tag are none (`_end`).
+        """
+        bounded = self.world.fleet.steps_max < STEPS_MAX
+        if self.finished or self._target != orders.NEVER or self._order.live_arrival or bounded:
+            return []
+        self._flush_steps(self.horizon.next_tag())
+        done, self.world.actions = self.world.actions, []
+        return done
+
     def waits_for(self) -> list[int]:
         """Agents whose turn is not over, physically: who may hold the horizon."""
         return list(self._running)
@@ -286,7 +300,7 @@ class Sequencer:
         self.world.outside(pending.outside)
         for event in pending.outside:
             self._arrivals.took(event)
-            if event.what == What.ITEM:
+            if event.what in ITEMS:
                 pending.admit = True
         steps = self.world.fleet.schedule.item_steps_max
         for item in pending.overdue:

@@ -8,7 +8,7 @@ a turn at the start, and whoever has a turn may set timers and be sent messages.
 from collections.abc import Iterator, Mapping, Sequence
 
 from lockstep.engine.errors import UsageError
-from lockstep.engine.fleet import JOIN_ALL, AgentGroup, Fleet
+from lockstep.engine.fleet import CALLS, JOIN_ALL, AgentGroup, Fleet
 from lockstep.engine.settings import nearest
 
 
@@ -23,6 +23,7 @@ def check_topology(fleet: Fleet, where: str) -> None:
     by_name = {group.name: group for group in fleet.groups}
     topics = dict.fromkeys(fleet.schedule.topics)
     tools = {tool.name: None for tool in fleet.tools}
+    _check_caller(fleet, where)
     for group in fleet.groups:
         place = f"{where}: [agents.{group.name}]"
         _check_keys(group, fleet.schedule.policy, place)
@@ -51,9 +52,32 @@ def _check_keys(group: AgentGroup, policy: str, place: str) -> None:
         raise UsageError(f"{place}: join is given, but no after: nothing is joined")
     if group.passes_max != 1 and not group.back:
         raise UsageError(f"{place}: passes_max is given, but no back: nothing is sent back")
-    if group.input and policy == "round-robin":
+    if group.input not in ("", CALLS) and policy == "round-robin":
         raise UsageError(
             f"{place}: input is {group.input!r}, but round-robin gives the input to the first agent"
+        )
+
+
+def _check_caller(fleet: Fleet, where: str) -> None:
+    """Who takes calls is one agent, outside of the graph: its name is part of what seeds give."""
+    for group in fleet.groups:
+        place = f"{where}: [agents.{group.name}]"
+        if group.input == CALLS and group is not fleet.groups[-1]:
+            raise UsageError(f'{place}: input is "calls", expected of the last agent alone')
+        if group.input == CALLS and (group.replicas or group.after or group.back):
+            raise UsageError(f'{place}: input is "calls", expected no replicas, after or back')
+    caller = fleet.caller
+    if caller is None:
+        return
+    for group in fleet.groups:
+        if caller.name in (*group.after, *group.back):
+            raise UsageError(
+                f"{where}: [agents.{group.name}] names {caller.name!r}, which takes calls alone"
+            )
+    if fleet.schedule.policy != "events" and len(fleet.groups) == 1:
+        raise UsageError(
+            f"{where}: [schedule] policy is {fleet.schedule.policy!r}, but there is no agent "
+            "besides the one that takes calls"
         )
 
 

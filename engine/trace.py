@@ -11,7 +11,7 @@ from lockstep.engine.effects import LOG_LEVELS, TIMER_PAYLOAD
 from lockstep.engine.errors import ProtocolError
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.order import EFFECT
-from lockstep.engine.outside import What, from_record
+from lockstep.engine.outside import OF_SOURCES, What, from_record
 from lockstep.engine.past import PastTurn, report_of
 from lockstep.engine.plan import DUE
 from lockstep.engine.record import (
@@ -160,7 +160,7 @@ class Trace:
             return f"outside {record.id}: {error}"
         what = What(event.what).name.lower().replace("_", " ")
         of = event.source
-        source = _name(self._sources, of) if event.what <= What.CLOSED else str(of)
+        source = _name(self._sources, of) if event.what in OF_SOURCES else str(of)
         if event.what == What.PROVIDER:
             source = _name(self._models, of)
         said = printable(event.payload, self._most)

@@ -131,6 +131,8 @@ class World:
             match event.what:
                 case What.ITEM:
                     self.desk.came(event.payload)
+                case What.CALL:
+                    self.desk.came(event.payload, call=True)
                 case What.EVENT:
                     self._event(event)
                 case What.TOOL:

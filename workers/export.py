@@ -14,7 +14,7 @@ from lockstep.engine.errors import JournalCorrupt, ProtocolError
 from lockstep.engine.history import TICKET_PAYLOAD
 from lockstep.engine.journal import Frame
 from lockstep.engine.order import EFFECT
-from lockstep.engine.outside import What, from_record
+from lockstep.engine.outside import OF_SOURCES, What, from_record
 from lockstep.engine.plan import DUE, FINISH_STATUS
 from lockstep.engine.record import (
     FLAG_RAW,
@@ -221,8 +221,7 @@ def _called(record: Record, names: Names) -> Object:
 def _outside(record: Record, names: Names) -> Object:
     event = from_record(record)
     what = What(event.what)
-    sources = (What.ITEM, What.EVENT, What.CLOSED)
-    source = _named(names.sources, event.source) if what in sources else event.source
+    source = _named(names.sources, event.source) if what in OF_SOURCES else event.source
     if what == What.PROVIDER:
         source = _named(names.models, event.source)
     return {

@@ -41,6 +41,7 @@ class Job:
         platform: "linux" or "portable" (shm/platform.py); empty: what is best here. As `perturb`,
             no digest depends on it.
         serves: A source is added to the fleet by which a service hands in items (outside/inlet.py).
+        calls: Likewise an agent that takes calls to models.
         inlet: Descriptor that the supervisor inherits: the service at the other end; -1: none.
         closed_from: "resume": the service has the answers to all items before this one.
         perturb: Seed of physical disorder (agents start in another order, each after a delay);
@@ -72,6 +73,7 @@ class Job:
     logic_flags: int = LOGIC_FLAGS
     platform: str = ""
     serves: bool = False
+    calls: bool = False
     inlet: int = -1
     closed_from: int = 1
     perturb: int = 0

@@ -11,7 +11,6 @@ from lockstep.engine.errors import JournalCorrupt, ProtocolError, UsageError
 from lockstep.engine.fallback import fallbacks
 from lockstep.engine.journal import JournalReader, Scan, Segment
 from lockstep.engine.journal import format as journal_format
-from lockstep.engine.journal.format import SEGMENT_BYTES
 from lockstep.engine.outside import from_record
 from lockstep.engine.record import Kind, decode_at
 from lockstep.workers.folder import JOURNALS
@@ -49,15 +48,6 @@ def scan_journal(run: Path) -> Scan:
             "made had not begun; the folder can be removed"
         )
     return Scan(_readable(folder))
-
-
-def has_begun(run: Path) -> bool:
-    """Whether a run's folder has a journal that begins, so that anything can be in it."""
-    first = run / JOURNALS / "00000000.journal"
-    try:
-        return first.stat().st_size > SEGMENT_BYTES
-    except OSError:
-        return False
 
 
 def read_journal(run: Path) -> JournalReader:

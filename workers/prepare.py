@@ -22,7 +22,7 @@ from lockstep.engine.version import JOURNAL_FORMAT, LOGIC_FLAGS, VERSION
 from lockstep.workers.agent.engine_config import code_generation
 from lockstep.workers.job import Job
 from lockstep.workers.outside.commands import Command, find_commands
-from lockstep.workers.outside.inlet import with_inlet
+from lockstep.workers.outside.inlet import CALLS_MODULE, CALLS_PATH, with_caller, with_inlet
 from lockstep.workers.outside.sources import check_sources
 
 FLEET_BYTES_MAX = 16 << 20
@@ -59,12 +59,14 @@ def read_fleet(
     logic_flags: int = LOGIC_FLAGS,
     serves: bool = False,
     settings: Sequence[str] = (),
+    calls: bool = False,
 ) -> tuple[Fleet, bytes]:
     """Read and check a fleet file; ``seed`` and ``order`` take the place of the file's.
 
     ``logic_flags``: rules of the run that it is of (`engine.fleet_file.parse`); ``serves``: with
     the source by which a service hands in items, also in the bytes; so are ``settings``, which take
-    the place of others in the file (`engine.overrides`).
+    the place of others in the file (`engine.overrides`); ``calls``: and with the agent that takes
+    calls to models.
 
     Raises:
         UsageError: it cannot be read, or as `engine.fleet.parse`.
@@ -74,6 +76,8 @@ def read_fleet(
     if order not in ("", *ORDERS):
         raise UsageError(f"order is {order!r}, expected {' or '.join(ORDERS)}")
     data = read_file(path, "fleet file", FLEET_BYTES_MAX)
+    if calls:  # First: a fleet of models alone has no other agent.
+        data = with_caller(data, str(path))
     fleet = parse(data, str(path), logic_flags)
     if settings:
         data = overridden(data, settings, str(path))
@@ -99,6 +103,7 @@ def prepare(
     logic_flags: int = LOGIC_FLAGS,
     serves: bool = False,
     settings: Sequence[str] = (),
+    calls: bool = False,
 ) -> Prepared:
     """Read everything a run is made from.
 
@@ -112,12 +117,14 @@ def prepare(
         order: In place of the file's; empty: the file's.
         tools_at: Folder that commands are relative to; None: that of the fleet file.
         logic_flags: Rules that the run is run under.
-        serves, settings: As `read_fleet`.
+        serves, settings, calls: As `read_fleet`.
 
     Raises:
         UsageError: something is missing, unreadable, malformed or too large.
     """
-    fleet, data = read_fleet(fleet_path, seed, order, logic_flags, serves, settings)
+    fleet, data = read_fleet(
+        fleet_path, seed, order, logic_flags, serves, settings, calls
+    )
     base = fleet_path.resolve().parent
     models_at = models_at or {}
     unknown = [name for name in models_at if name not in {m.name for m in fleet.models}]
@@ -135,7 +142,9 @@ def prepare(
         items = parse_input(input_bytes, str(input_path), fleet.record_bytes_max - HEADER_BYTES)
     modules = []
     for group in fleet.groups:
-        path = base / group.module if modules_at is None else modules_at / f"{group.name}.wasm"
+        path = _module(base, group.module)
+        if modules_at is not None:
+            path = modules_at / f"{group.name}.wasm"
         modules.append(read_file(path, f"module of [agents.{group.name}]", fleet.module_bytes_max))
     check_sources(fleet, str(fleet_path))
     folder = base if tools_at is None else tools_at
@@ -158,7 +167,12 @@ def of_job(job: Job, tools_at: Path | None = None) -> Prepared:
         job.logic_flags,
         job.serves,
         job.settings,
+        job.calls,
     )
+
+
+def _module(base: Path, module: str) -> Path:
+    return CALLS_PATH if module == CALLS_MODULE else base / module
 
 
 def read_file(path: Path, what: str, bytes_max: int) -> bytes:

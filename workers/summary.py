@@ -15,6 +15,7 @@ from lockstep.workers.stalls import Stalls
 CAUSES = (
     ((What.TOOL,), "answer of a tool", "answers of tools"),
     ((What.ITEM, What.EVENT), "event of a source", "events of sources"),
+    ((What.CALL,), "call to a model", "calls to models"),
     ((What.CLOSED,), "end of a source", "ends of sources"),
     (
         (What.CANCEL_RUN, What.CANCEL_ITEM, What.CANCEL_REQUEST),

@@ -157,7 +157,7 @@ class Supervisor:
             while not self._over():
                 self._refuse_starving()
                 self._wait()
-                self._perform(self._sequencer.pump())
+                self._perform(self._pumped())
                 if 0 < self._job.entries_max <= self._ledger.entries:
                     stopped = "as far as it was asked for"
                     break
@@ -172,6 +172,12 @@ class Supervisor:
         except Exception as error:
             stopped, code = f"a bug in Lockstep: {told(error)}", LockstepBug.exit_code
         return self._close(stopped, code)
+
+    def _pumped(self) -> list[actions.Action]:
+        wanted = self._sequencer.pump()
+        if self._doors.tokens.followed:  # Else a step is recorded with the next tag behind it.
+            wanted += self._sequencer.settle()
+        return wanted
 
     def _engine_recovery(self) -> EngineRecovery | None:
         if self._crew.engine is None:
@@ -262,6 +268,7 @@ class Supervisor:
             match action:
                 case actions.Append():
                     self._ledger.append(action.entry)
+                    self._doors.tokens.appended(action.entry)
                     if self._repetition is not None:
                         self._repetition.take(action.entry.body)
                 case actions.Keep():
@@ -274,6 +281,7 @@ class Supervisor:
                     t = action.ticket
                     slot = (ToEngine.TICKET, t.agent, t.number, t.due, t.ordinal)
                     engine.send(slot, action.record)
+                    self._doors.tokens.issued(t)
                 case actions.Revoke() if engine is not None:
                     engine.send((ToEngine.CANCEL, 0, action.ticket, action.due, 0))
                 case actions.Grant() if engine is not None:
@@ -343,10 +351,14 @@ class Supervisor:
             "classes": self._fallbacks.classes,
             "output": str(self._folder.path / folders.OUTPUT),
             "lines_refused": refused,
-            "restarts": self._agents.recovery.restarts
-            + (self._engine.restarts if self._engine else 0),
+            "restarts": self._restarts,
             **self._ending(stopped, code),
         }
+
+    @property
+    def _restarts(self) -> int:
+        """Processes that were started again so far."""
+        return self._agents.recovery.restarts + (self._engine.restarts if self._engine else 0)
 
     def _ending(self, stopped: str, code: int) -> dict[str, Any]:
         refused = bool(self._doors.refused)
@@ -358,7 +370,7 @@ class Supervisor:
 
     def _progress(self) -> dict[str, Any]:
         """For the progress line; the agent it names is the one that holds the others up now."""
-        value, holder = self._view.progress(), self._stalls.holder
+        value, holder = {**self._view.progress(), "restarts": self._restarts}, self._stalls.holder
         if holder is not None:
             name = self._fleet.agents[holder].name if holder >= 0 else ""
             value = {**value, "waits_for": name}

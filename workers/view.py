@@ -91,6 +91,7 @@ class View:
         return {
             "items_done": world.items.finished + world.items.failed,
             "items": len(world.items),
+            "tokens_in": world.counts.tokens_in,
             "tokens": world.counts.tokens_out,
             "steps": world.counts.steps,
             "turns": world.counts.turns,

@@ -5,6 +5,7 @@ everywhere here. The plain run has a socket as its source, and what it says is r
 file: as near to its loop as anybody outside can be.
 """
 
+import importlib.util
 import json
 import os
 import signal
@@ -17,9 +18,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lockstep.bench import machine, models
+from lockstep.bench.callers import Caller, crowd
 from lockstep.bench.contestant import write_fleet
 from lockstep.bench.groups import Tell
 from lockstep.bench.pairs import PAIRS_MIN, interleave, ratio
@@ -41,6 +43,10 @@ START_S_MAX = 120.0
 LOOK_S = 0.0001  # Between two looks at the output file.
 SOURCE = "lines.sock"
 ROOM = ("--waiting-max", "4096", "--client-max", "4096")
+HTTP = ("--http", "127.0.0.1:0")
+EXTRA = ("starlette", "uvicorn", "prometheus_client")  # `http`.
+CLIENTS = 64
+CALLS, CALLS_QUICK = 4, 1  # Of each client.
 T = TypeVar("T")
 
 FLEET = """
@@ -95,7 +101,17 @@ def run(quick: bool, tell: Tell) -> Report:
     tell("throughput, in pairs with a plain run")
     _throughput(report, fleet(model), quick)
     tell("items of no work, one at a time")
-    _latency(report, LONE_ITEMS_QUICK if quick else LONE_ITEMS)
+    lone = LONE_ITEMS_QUICK if quick else LONE_ITEMS
+    _latency(report, lone)
+    missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        get = "pip install 'lockstep-runtime[http]'"
+        report.skipped.append(("http", f"{missing[0]} is not installed", get))
+        return report
+    tell("the same over HTTP")
+    _http_latency(report, lone)
+    tell(f"{CLIENTS} HTTP clients of the model at once")
+    _http_crowd(report, fleet(model), CALLS_QUICK if quick else CALLS)
     return report
 
 
@@ -130,11 +146,43 @@ def _latency(report: Report, items: int) -> None:
     report.results["added_p50_ms"] = ((median(here_s) - median(there_s)) * 1e3, "ms")
 
 
-class Served:
-    """A service, asked over its control socket."""
+def _http_latency(report: Report, items: int) -> None:
+    """Items of no work, in turn over HTTP and over the control socket of one service."""
+    with served(LONE, *HTTP) as service:
+        caller = Caller(service.address, "fleet:lone")
+        for _ in range(20):
+            service.answer(1), caller.answer("{}")
+        found = list(interleave(lambda: caller.answer("{}"), lambda: service.answer(1), items))
+        caller.close()
+    here_s, there_s = (sorted(times) for times in zip(*found, strict=True))
+    at = items * 99 // 100
+    report.results["http_p50_ms"] = (median(here_s) * 1e3, "ms")
+    report.results["http_p99_ms"] = (here_s[at] * 1e3, "ms")
+    report.results["http_added_p50_ms"] = ((median(here_s) - median(there_s)) * 1e3, "ms")
+    report.results["http_added_p99_ms"] = ((here_s[at] - there_s[at]) * 1e3, "ms")
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection, self._asked = connection, 0
+
+def _http_crowd(report: Report, text: str, calls: int) -> None:
+    content = "x" * PROMPT_BYTES
+    with served(text, *HTTP) as service:
+        crowd(service.address, "default", AGENTS, 1, content, max_tokens=TOKENS)
+        began_s = time.perf_counter()
+        took_s = crowd(service.address, "default", CLIENTS, calls, content, max_tokens=TOKENS)
+        each_s = (time.perf_counter() - began_s) / len(took_s)
+    report.results["http_clients_p50_ms"] = (median(took_s) * 1e3, "ms")
+    report.results["http_clients_p99_ms"] = (took_s[len(took_s) * 99 // 100] * 1e3, "ms")
+    report.results["http_clients_calls_per_s"] = (1 / each_s, "1/s")
+
+
+class Served:
+    """A service, asked over its control socket.
+
+    Attributes:
+        address: Of its front end; empty: it has none.
+    """
+
+    def __init__(self, connection: Connection, address: str) -> None:
+        self._connection, self.address, self._asked = connection, address, 0
 
     def answer(self, items: int) -> float:
         """Seconds for so many items, handed in at once.
@@ -183,14 +231,13 @@ class Plain:
 
 
 @contextmanager
-def served(text: str) -> Iterator[Served]:
-    """A service of a fleet, once it is ready."""
-    with _process("serve", text, "--state", *ROOM) as (state, process):
+def served(text: str, *more: str) -> Iterator[Served]:
+    """A service of a fleet, once it is ready; ``more``: of its command line."""
+    with _process("serve", text, "--state", *ROOM, *more) as (state, process):
         connection = _tried(process, lambda: Connection(state))
-        connection.tell({"do": "status"})
-        connection.hear()
         with connection:
-            yield Served(connection)
+            front = _tried(process, lambda: _ready(connection))["http"]
+            yield Served(connection, front["address"] if front else "")
 
 
 @contextmanager
@@ -200,6 +247,14 @@ def plain(text: str) -> Iterator[Plain]:
         lines = _tried(process, lambda: _connected(run))
         with lines:
             yield Plain(run, lines)
+
+
+def _ready(connection: Connection) -> dict[str, Any]:
+    connection.tell({"do": "status"})
+    status = connection.hear()
+    if status["state"] != "ready":
+        raise UsageError(f"the service is {status['state']}")
+    return status
 
 
 def _connected(run: Path) -> socket.socket:

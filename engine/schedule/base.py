@@ -52,6 +52,9 @@ class Schedule(ABC):
     def admit(self, item: int, payload: bytes) -> None:
         """An item enters."""
 
+    def called(self, item: int) -> None:
+        """An item that has not entered yet is a call to a model (engine/schedule/calls.py)."""
+
     @abstractmethod
     def may_emit(self, agent: int, item: int, peer: int, given_up: bool) -> str:
         """Why the agent must not EMIT for an unfinished item; empty: it may.

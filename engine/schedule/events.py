@@ -29,6 +29,8 @@ class Events(Schedule):
 
     def admit(self, item: int, payload: bytes) -> None:
         self._payloads[item] = payload
+        if not self._inputs:
+            self._host.fail_item(item, "no agent of the fleet takes items")
         for agent in self._receivers(item):
             if item in self._payloads:  # It is not, once one of them had ended.
                 self._hand(agent, item)

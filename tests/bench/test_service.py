@@ -16,4 +16,6 @@ def test_the_fleet_has_a_row_for_every_agent() -> None:
 def test_a_service_and_a_plain_run_answer_the_same_items() -> None:
     report = Report("service", {})
     service._latency(report, 6)
+    service._http_latency(report, 6)
     assert all(value > 0 for name, (value, _) in report.results.items() if "added" not in name)
+    assert report.results["http_p50_ms"][0] > report.results["http_added_p50_ms"][0]

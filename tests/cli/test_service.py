@@ -97,5 +97,8 @@ def test_a_unit_is_installed_below_a_root_and_removed(place: Any) -> None:
     assert (place.path / paths[0]).read_text().split("\n", 1)[1] == printed.out
     gone = place.lockstep("service", "uninstall", "echo", *root)
     assert gone.code == 0 and gone.out.count("removed") == 2
+    assert "PrivateNetwork=yes" in printed.out
+    served = place.lockstep("service", "unit", "echo.toml", "--", "--http", "127.0.0.1:80")
+    assert "PrivateNetwork" not in served.out and "AF_INET" in served.out
     user = place.lockstep("service", "install", "--user", "echo.toml", *root, "--dry-run")
     assert "systemd/user/lockstep-echo.service" in user.out

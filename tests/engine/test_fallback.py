@@ -5,7 +5,7 @@ from script import Script, infer
 
 from lockstep.engine.errors import JournalCorrupt, ProtocolError
 from lockstep.engine.fallback import CAUSE_CHARS_MAX, Fallback, fallbacks, from_outside
-from lockstep.engine.outside import Outside, What, from_record
+from lockstep.engine.outside import OF_SOURCES, Outside, What, from_record
 from lockstep.engine.past import Past
 from lockstep.engine.record import Kind, decode_at
 
@@ -92,7 +92,7 @@ def test_a_run_that_goes_on_in_arrival_order_is_held_at_a_change_that_it_died_be
     assert script.sequencer.horizon.grant_again().limit > 2
 
 
-@pytest.mark.parametrize("what", [What.ITEM, What.EVENT, What.CLOSED, What.PROVIDER])
+@pytest.mark.parametrize("what", [*OF_SOURCES, What.PROVIDER])
 def test_a_record_that_names_what_the_fleet_has_not_is_refused(what: What) -> None:
     told = Outside(1, (4, 0), what, 1, 0, CHANGE.payload())
     with pytest.raises(JournalCorrupt, match=f"OUTSIDE 1: {what.name} of number 1, of [01]"):

@@ -1,4 +1,4 @@
-"""Builds the guests of the tests, of `bench` and of the vote example; notes what built them.
+"""Builds every guest: of the tests, the runtime, `bench` and the example; notes what built them.
 
 ``python tests/guests/build.py`` with `ziglang` installed. The built modules are committed beside
 their sources; ``build.json`` names the compiler's version and the hash of each module.
@@ -39,6 +39,7 @@ FLAGS = {
     "ticker": BARE,
     "trapper": BARE,
 }
+SERVICE = {"calls": BARE}
 EXAMPLES = {"judge": BARE, "solver": BARE}
 BENCH = {"converse": BARE, "flood": BARE, "pass": BARE, "relay": BARE, "think": BARE}
 
@@ -48,6 +49,8 @@ def sources() -> dict[Path, tuple[str, ...]]:
     found = {HERE / f"{name}.c": flags for name, flags in FLAGS.items()}
     vote, bench = ROOT / "examples" / "vote", ROOT / "bench" / "guests"
     found.update({vote / f"{name}.c": flags for name, flags in EXAMPLES.items()})
+    outside = ROOT / "workers" / "outside"
+    found.update({outside / f"{name}.c": flags for name, flags in SERVICE.items()})
     found.update({bench / f"{name}.c": flags for name, flags in BENCH.items()})
     return found
 

@@ -257,6 +257,7 @@ class Simulation:
         self._pace = {who: self._rng.choice([0.01, 1.0, 30.0]) for who in paces}
         self._agent_pace = [self._rng.choice([0.1, 1.0, 20.0]) for _ in self.fleet.agents]
         self._live = recorded is None
+        self._settles = physical_seed % 2 == 1  # As where somebody reads a stream of tokens.
         self._sequencer = sequencer_type(self.fleet, items, recorded)
         self._engine = Engine(self.fleet, stepper_type, not self._live)
         self._digest = Digest(b"")
@@ -315,6 +316,8 @@ class Simulation:
 
     def _pump(self) -> None:
         self._perform(self._sequencer.pump())
+        if self._settles and self._finish is None:
+            self._perform(self._sequencer.settle())
 
     def _perform(self, done: list[actions.Action]) -> None:
         for action in done:

@@ -113,6 +113,8 @@ class Desk:
         except RequestRejected as error:
             refusal = str(error)
         terms = self._terms(request.sampling, self._models[model], prompt, wanted)
+        if request.ordinal is not None:
+            ordinal = request.ordinal
         self._open[ticket] = _Open(agent, ordinal, record, request, model, len(prompt), terms)
         conversation = request.conversation
         named = f"item {record.item}" if conversation is None else f"named {conversation}"

@@ -22,13 +22,14 @@ NAME_BYTES_MAX = 256  # Of `model` and `conversation`.
 TOKENS_OUT_MAX = (1 << 31) - 1
 PRIORITY_MAX = 7
 TIMEOUT_STEPS_MAX = (1 << 32) - 1
+ORDINAL_MAX = (1 << 63) - 1
 ROLES = ("system", "developer", "user", "assistant", "tool")
 # Those of runs whose rules do not know `engine.version.ANSWERS`; a refusal lists them.
 OLD_KEYS = (
     "messages", "prompt", "max_tokens", "temperature", "seed", "model", "priority",
     "timeout_steps", "conversation",
 )  # fmt: skip
-KEYS = (*OLD_KEYS, *(key for key in sampling.KEYS if key not in OLD_KEYS))
+KEYS = (*OLD_KEYS, "ordinal", *(key for key in sampling.KEYS if key not in OLD_KEYS))
 # What others take and this runtime does not: said by name, since nothing here is near to it.
 FOREIGN = {
     "OpenAI": (
@@ -79,6 +80,7 @@ class InferRequest:
         priority: 0 (default) to 7.
         timeout_steps: 0 is never.
         conversation: Whose KV it continues; None: the agent's item.
+        ordinal: In place of the agent's own request number in the draws; None: that.
         raw: It came in binary form and is answered in it.
     """
 
@@ -90,6 +92,7 @@ class InferRequest:
     priority: int = 0
     timeout_steps: int = 0
     conversation: str | None = None
+    ordinal: int | None = None
     raw: bool = False
 
 
@@ -154,6 +157,7 @@ def _parse_json(payload: bytes, known: tuple[str, ...]) -> InferRequest:
         priority=fields.integer("priority", 0, PRIORITY_MAX) or 0,
         timeout_steps=fields.integer("timeout_steps", 0, TIMEOUT_STEPS_MAX) or 0,
         conversation=fields.name("conversation", NAME_BYTES_MAX),
+        ordinal=fields.integer("ordinal", 0, ORDINAL_MAX),
     )
 
 

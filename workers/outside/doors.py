@@ -12,7 +12,7 @@ from pathlib import Path
 from lockstep.engine import actions
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.items import InputItem
-from lockstep.engine.outside import Outside, What
+from lockstep.engine.outside import ITEMS, Outside
 from lockstep.engine.sequencer import Sequencer
 from lockstep.workers import spawn
 from lockstep.workers.job import Job
@@ -25,6 +25,7 @@ from lockstep.workers.outside.ids import ItemIds
 from lockstep.workers.outside.inlet import Inlet
 from lockstep.workers.outside.lines import Answer
 from lockstep.workers.outside.sources import Sources
+from lockstep.workers.outside.tokens import Tokens, Told
 from lockstep.workers.outside.tools import Tools
 
 
@@ -35,6 +36,7 @@ class Doors:
 
     Attributes:
         gate: What came in.
+        tokens: Of answers that are told while they grow.
     """
 
     def __init__(
@@ -61,13 +63,14 @@ class Doors:
         self._past = past
         self._ids = ItemIds(items)
         for event in past:
-            if event.what == What.ITEM:
+            if event.what in ITEMS:
                 self._ids.add(event.payload, fleet.record_bytes_max)
         self._later: list[actions.CallTool | actions.StopTool] = []
         self._tools: Tools | None = None
         self._sources: Sources | None = None
         self._control: Control | None = None
         self._inlet: Inlet | None = None
+        self.tokens = Tokens()
         self._closed: list[tuple[int, list[bytes]]] = []
         self._closed_from = 1
 
@@ -124,7 +127,7 @@ class Doors:
             return self._sequencer.step, self._sequencer.rows
 
         self._closed_from = job.closed_from
-        self._inlet = Inlet(self._loop, feed, job.inlet, command, state)
+        self._inlet = Inlet(self._loop, feed, job.inlet, command, state, self.tokens.follow)
         return self._inlet
 
     # -- what the sequencer wants ---------------------------------------------------------------
@@ -148,11 +151,13 @@ class Doors:
         """Items have come to their end: the service hears of them when it is `promised`."""
         if self._inlet is not None:
             self._closed += [item for item in items if item[0] >= self._closed_from]
+            for number, _ in items:
+                self.tokens.closed(number)
 
     @property
     def waiting(self) -> bool:
         """Whether anything is to be let out that has no promise yet."""
-        return bool(self._later or self._closed) or self.gate.untold
+        return bool(self._later or self._closed or self.tokens.waiting) or self.gate.untold
 
     def promised(self) -> Callable[[], None]:
         """Take what waits; to be called when what was decided is as durable as promised.
@@ -161,7 +166,7 @@ class Doors:
         """
         later, self._later = self._later, []
         closed, self._closed = self._closed, []
-        return partial(self._let_out, self.gate.take(), later, closed)
+        return partial(self._let_out, self.gate.take(), later, self.tokens.take(), closed)
 
     def resume(self) -> None:
         """Read on where there is room again."""
@@ -172,9 +177,13 @@ class Doors:
         self,
         told: int,
         later: list[actions.CallTool | actions.StopTool],
+        tokens: list[Told],
         closed: list[tuple[int, list[bytes]]],
     ) -> None:
         self.gate.reveal(told)
+        for some in tokens:
+            assert self._inlet is not None
+            self._inlet.tokens(some)
         for item, lines in closed:
             assert self._inlet is not None
             self._inlet.closed(item, lines)

@@ -69,8 +69,8 @@ class Feed:
         entered = max(self._admission.admitted, self._ids.given)  # Those of the file do not count.
         return len(self._ids) - entered < WAITING_MAX
 
-    def bring(self, line: bytes, told: Told | None = None) -> None:
-        """An event.
+    def bring(self, line: bytes, told: Told | None = None, call: bool = False) -> None:
+        """An event; ``call``: an item that is a call to a model.
 
         Raises:
             ValueError: it should be an item and is none.
@@ -81,7 +81,8 @@ class Feed:
         else:
             self._ids.add(line, self.line_bytes_max)
         self.brought += 1
-        self._gate.bring(What.EVENT if self.source.to else What.ITEM, self._index, line, told=told)
+        what = What.EVENT if self.source.to else What.CALL if call else What.ITEM
+        self._gate.bring(what, self._index, line, told=told)
 
     def close(self, told: Told | None = None) -> None:
         """No more will come."""

@@ -3,6 +3,8 @@
 One socket that the supervisor inherited, lines both ways. Down:
 
     +{"id": "a", ...}       an item
+    @{"id": "b", ...}       an item that is a call to a model (calls.c)
+    *{"id": "b", ...}       likewise, whose tokens are told while it is answered
     ?                       is anybody there?
     {"do": "cancel", ...}   as workers/outside/control.py
 
@@ -12,6 +14,7 @@ Up: to each line one line, in their order; and unasked, whenever an item has com
     {"error": "not valid JSON: ..."}                     it was not taken
     {"ok": true, "step": 11, "rows": 3}                  the loop goes round
     {"closed": 7, "lines": [{"id": "a", ...}]}           as in the output, which is in item order
+    {"tokens": 7, "at": 4, "ids": [1031]}                 of its answer, behind the first four
 
 What is told is as durable as promised. The items are those of a source like any other, which is
 added to the fleet file of the run: the run folder is whole, and is verified, replayed and resumed
@@ -19,15 +22,19 @@ without a service. There it is a socket that whoever goes on with the run may cl
 """
 
 import socket
+import tomllib
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import Fleet
+from lockstep.engine.fleet_file import ITEMS_IN_FLIGHT_MAX, RECORD_BYTES_MAX
 from lockstep.engine.outside import Outside
 from lockstep.workers.loop import Loop
 from lockstep.workers.outside.feed import Feed
 from lockstep.workers.outside.lines import Answer, Client, accepted
+from lockstep.workers.outside.tokens import Told
 
 SERVICE = "service"
 TABLE = b"""
@@ -36,7 +43,19 @@ TABLE = b"""
 kind = "socket"
 path = "service.sock"
 """
-ITEM, PING = b"+", b"?"
+CALLER = "caller"
+CALLS_MODULE = "lockstep:calls"  # In place of a path: ours.
+CALLS_PATH = Path(__file__).with_name("calls.wasm")
+CALLER_TABLE = """
+# Added by `lockstep serve --http`: who takes calls to models.
+[agents.{name}]
+module = "{module}"
+input = "calls"
+turn_out_bytes_max = {out}
+memory_bytes_max = {memory}
+"""
+OUT_MIN, OUT_MAX = 1 << 20, 1 << 30  # Bytes of one turn of the agent that takes calls.
+ITEM, CALL, TOLD_CALL, PING = b"+", b"@", b"*", b"?"
 COMMAND_BYTES = 4096  # Room for a line that is no item.
 
 
@@ -53,6 +72,32 @@ def with_inlet(data: bytes, fleet: Fleet, where: str) -> bytes:
     return data + TABLE
 
 
+def with_caller(data: bytes, where: str) -> bytes:
+    """A fleet file with the agent that takes calls to models, the last one.
+
+    In a turn it may be given everything that is in flight, and says as much.
+
+    Raises:
+        UsageError: an agent has its name.
+    """
+    try:
+        table = tomllib.loads(data.decode())
+        named = CALLER in table.get("agents", {})
+        items = int(table.get("schedule", {}).get("items_in_flight_max", ITEMS_IN_FLIGHT_MAX))
+        record = int(table.get("fleet", {}).get("record_bytes_max", RECORD_BYTES_MAX))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return data  # It is no fleet file, which who reads it says.
+    if named:
+        raise UsageError(
+            f"{where}: [agents.{CALLER}] is what `lockstep serve --http` adds to the file: call it "
+            "otherwise"
+        )
+    out = min(max(items * record, OUT_MIN), OUT_MAX)
+    memory = min(8 * out + (64 << 20), 1 << 32)
+    made = CALLER_TABLE.format(name=CALLER, module=CALLS_MODULE, out=out, memory=memory)
+    return data + made.encode()
+
+
 class Inlet:
     """The source of a service.
 
@@ -62,6 +107,7 @@ class Inlet:
         descriptor: The inherited socket, owned from now on.
         command: Takes a line that is neither an item nor a ping.
         state: (step, rows) now.
+        follow: Called with the number of an item whose tokens are to be told (`tokens`).
     """
 
     refused = 0  # Whoever sent a bad line was told.
@@ -74,8 +120,9 @@ class Inlet:
         descriptor: int,
         command: Callable[[bytes, Answer], None],
         state: Callable[[], tuple[int, int]],
+        follow: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._feed, self._command, self._state = feed, command, state
+        self._feed, self._command, self._state, self._follow = feed, command, state, follow
         self.line_bytes_max = feed.line_bytes_max + COMMAND_BYTES
         self.clients: dict[int, Client] = {}
         connection = socket.socket(fileno=descriptor)
@@ -87,10 +134,15 @@ class Inlet:
         """An item has come to its end, and that is promised."""
         self._client.push(b'{"closed":%d,"lines":[%b]}' % (item, b",".join(lines)))
 
+    def tokens(self, told: Told) -> None:
+        """Tokens of an item's answer, and that is promised."""
+        ids = ",".join(map(str, told.ids))
+        self._client.push(f'{{"tokens":{told.item},"at":{told.at},"ids":[{ids}]}}'.encode())
+
     def on_line(self, line: bytes, answer: Answer) -> None:
         """As `Host`."""
-        if line.startswith(ITEM):
-            self._take(line[1:], answer)
+        if line.startswith((ITEM, CALL, TOLD_CALL)):
+            self._take(line, answer)
         elif line == PING:
             step, rows = self._state()
             answer.give({"ok": True, "step": step, "rows": rows})
@@ -115,10 +167,14 @@ class Inlet:
         if self._feed.closed:
             answer.give({"error": f"source {SERVICE} is closed"})
             return
+        number = self._feed.next_item
         try:
-            self._feed.bring(line, partial(_taken, answer, self._feed.next_item))
+            self._feed.bring(line[1:], partial(_taken, answer, number), line[:1] != ITEM)
         except ValueError as error:
             answer.give({"error": str(error)})
+            return
+        if line[:1] == TOLD_CALL:
+            self._follow(number)
 
 
 def _taken(answer: Answer, item: int, event: Outside | None) -> None:

@@ -71,11 +71,17 @@ class LineBuffer:
 class Answer:
     """The place of one answer in a client's order. `give` it once, now or later."""
 
-    __slots__ = ("_given", "value")
+    __slots__ = ("_given", "_said", "value")
 
-    def __init__(self, given: Callable[[], None]) -> None:
+    def __init__(
+        self, given: Callable[[], None], said: Callable[[bytes], None] = lambda _: None
+    ) -> None:
         self.value: dict[str, Any] | bytes | None = None
-        self._given = given
+        self._given, self._said = given, said
+
+    def more(self, line: bytes) -> None:
+        """A line on the way to the answer; dropped when the client does not read."""
+        self._said(line)
 
     def give(self, value: dict[str, Any] | bytes) -> None:
         """The answer, or its JSON on one line; nothing to a client that is gone."""
@@ -142,6 +148,7 @@ class LineServer:
             with ShortPath(folder, name) as path:
                 _remove_stale(path)
                 self._socket.bind(path)
+                self._named = os.lstat(path)
         except OSError:
             self._socket.close()
             raise
@@ -186,8 +193,10 @@ class LineServer:
             self._pause.cancel()
         self._loop.forget(self._socket.fileno())
         self._socket.close()
+        path = self._folder / self._name
         try:
-            (self._folder / self._name).unlink()
+            if os.path.samestat(path.lstat(), self._named):  # Else it is somebody else's by now.
+                path.unlink()
         except OSError:
             pass  # Somebody took it away, or the folder.
 
@@ -232,6 +241,10 @@ class Client:
         self._send()
         self._await()
 
+    def _say(self, line: bytes) -> None:
+        if self._open() and len(self._unsent) < UNSENT_BYTES_MAX:
+            self.push(line)
+
     def refuse(self, why: str) -> None:
         """Say why and close."""
         self._unsent = _line({"error": why})
@@ -275,7 +288,7 @@ class Client:
         self._heard_s = time.monotonic()
 
     def _hear(self, line: bytes | object) -> None:
-        answer = Answer(self._answered)
+        answer = Answer(self._answered, self._say)
         self._answers.append(answer)
         if isinstance(line, bytes):
             self._server.on_line(line, answer)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import Fleet, Source
-from lockstep.engine.outside import Outside, What
+from lockstep.engine.outside import ITEMS, Outside, What
 from lockstep.engine.record import HEADER_BYTES, Kind, decode
 from lockstep.workers import folder as folders
 from lockstep.workers.loop import Loop
@@ -162,7 +162,7 @@ class Sources:
         line_bytes_max = fleet.record_bytes_max - HEADER_BYTES
         self._feeds = []
         for n, source in enumerate(fleet.sources):
-            brought = sum(e.source == n and e.what in (What.ITEM, What.EVENT) for e in past)
+            brought = sum(e.source == n and e.what in (*ITEMS, What.EVENT) for e in past)
             closed = any(e.source == n and e.what == What.CLOSED for e in past)
             agents = _agents(fleet, source)
             self._feeds.append(

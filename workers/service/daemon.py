@@ -23,9 +23,11 @@ from lockstep.workers.outside.lines import LineServer
 from lockstep.workers.prepare import Prepared
 from lockstep.workers.service.asked import Asked
 from lockstep.workers.service.desk import Desk, Refusal
+from lockstep.workers.service.front import Front
 from lockstep.workers.service.lane import Lane
 from lockstep.workers.service.log import Log
 from lockstep.workers.service.notify import Notifier
+from lockstep.workers.service.offers import offers
 from lockstep.workers.service.options import Options
 from lockstep.workers.service.runs import Runs
 from lockstep.workers.service.state import CONTROL, StateFolder, check_private
@@ -39,6 +41,7 @@ KILL_S = 30.0  # A supervisor that was asked to stop has so long.
 REQUEST_BYTES = 1 << 16  # Of a request, beside its item.
 IDLE_S = 60.0  # Of clients who wait for nothing.
 CLIENTS_MAX = 256
+SHOWN = 5  # Ids of lost items, in the log.
 STOPPED_TEXT = (
     "the service has stopped; what it had accepted goes on when it is started again: ask again "
     "with the same id"
@@ -51,6 +54,7 @@ class Service:
     Attributes:
         loop: Of this process.
         log: What it says.
+        calls: Whether it takes calls to models.
     """
 
     def __init__(self, options: Options, environment: MutableMapping[str, str]) -> None:
@@ -69,6 +73,7 @@ class Service:
         self._desk = Desk(self, options.limits)
         self._ready = self._draining = self._stopping = self._reloading = self._done = False
         self._code, self._why = EXIT_OK, ""
+        self._lost: list[str] = []  # Runs that were taken away with unanswered items.
         self._kill: Timer | None = None
         self._began_s = time.monotonic()
         self._sockets = options.socket_dir or options.state
@@ -79,7 +84,19 @@ class Service:
             self.loop, self._sockets, CONTROL, 0, self._desk.hear, idle_s=IDLE_S,
             clients_max=CLIENTS_MAX,
         )  # fmt: skip
+        self.calls = options.http is not None
+        self._front = self._made_front()
         self.serves(self._runs.prepared)
+
+    def _made_front(self) -> Front | None:
+        if self._options.http is None:
+            return None
+        try:
+            return Front(self.loop, self.log, self._options.http, self._sockets / CONTROL)
+        except UsageError:
+            self._server.close()
+            self._state.close()
+            raise
 
     # -- its life -------------------------------------------------------------------------------
 
@@ -94,6 +111,9 @@ class Service:
         )
         try:
             self.loop.watch(self._signals.descriptor, self._signalled)
+            if self._front is not None:
+                self.log.notice("HTTP clients are served", address=self._front.address)
+                self._front.start()
             self._runs.recover(self._state, lambda: self._notify.extend(EXTEND_S))
             self._write_info()
             self._settle()
@@ -114,6 +134,8 @@ class Service:
         for lane in self._runs.lanes:
             self._desk.give_up(lane, self._why or STOPPED_TEXT, "stopped")
         self._server.close()
+        if self._front is not None:  # It has heard of all of that.
+            self._front.close()
         self._notify.close()
         self._state.close()
 
@@ -205,6 +227,7 @@ class Service:
     def _finish_drain(self) -> None:
         if self._runs.over:
             stuck = [lane.name for lane in self._runs.lanes if lane.state == STUCK]
+            stuck += self._lost
             if stuck:
                 self.failed(f"runs that could not be finished: {', '.join(stuck)}", EXIT_UNFINISHED)
             self._done = True
@@ -255,6 +278,19 @@ class Service:
             except Refusal as refusal:
                 self._desk.refused(one, str(refusal))
 
+    def lost(self, lane: Lane) -> None:
+        """As `lane.Owner`."""
+        if lane.open:
+            ids = [asked.id for asked in lane.open.values()]
+            why = f"run {lane.name} is lost: {lane.why}, and with it its unanswered items"
+            self.log.error(why, run=lane.name, items=len(ids), first=", ".join(ids[:SHOWN]))
+            self._desk.lost(lane, f"{why}: ask again")
+            self._lost.append(lane.name)
+        else:
+            self.log.notice(f"the run is forgotten: {lane.why}", run=lane.name)
+        self._runs.drop(lane)
+        self._settle()
+
     def remember(self, asked: list[Asked]) -> None:
         """As `runs.Keeper`."""
         self._desk.remember(asked)
@@ -283,11 +319,15 @@ class Service:
         """As `desk.Service`."""
         if self._stopping or self._draining:
             raise Refusal(f"the service is {self._doing()} and takes nothing new", self._doing())
-        return self._runs.place()
+        lane = self._runs.place()
+        if lane is None:
+            raise Refusal(f"no run takes items: {self._why}")
+        return lane
 
     def status(self) -> dict[str, Any]:
         """As `desk.Service`."""
         desk, options, current = self._desk, self._options, self._runs.current
+        load = self._runs.load()
         return {
             "state": self._doing(),
             "pid": os.getpid(),
@@ -302,7 +342,12 @@ class Service:
             "accepted": desk.accepted_count,
             "answered": desk.answered_count,
             "runs": [lane.row() for lane in self._runs.lanes],
+            "runs_begun": self._runs.begun,
+            "done": self._runs.done(),
+            "load": load.now() if load is not None else {},
             "unreadable": self._runs.unreadable,
+            "http": self._front.row() if self._front is not None else None,
+            "offers": offers(current.folder) if current is not None and current.folder else {},
         }
 
     # -- what is told ---------------------------------------------------------------------------
@@ -322,6 +367,7 @@ class Service:
         watchdog_s = self._notify.watchdog_s
         period_s = min(TICK_S_MAX, watchdog_s / TICKS) if watchdog_s else TICK_S_MAX
         self.loop.after(period_s, self._tick)
+        self._runs.look()
         moved = [lane.moved() for lane in self._runs.lanes]  # Each is asked.
         if all(moved):
             if self._ready:
@@ -345,6 +391,7 @@ class Service:
                     "fleet": str(self._options.fleet),
                     "socket": str(self._sockets / CONTROL),
                     "run": str(current.folder) if current is not None else None,
+                    "http": self._front.address if self._front is not None else None,
                 }
             )
 

@@ -6,6 +6,9 @@ JSON lines over the control socket; each is answered with one line of JSON, in t
     -> {"ok": true, "id": "a", "run": "vote-3", "item": 7, "event": 9, "tag": "12.0",
         "again": false}   with "wait" later, and with the item's lines: "answer": [{...}]
     -> {"error": "busy: ...", "code": "busy", "waiting": 256, ..., "retry_after_s": 1.5}
+    {"do": "call", "model": "small", "request": {"messages": [...]}, "id": "b", "told": true}
+    -> as submit with "wait", of an item that is a call to a model; before it, with "told",
+       {"id": "b", "at": 4, "ids": [1031]}: tokens of its answer, behind the first four
     {"do": "cancel", "item": "a"}  {"do": "cancel", "ticket": 17}
     {"do": "status"}  {"do": "drain"}
 
@@ -20,6 +23,7 @@ from typing import Any, Protocol
 from lockstep.engine.record import HEADER_BYTES
 from lockstep.engine.settings import nearest
 from lockstep.engine.strict_json import loads
+from lockstep.workers.outside.inlet import CALL, ITEM, TOLD_CALL
 from lockstep.workers.outside.lines import Answer
 from lockstep.workers.service.asked import Asked, Waiter
 from lockstep.workers.service.history import mark_of
@@ -29,11 +33,15 @@ from lockstep.workers.service.states import STUCK
 
 KEYS = {
     "submit": ("item", "client", "wait"),
+    "call": ("model", "request", "id", "client", "told"),
     "cancel": ("item", "ticket", "by"),
     "status": (),
     "drain": (),
 }
-TYPES = {"client": (str,), "wait": (bool,), "by": (str,), "ticket": (int,)}
+TYPES: dict[str, tuple[type, ...]] = {
+    "client": (str,), "wait": (bool,), "by": (str,), "ticket": (int,), "model": (str,),
+    "request": (dict,), "id": (str,), "told": (bool,),
+}  # fmt: skip
 CLIENT = "anybody"
 CLIENT_CHARS_MAX = 100
 
@@ -52,6 +60,8 @@ class Refusal(Exception):
 
 class Service(Protocol):
     """The service, as the desk sees it."""
+
+    calls: bool  # Whether calls to models are taken.
 
     def lane(self) -> Lane:
         """Where new items go now.
@@ -83,6 +93,7 @@ class Desk:
         self._asked: dict[str, Asked] = {}  # By id, of all runs that are kept.
         self._do: dict[str, Callable[[dict[str, Any], Answer], None]] = {
             "submit": self._submit,
+            "call": self._call,
             "cancel": self._cancel,
             "status": lambda _, answer: answer.give({"ok": True, **service.status()}),
             "drain": self._drain,
@@ -105,9 +116,8 @@ class Desk:
         """Items of a run that was there before."""
         for one in asked:
             self._asked[one.id] = one
-        if asked:
-            for _ in asked[0].lane.open:
-                self.occupancy.enter("")
+            if one.number in one.lane.open:
+                self._enter(one)
 
     def forget(self, lane: Lane) -> None:
         """The run is removed."""
@@ -143,6 +153,12 @@ class Desk:
             self._leave(asked, answered=False)
         self.give_up(lane, why, "stuck")
 
+    def lost(self, lane: Lane, why: str) -> None:
+        """Whoever waits for items of a lane can ask for them again, as new ones."""
+        for asked in lane.open.values():
+            self._leave(asked, answered=False)
+        self.give_up(lane, why, "lost")
+
     def give_up(self, lane: Lane, why: str, code: str) -> None:
         """Whoever waits for items of a lane hears why they do not go on now."""
         for asked in [*lane.open.values(), *lane.pending]:
@@ -157,17 +173,32 @@ class Desk:
         given = item.get("id", "")
         if isinstance(given, bool) or not isinstance(given, str | int):
             raise ValueError(f"item: id is {given!s:.40}, expected a string or an integer")
+        self._ask(item, command, ITEM, Waiter(answer, command.get("wait", False), again=False))
+
+    def _call(self, command: dict[str, Any], answer: Answer) -> None:
+        if not self._service.calls:
+            raise Refusal("the service takes no calls to models: it was started without --http")
+        if "model" not in command or "request" not in command:
+            raise ValueError("call: expected model and request")
+        given = {"id": command["id"]} if "id" in command else {}
+        item = {**given, "model": command["model"], "request": command["request"]}
+        told = command.get("told", False)
+        waiter = Waiter(answer, wait=True, again=False, told=told)
+        self._ask(item, command, TOLD_CALL if told else CALL, waiter)
+
+    def _ask(
+        self, item: dict[str, Any], command: dict[str, Any], kind: bytes, waiter: Waiter
+    ) -> None:
         if "id" not in item:
             item = {"id": self._free_id(), **item}
         line = json.dumps(item, ensure_ascii=False, separators=(",", ":")).encode()
-        wait = command.get("wait", False)
         known = self._asked.get(json.dumps(item["id"]))
         if known is not None:
-            self._again(known, mark_of(line), answer, wait)
+            self._again(known, mark_of(line), waiter.answer, waiter.wait)
         else:
-            self._take(item["id"], line, command.get("client", "") or CLIENT, answer, wait)
+            self._take(item["id"], line, command.get("client", "") or CLIENT, kind, waiter)
 
-    def _take(self, id: str | int, line: bytes, client: str, answer: Answer, wait: bool) -> None:
+    def _take(self, id: str | int, line: bytes, client: str, kind: bytes, waiter: Waiter) -> None:
         most = self.record_bytes_max - HEADER_BYTES
         if len(line) > most:
             raise ValueError(f"item: {len(line)} bytes, at most {most} fit a record "
@@ -175,12 +206,12 @@ class Desk:
         lane = self._service.lane()
         full = self.occupancy.full(client)
         if full is not None:
-            answer.give(full)
+            waiter.answer.give(full)
             return
-        asked = Asked(json.dumps(id), mark_of(line), client, lane, line)
-        asked.waiters.append(Waiter(answer, wait, again=False))
+        asked = Asked(json.dumps(id), mark_of(line), client, lane, line, kind)
+        asked.waiters.append(waiter)
         self._asked[asked.id] = asked
-        self.occupancy.enter(client)
+        self._enter(asked)
         lane.submit(asked)
 
     def _again(self, known: Asked, mark: bytes, answer: Answer, wait: bool) -> None:
@@ -235,8 +266,14 @@ class Desk:
             number += 1
         return id
 
+    def _enter(self, asked: Asked) -> None:
+        asked.counted = True
+        self.occupancy.enter(asked.client)
+
     def _leave(self, asked: Asked, answered: bool = True) -> None:
-        self.occupancy.leave(asked.client, answered)
+        if asked.counted:  # Of one that was stuck before, the room was given back.
+            asked.counted = False
+            self.occupancy.leave(asked.client, answered)
 
     def _give(self, asked: Asked, value: dict[str, Any]) -> None:
         waiters, asked.waiters = asked.waiters, []

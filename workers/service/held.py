@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,6 +24,7 @@ from lockstep.workers.outside.lines import LineBuffer
 READ_BYTES = 1 << 20
 LINE_BYTES_MAX = 1 << 30  # Of one of ours: whatever it says is bounded by the fleet.
 CLOSED = b'{"closed":'
+TOKENS = b'{"tokens":'
 Heard = Callable[[dict[str, Any]], None]
 
 
@@ -34,6 +36,9 @@ class Holder(Protocol):
 
     def closed(self, number: int, lines: bytes) -> None:
         """An item came to its end; ``lines`` are JSON objects with commas between them."""
+
+    def tokens(self, number: int, told: bytes) -> None:
+        """Of the item's answer: ``"at":N,"ids":[...]}``, which closes an object."""
 
     def ended(self) -> None:
         """The process is gone, and all that it said was heard."""
@@ -53,6 +58,7 @@ class Held:
         try:
             job = replace(completed(job), inlet=theirs.fileno())
             self._process = process_of((theirs.fileno(),))
+            self._pidfd = _watched(self._process)
         except OSError:
             ours.close()
             raise
@@ -71,7 +77,6 @@ class Held:
         ours.setblocking(False)
         self._stdout = self._process.stdout.fileno()
         os.set_blocking(self._stdout, False)
-        self._pidfd = os.pidfd_open(self._process.pid)
         loop.watch(ours.fileno(), self._ready)
         loop.watch(self._stdout, self._hear_report)
         loop.watch(self._pidfd, self._gone)
@@ -135,6 +140,9 @@ class Held:
             if line.startswith(CLOSED):
                 number, _, lines = line.removeprefix(CLOSED).partition(b',"lines":[')
                 self._holder.closed(int(number), lines.removesuffix(b"]}"))
+            elif line.startswith(TOKENS):
+                number, _, told = line.removeprefix(TOKENS).partition(b",")
+                self._holder.tokens(int(number), told)
             else:
                 self._asked.popleft()(json.loads(line))
 
@@ -168,6 +176,19 @@ class Held:
                 if stream is not None:
                     stream.close()
         self._holder.ended()
+
+
+def _watched(process: "subprocess.Popen[bytes]") -> int:
+    """A descriptor that tells its end; without one it is ended: it would hold the run unseen."""
+    try:
+        return os.pidfd_open(process.pid)
+    except OSError:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+        raise
 
 
 def _read(descriptor: int) -> bytes | None:

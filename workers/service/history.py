@@ -18,11 +18,12 @@ from lockstep.engine.items import item_of_line
 from lockstep.engine.journal import Frame
 from lockstep.engine.journal import format as journal_format
 from lockstep.engine.journal.format import SegmentHeader
-from lockstep.engine.outside import What, from_record
+from lockstep.engine.outside import ITEMS, What, from_record
 from lockstep.engine.record import Kind, decode_at
 from lockstep.engine.tag import text as tag_text
 from lockstep.workers import folder as folders
 from lockstep.workers.identity import read_manifest
+from lockstep.workers.job import Job
 from lockstep.workers.journal_reading import records_of, scan_journal
 from lockstep.workers.outside.inlet import SERVICE
 from lockstep.workers.recorded import Recorded
@@ -61,6 +62,18 @@ class History:
     items: list[Item]
     closed: bool
     ends: "array[int]"
+
+    def resumption(self) -> Job:
+        """The job that goes on with the run."""
+        record = self.record
+        return record.job(
+            record.path.parent,
+            mode="resume",
+            past=str(record.path),
+            run_dir=str(record.path),
+            durability=record.durability,
+            closed_from=len(self.ends),
+        )
 
 
 class _Opening(NamedTuple):
@@ -110,7 +123,7 @@ def _items(records: Sequence[bytes], ours: int) -> tuple[list[Item], bool]:
         if record.kind != Kind.OUTSIDE:
             continue
         event = from_record(record)
-        if event.what == What.ITEM:
+        if event.what in ITEMS:
             id = json.dumps(item_of_line(event.payload, len(items) + 1).id)
             mark, tag = mark_of(event.payload), tag_text(event.tag)
             items.append(Item(id, mark, event.number, tag, event.source == ours))
@@ -127,8 +140,12 @@ def _ends(run: Path, items: Sequence[Item], whole: bool) -> "array[int]":
                 if not line.endswith(b"\n"):
                     break  # Torn: it is written again.
                 id = json.dumps(json.loads(line).get("id"))
-                while len(ends) <= last and items[len(ends) - 1].id != id:
-                    ends.append(offset)
+                at = len(ends)
+                while at <= last and items[at - 1].id != id:
+                    at += 1
+                if at > last:
+                    break  # The machine died, and the record has less: it is written again.
+                ends.extend([offset] * (at - len(ends)))
                 offset += len(line)
     except FileNotFoundError:
         pass

@@ -10,26 +10,29 @@ import time
 from array import array
 from collections import deque
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from lockstep.engine.errors import EXIT_UNFINISHED, LockstepError
 from lockstep.engine.fleet import Recovery
 from lockstep.workers import folder as folders
 from lockstep.workers.job import Job
 from lockstep.workers.lifecycle import Restarts
-from lockstep.workers.loop import Loop, Timer
-from lockstep.workers.outside.inlet import ITEM, PING, SERVICE
+from lockstep.workers.loop import Timer
+from lockstep.workers.outside.inlet import PING, SERVICE
 from lockstep.workers.outside.lines import Answer
 from lockstep.workers.service import history
 from lockstep.workers.service.answers import Answers
 from lockstep.workers.service.asked import Asked
+from lockstep.workers.service.done import Done
 from lockstep.workers.service.held import Held, cpu_ticks
 from lockstep.workers.service.history import History
-from lockstep.workers.service.log import Log
+from lockstep.workers.service.owner import Owner
+from lockstep.workers.service.state import Seen
 from lockstep.workers.service.states import (
     BACKOFF,
     ENDED,
     LIVE,
+    LOST,
     OVER,
     STARTING,
     STOPPED,
@@ -38,28 +41,6 @@ from lockstep.workers.service.states import (
 )
 
 INTERRUPTED = "the run was interrupted; whether it heard this is in its journal: ask again"
-
-
-class Owner(Protocol):
-    """The service, as a lane sees it."""
-
-    loop: Loop
-    log: Log
-
-    def accepted(self, asked: Asked) -> None:
-        """Its record is as durable as promised."""
-
-    def refused(self, asked: Asked, why: str) -> None:
-        """It was not taken, and is not in the record."""
-
-    def answered(self, asked: Asked, lines: bytes) -> None:
-        """It has come to its end; ``lines`` as of `Answers`."""
-
-    def homeless(self, asked: list[Asked]) -> None:
-        """The run takes these no more: another one has to."""
-
-    def changed(self, lane: "Lane") -> None:
-        """The lane is in another state."""
 
 
 class Failure(NamedTuple):
@@ -77,7 +58,9 @@ class Lane:
         why: Of `STUCK`, for people.
         exit_code: Likewise.
         exhausted: Likewise: it died too often, and may go on at another time.
+        done: What it did since the service holds it.
         folder: Of the run; None: there is none yet.
+        bare: No item is in its record, nobody's.
         closing: It takes nothing new.
         came: Items that it was given by the service.
         open: Accepted items that go on, by number.
@@ -89,13 +72,15 @@ class Lane:
         self._owner, self._job = owner, job
         self.state, self.why, self.exit_code, self.exhausted = BACKOFF, "", 0, False
         self.folder: Path | None = None
+        self.bare = True
+        self._seen: Seen | None = None  # The folder's journal.
         self.closing = False
         self.came = 0
         self._known = 0  # Items by the service that are in the record, as far as we know.
         self.open: dict[int, Asked] = {}
         self.pending: deque[Asked] = deque()  # On their way, or not even that; in order.
         self.answers = Answers(Path())
-        self.progress: dict[str, Any] = {}
+        self.done = Done()
         self._commands: deque[Answer] = deque()  # Of clients who wait for the supervisor's.
         self._held: Held | None = None
         self._stopping = False
@@ -110,14 +95,18 @@ class Lane:
         """A run that was there before, and everything that was ever asked of it."""
         folder = found.record.path
         lane = cls(owner, Job(fleet="", base=""))
-        lane.folder, lane.closing = folder, found.closed
+        lane.folder, lane.closing, lane.bare = folder, found.closed, not found.items
+        lane.done = Done(new=False)
         lane.answers = Answers(folder, found.ends)
         asked = []
         for number, item in enumerate(found.items, 1):
             if not item.ours:
                 continue
             lane.came += 1
-            one = Asked(item.id, item.mark, "", lane, b"", number, item.event, item.tag)
+            one = Asked(
+                item.id, item.mark, "", lane,
+                number=number, event=item.event, tag=item.tag,
+            )  # fmt: skip
             asked.append(one)
             if number >= len(found.ends):
                 lane.open[number] = one
@@ -125,7 +114,7 @@ class Lane:
         if found.record.whole:
             lane.state = ENDED
         else:
-            lane._job = _resumption(found)
+            lane._job = found.resumption()
         return lane, asked
 
     @property
@@ -193,6 +182,17 @@ class Lane:
         elif self.state not in OVER:
             self._become(STOPPED)
 
+    def look(self) -> None:
+        """See whether the folder of the run is still there; else nothing of it counts any more.
+
+        Its supervisor would not notice: it would go on with files that have no names.
+        """
+        if self.folder is None or self.state == LOST:
+            return
+        self._seen = self._seen or Seen(self.folder / folders.JOURNALS)
+        if not self._seen.is_there():
+            self._lose()
+
     def row(self) -> dict[str, Any]:
         """For the status of the service."""
         return {
@@ -203,7 +203,7 @@ class Lane:
             "waiting": self.waiting,
             "closing": self.closing,
             "why": self.why,
-            "progress": self.progress,
+            "progress": self.done.progress,
         }
 
     def kill(self) -> None:
@@ -231,10 +231,11 @@ class Lane:
             case "run" if self.folder is None:
                 self.folder = Path(value)
                 self.answers = Answers(self.folder)
+                self.look()  # From now on it is this one.
             case "note":
                 log.warning(str(value), run=self.name)
             case "progress":
-                self.progress = value
+                self.done.told(value)
             case "summary":
                 self._failure = Failure(str(value["reason"]), int(value["exit_code"]))
             case "error":
@@ -247,17 +248,30 @@ class Lane:
         if asked is not None:
             self._owner.answered(asked, lines)
 
+    def tokens(self, number: int, told: bytes) -> None:
+        """As `Holder`."""
+        asked = self.open.get(number)
+        if asked is not None:
+            line = b'{"id":' + asked.id.encode() + b"," + told
+            for waiter in asked.waiters:
+                if waiter.told:
+                    waiter.answer.more(line)
+
     def ended(self) -> None:
         """As `Holder`."""
         assert self._held is not None
         status, self._held = self._held.status(), None
         while self._commands:
             self._hear_command({"error": INTERRUPTED, "code": "later", "retry_after_s": 1.0})
+        self.look()
+        if self.state == LOST:
+            return
         if self._failure is None:
             self._failure = Failure(f"the supervisor process ended with {status}", EXIT_UNFINISHED)
         try:
             ended = self._take_stock()
         except LockstepError as error:
+            self.bare = False  # Nobody knows.
             self._stick(str(error), error.exit_code)
             return
         match verdict(ended, self._stopping, self._failure.exit_code):
@@ -275,9 +289,11 @@ class Lane:
 
     def _send(self, asked: Asked) -> None:
         assert self._held is not None
-        self._held.ask(ITEM + asked.line, self._hear_item)
+        self._held.ask(asked.kind + asked.line, self._hear_item)
 
     def _hear_item(self, answer: dict[str, Any]) -> None:
+        if self.state == LOST:
+            return
         asked = self.pending.popleft()  # Answers come in order.
         if "error" in answer:
             self.came -= 1
@@ -320,10 +336,10 @@ class Lane:
         Raises:
             LockstepError: it cannot be read.
         """
-        if self.folder is None or not (self.folder / folders.JOURNALS).exists():
-            self.folder = None  # It never began; nothing was asked of it.
-            return False
+        if self.folder is None:
+            return False  # It never began; nothing was asked of it.
         found = history.read(self.folder)
+        self.bare = not found.items
         ours = [(number, item) for number, item in enumerate(found.items, 1) if item.ours]
         for number, item in ours[self._known :]:  # They had arrived, and we had not heard of it.
             asked = next((one for one in self.pending if one.mark == item.mark), None)
@@ -338,8 +354,19 @@ class Lane:
         for number in [number for number in self.open if number < len(found.ends)]:
             self._owner.answered(self.open.pop(number), answers.get(number) or b"")
         self.answers = answers
-        self._job = _resumption(found)
+        self._job = found.resumption()
         return found.record.whole
+
+    def _lose(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self.kill()
+        if self.state == STUCK:
+            self.open.clear()  # Whoever asked for them heard that a person has to look.
+        left, self.pending = list(self.pending), deque()
+        self.state, self.why = LOST, "its folder was removed, or moved away"
+        self._owner.homeless(left)
+        self._owner.lost(self)
 
     def _leave(self, state: str) -> None:
         """The run is over; what is not in its record belongs into another one."""
@@ -358,6 +385,7 @@ class Lane:
             self.exhausted = True
             self._stick(why, EXIT_UNFINISHED)
             return
+        self.done.died()
         self._owner.log.warning(
             f"{self._failure.message}; it is started again", run=self.name, in_s=round(wait_s, 1)
         )
@@ -371,16 +399,3 @@ class Lane:
     def _become(self, state: str) -> None:
         self.state = state
         self._owner.changed(self)
-
-
-def _resumption(found: History) -> Job:
-    """The job that goes on with a run."""
-    record = found.record
-    return record.job(
-        record.path.parent,
-        mode="resume",
-        past=str(record.path),
-        run_dir=str(record.path),
-        durability=record.durability,
-        closed_from=len(found.ends),
-    )

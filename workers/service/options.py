@@ -8,6 +8,22 @@ from lockstep.workers.service.state import Keep
 
 
 @dataclass(frozen=True, slots=True)
+class Http:
+    """Where HTTP clients are served.
+
+    Attributes:
+        host, port: To listen at; port 0: any.
+        token: That clients must have; empty: none.
+        hosts: Names, in lower case, that clients may call the service by, besides localhost.
+    """
+
+    host: str
+    port: int
+    token: str = field(default="", repr=False)
+    hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """What a person decides. Paths are absolute.
 
@@ -21,6 +37,7 @@ class Options:
         run_items_max: After so many items a new run takes the next ones; 0: never.
         limits: How much may wait.
         keep: How much is kept.
+        http: None: HTTP clients are not served.
     """
 
     fleet: Path
@@ -32,3 +49,4 @@ class Options:
     run_items_max: int = 20_000
     limits: Limits = field(default_factory=Limits)
     keep: Keep = field(default_factory=Keep)
+    http: Http | None = None

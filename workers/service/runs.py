@@ -6,21 +6,25 @@ run that takes new items, all others finish what they have.
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from lockstep.engine.errors import LockstepError
+from lockstep.engine.errors import EXIT_UNFINISHED, LockstepError
 from lockstep.workers import folder as folders
 from lockstep.workers import prepare
 from lockstep.workers.job import Job
 from lockstep.workers.prepare import Prepared
 from lockstep.workers.service import history
 from lockstep.workers.service.asked import Asked
-from lockstep.workers.service.lane import Lane, Owner
+from lockstep.workers.service.done import COUNTED
+from lockstep.workers.service.lane import Lane
+from lockstep.workers.service.load import Load
 from lockstep.workers.service.options import Options
+from lockstep.workers.service.owner import Owner
 from lockstep.workers.service.state import StateFolder, surplus
-from lockstep.workers.service.states import BACKOFF, ENDED, LIVE, OVER, STARTING, STUCK
+from lockstep.workers.service.states import BACKOFF, ENDED, LIVE, OVER, STARTING
 
 PAUSE_S = 60.0  # After a new run was refused, before a full one asks for another.
 
@@ -49,6 +53,7 @@ class Runs:
         lanes: In order of their runs; those that have ended, too.
         current: Takes new items; None: none yet.
         unreadable: Names of folders that are left as they are.
+        begun: New runs, since the service was started.
     """
 
     def __init__(self, owner: Keeper, options: Options) -> None:
@@ -62,6 +67,9 @@ class Runs:
         self.lanes: list[Lane] = []
         self.current: Lane | None = None
         self.unreadable: list[str] = []
+        self.begun = 0
+        self._done: Counter[str] = Counter()  # By runs that are forgotten.
+        self._load: tuple[Lane, Load] | None = None  # Of `current`.
         self._state: StateFolder
         self._next: Lane | None = None  # Takes new items as soon as it is live.
         self._changed = False  # The fleet has, on disk; nobody asked for a reload.
@@ -76,6 +84,22 @@ class Runs:
     def settled(self) -> bool:
         """Whether whatever was there is back, or known not to come back."""
         return not any(lane.state in (STARTING, BACKOFF) for lane in self.lanes)
+
+    def done(self) -> dict[str, int]:
+        """What all runs did since the service was started."""
+        total = self._done.copy()
+        for lane in self.lanes:
+            total.update(lane.done.counts)
+        return {key: total[key] for key in COUNTED}
+
+    def load(self) -> Load | None:
+        """Of the run that takes new items, while it lives."""
+        current = self.current
+        if current is None or current.state != LIVE or current.folder is None:
+            return None
+        if self._load is None or self._load[0] is not current:
+            self._load = current, Load(current.folder)
+        return self._load[1]
 
     def has_other(self, lane: Lane) -> bool:
         """Whether another run than this one takes new items."""
@@ -142,13 +166,14 @@ class Runs:
         elif self._next is None and (self.current is None or self.current.state in OVER):
             self._begin()
 
-    def place(self) -> Lane:
-        """Where new items go now."""
+    def place(self) -> Lane | None:
+        """Where new items go now; None: nowhere, and none can be begun."""
+        if self.current is not None:
+            self.current.look()  # What is taken from now on has to be there afterwards.
         if self.current is not None and self.current.state not in OVER:
             return self.current
         if self._next is None:
             self._begin()
-        assert self._next is not None
         return self._next
 
     def reload(self) -> bool:
@@ -180,11 +205,18 @@ class Runs:
         self._owner.log.info("a new run takes the next items", after=current.came)
         self._begin()
 
+    def look(self) -> None:
+        """See which folders are still there."""
+        if not self._state.held:
+            why = f"{self._state.path}: the state folder was removed, or is another one now"
+            self._owner.failed(why, EXIT_UNFINISHED)
+            return
+        for lane in self.lanes[:]:
+            lane.look()
+
     def retire(self) -> None:
         """Remove runs that nobody wants to keep."""
-        for lane in self.lanes[:]:  # A person may have been faster.
-            if lane.state in (ENDED, STUCK) and lane.folder and not lane.folder.exists():
-                self._drop(lane)
+        self.look()  # A person may have been faster.
         ended = {lane.folder: lane for lane in self.lanes if lane.state == ENDED and lane.folder}
         for path in surplus(list(ended), self._options.keep):
             try:
@@ -193,24 +225,36 @@ class Runs:
                 self._owner.log.warning(f"a run cannot be removed: {error}", run=path.name)
                 continue
             self._owner.log.info("a run was removed", run=path.name)
-            self._drop(ended[path])
+            self.drop(ended[path])
 
-    def _drop(self, lane: Lane) -> None:
+    def drop(self, lane: Lane) -> None:
+        """The folder of a lane is gone, or there never was one."""
         self.lanes.remove(lane)
+        self._done.update(lane.done.counts)
         self._owner.forget(lane)
+        self.current = None if lane is self.current else self.current
+        self._next = None if lane is self._next else self._next
 
     # -- how ------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         options = self._options
+        try:
+            run = self._state.next_run(self.prepared.fleet.name)
+        except OSError as error:
+            why = f"{self._state.runs}: no run can be begun: {error.strerror}"
+            self._owner.failed(why, EXIT_UNFINISHED)
+            return
         job = Job(
             fleet=str(options.fleet),
             base=str(options.state),
             seed=options.seed,
-            run_dir=str(self._state.next_run(self.prepared.fleet.name)),
+            run_dir=str(run),
             durability=options.durability,
             serves=True,
+            calls=options.http is not None,
         )
+        self.begun += 1
         self._next = Lane(self._owner, job)
         self.lanes.append(self._next)
         self._next.start()
@@ -229,9 +273,18 @@ class Runs:
         else:
             self._owner.log.error("the new run was refused; the old one goes on", why=lane.why)
             self.prepared, self._refused_s = self._before, time.monotonic()
-        if lane.folder is None:
-            self.lanes.remove(lane)
+        if lane.state in OVER and lane.bare:
+            self._discard(lane)
         self._owner.serves(self.prepared)
+
+    def _discard(self, lane: Lane) -> None:
+        """A run that never took an item: the log has why."""
+        self.drop(lane)
+        if lane.folder is not None:
+            try:
+                self._state.remove(lane.folder)
+            except OSError as error:
+                self._owner.log.warning(f"a run cannot be removed: {error}", run=lane.name)
 
     def _mark(self, run: Path) -> None:
         try:
@@ -241,7 +294,9 @@ class Runs:
             self._owner.log.warning(f"the current run cannot be marked: {error}", run=run.name)
 
     def _read_fleet(self) -> Prepared:
-        return prepare.prepare(self._options.fleet, None, self._options.seed, serves=True)
+        options = self._options
+        calls = options.http is not None
+        return prepare.prepare(options.fleet, None, options.seed, serves=True, calls=calls)
 
     def _changed_on_disk(self) -> bool:
         try:

@@ -9,7 +9,8 @@ BACKOFF = "backoff"  # It died; the next one has to wait.
 ENDED = "ended"  # The run has come to its end.
 STOPPED = "stopped"  # We stopped it: it goes on when the service starts again.
 STUCK = "stuck"  # It cannot go on: a person must look. What was accepted is in its folder.
-OVER = (ENDED, STOPPED, STUCK)
+LOST = "lost"  # Its folder was taken away, and what was accepted with it.
+OVER = (ENDED, STOPPED, STUCK, LOST)
 
 
 def verdict(whole: bool, stopping: bool, exit_code: int) -> str:

@@ -35,7 +35,7 @@ class Unit:
         memory_max: As systemd has it.
         tasks_max: Processes and threads.
         devices: It needs some, for a GPU.
-        network: Its tools may need it. Lockstep itself does not.
+        network: Its tools may need it, or it serves HTTP clients.
         home: What it has lies in somebody's home folder.
     """
 

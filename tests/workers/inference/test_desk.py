@@ -120,6 +120,10 @@ def test_a_ticket_or_a_row_changes_no_draw_but_agent_ordinal_and_sample_do(
     second = [desk.draw([(ticket, 1, logits)])[0].token for ticket in (1, 2)]
     assert first[0] == first[1] != first[2]
     assert second[0] == second[1] != first[0]
+    for ticket, ordinal in ((4, 7), (5, 8)):  # In place of the agent's own, which is 7.
+        ask(desk, ticket, temperature=8.0, n=2, ordinal=ordinal)
+    named = [desk.draw([(ticket, 0, logits)])[0].token for ticket in (4, 5)]
+    assert named[0] == first[0] != named[1]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -32,15 +32,15 @@ def parse(**fields: Any) -> InferRequest:
 def test_every_field_of_the_json_form_is_read() -> None:
     found = parse(
         messages=[{"role": "user", "content": "hé"}], max_tokens=5, temperature=1, seed=2**64 - 1,
-        model="m", priority=7, timeout_steps=9, conversation="c",
+        model="m", priority=7, timeout_steps=9, conversation="c", ordinal=0,
     )  # fmt: skip
     assert found == InferRequest(
         messages=(Message("user", "hé"),), tokens_out_max=5, model="m", priority=7,
-        timeout_steps=9, conversation="c",
+        timeout_steps=9, conversation="c", ordinal=0,
         sampling=Sampling(temperature=1.0, seed=2**64 - 1, given=("temperature", "seed")),
     )  # fmt: skip
     assert parse(prompt="x") == InferRequest(prompt="x")
-    assert set(module.KEYS) == {*module.OLD_KEYS, *sampling.KEYS}
+    assert set(module.KEYS) == {*module.OLD_KEYS, "ordinal", *sampling.KEYS}
 
 
 def test_older_runs_know_the_keys_of_their_day_and_list_no_others() -> None:

@@ -12,10 +12,12 @@ import pytest
 from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet_file import parse
 from lockstep.engine.items import InputItem
+from lockstep.engine.outside import What
 from lockstep.workers.outside.feed import Feed
 from lockstep.workers.outside.ids import ItemIds
-from lockstep.workers.outside.inlet import SERVICE, Inlet, with_inlet
+from lockstep.workers.outside.inlet import SERVICE, Inlet, with_caller, with_inlet
 from lockstep.workers.outside.lines import Answer
+from lockstep.workers.outside.tokens import Told
 
 FLEET = b"""
 [fleet]
@@ -23,6 +25,14 @@ record_bytes_max = 1024
 [agents.a]
 module = "a.wasm"
 input = "deal"
+"""
+
+
+CALLED = b"""
+[schedule]
+items_in_flight_max = 32
+[models.m]
+path = "m"
 """
 
 
@@ -39,7 +49,11 @@ class Made:
         ids = ItemIds([InputItem("first", b"")])
         (source,) = self.fleet.sources
         self.feed = Feed(0, source, [], 992, intake.gate, ids, ids)  # type: ignore[arg-type]
-        self.inlet = Inlet(intake.loop, self.feed, theirs.detach(), self._command, lambda: (7, 2))
+        self.followed: list[int] = []
+        self.inlet = Inlet(
+            intake.loop, self.feed, theirs.detach(), self._command, lambda: (7, 2),
+            self.followed.append,
+        )  # fmt: skip
         self._loop = intake.loop
 
     def _command(self, line: bytes, answer: Answer) -> None:
@@ -88,6 +102,17 @@ def test_ends_of_items_are_told_unasked(made: Made) -> None:
     ]
 
 
+def test_calls_are_events_of_their_own_and_some_are_followed(made: Made, intake: Any) -> None:
+    made.say(b'+{"id": "a"}', b'@{"id": "b"}', b'*{"id": "c"}', b'*{"id": "a"}')
+    intake.pump()
+    *taken, again = made.heard()
+    assert [each["item"] for each in taken] == [2, 3, 4] and "that of item 2" in again["error"]
+    assert [event.what for event in intake.events] == [What.ITEM, What.CALL, What.CALL]
+    assert made.followed == [4]
+    made.inlet.tokens(Told(4, 7, [1031, 9]))
+    assert made.heard() == [{"tokens": 4, "at": 7, "ids": [1031, 9]}]
+
+
 def test_a_closed_source_takes_nothing_and_still_tells(made: Made) -> None:
     made.feed.closed = True
     made.say(b'+{"id": "a"}')
@@ -108,3 +133,18 @@ def test_a_fleet_has_one_service(made: Made) -> None:
     assert made.fleet.sources[-1].name == SERVICE
     with pytest.raises(UsageError, match=r"\[sources\.service\] is what a service adds"):
         with_inlet(b"", made.fleet, "f")
+
+
+def test_who_takes_calls_is_added_with_room_for_all_that_is_in_flight() -> None:
+    fleet = parse(with_caller(CALLED, "f"), "f")
+    (group,) = fleet.groups
+    assert fleet.caller is group and group.name == "caller" and group.module == "lockstep:calls"
+    assert group.turn_out_bytes_max >= 32 * fleet.record_bytes_max
+    assert [each.name for each in parse(with_caller(FLEET, "f"), "f").routed.groups] == ["a"]
+
+
+def test_an_agent_of_that_name_is_refused_and_what_is_no_fleet_file_left_to_its_reader() -> None:
+    with pytest.raises(UsageError, match=r"f: \[agents.caller\] is what"):
+        with_caller(FLEET.replace(b"agents.a", b"agents.caller"), "f")
+    for data in (b"[", b"\xff", b"agents = 1", b"fleet = 1", b"[fleet]\nrecord_bytes_max = 'x'"):
+        assert with_caller(data, "f") == data

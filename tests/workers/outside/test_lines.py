@@ -280,6 +280,16 @@ def test_only_its_owner_may_open_the_socket_and_its_path_may_be_long(
     assert not (folder / "s.sock").exists()
 
 
+def test_a_server_does_not_take_away_the_name_of_the_one_that_followed_it(
+    serve: Serve, tmp_path: Path
+) -> None:
+    first = serve(echo)
+    (tmp_path / "s.sock").rename(tmp_path / "old.sock")  # A person's hands.
+    serve(echo)
+    first.close()
+    connect(tmp_path).close()
+
+
 def test_who_waits_for_an_answer_gets_it_when_the_server_finishes(
     intake: Any, serve: Serve, tmp_path: Path
 ) -> None:

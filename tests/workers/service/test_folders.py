@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
+import shutil
 from array import array
 from pathlib import Path
 
@@ -94,7 +96,7 @@ def test_a_state_folder_is_private_and_holds_its_runs(tmp_path: Path) -> None:
     (journal / "00000000.journal").write_bytes(b"x" * 100)
     assert folder.found(lambda _: None) == [folder.runs / "vote-2"]
     assert [path.name for path in folder.runs.iterdir()] == ["vote-2"]  # The others never began.
-    assert folder.next_run("other").name == "other-3"
+    assert folder.next_run("other").name == "other-11"
     folder.make_current(folder.runs / "vote-2")
     folder.make_current(folder.runs / "vote-2")
     assert folder.current() == "vote-2" and (folder.path / "current" / "journal").is_dir()
@@ -103,6 +105,102 @@ def test_a_state_folder_is_private_and_holds_its_runs(tmp_path: Path) -> None:
     folder.remove(folder.runs / "vote-2")
     assert not any(folder.runs.iterdir())
     folder.close()
+
+
+def test_the_number_of_a_run_is_never_given_again(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path / "new")
+    first = folder.next_run("vote")
+    first.mkdir()
+    folder.make_current(first)
+    folder.remove(first)
+    assert folder.next_run("vote").name == "vote-2"  # Nothing was made of it: it was refused.
+    (folder.runs / "other-7").mkdir()
+    shutil.rmtree(folder.next_run("vote").parent)  # A person's hands.
+    assert folder.next_run("vote").name == "vote-9"
+    folder.close()
+    again = StateFolder(folder.path)
+    assert again.next_run("vote").name == "vote-10"
+    again.close()
+    (folder.path / "last-run").unlink()  # As an older version left it: the link says more.
+    (folder.path / "current").unlink()
+    (folder.path / "current").symlink_to("runs/vote-20")
+    again = StateFolder(folder.path)
+    assert again.next_run("vote").name == "vote-21"
+    again.close()
+    (folder.path / "last-run").write_text("many")
+    with pytest.raises(UsageError, match="last-run: is not the number of a run; nothing was"):
+        StateFolder(folder.path)
+
+
+def test_a_number_outlives_its_run_or_the_run_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = StateFolder(tmp_path / "new")
+    with monkeypatch.context() as patch:
+        patch.setattr(StateFolder, "_write", full)
+        run = folder.next_run("vote")
+        run.mkdir()
+        with pytest.raises(OSError, match="No space"):
+            folder.remove(run)
+        assert run.is_dir()
+    folder.remove(run)
+    folder.close()
+    again = StateFolder(folder.path)
+    assert again.next_run("vote").name == "vote-2"
+    again.close()
+
+
+@pytest.mark.parametrize("kept", ["journal/00000001.journal", "output.jsonl"])
+def test_a_run_of_which_anything_is_left_is_not_removed(tmp_path: Path, kept: str) -> None:
+    folder = StateFolder(tmp_path / "new")
+    run = folder.runs / "vote-1"
+    (run / "journal").mkdir(parents=True)
+    (run / kept).write_bytes(b"x")
+    assert folder.found(lambda _: None) == [run]  # Its first segment is gone: that is damage.
+    (run / kept).unlink()
+    (run / "journal" / "reserve").write_bytes(b"x" * 100)
+    (run / "journal" / "00000000.journal").write_bytes(b"x")  # Killed in the middle of its start.
+    assert folder.found(lambda _: None) == [] and not run.exists()
+    folder.close()
+
+
+def test_a_killed_start_leaves_a_folder_that_the_next_one_takes(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / state.LOCK).touch()  # The first thing that is made.
+    StateFolder(tmp_path / "new").close()
+
+
+def test_the_copy_of_a_state_does_not_lead_to_the_service_that_it_was_copied_from(
+    tmp_path: Path,
+) -> None:
+    folder = StateFolder(tmp_path / "new")
+    folder.write({"socket": "/run/lockstep/control.sock"})
+    assert state.info_of(folder.path)["socket"] == "/run/lockstep/control.sock"
+    shutil.copytree(folder.path, tmp_path / "copy")
+    with pytest.raises(UsageError, match="is a copy of a service's state"):
+        state.info_of(tmp_path / "copy")
+    folder.path.rename(tmp_path / "moved")
+    assert state.info_of(tmp_path / "moved")["socket"]
+    assert not folder.held
+    folder.path.mkdir()
+    (folder.path / state.LOCK).touch()  # Another service has taken the place.
+    assert not folder.held
+    folder.close()
+
+
+def test_lines_of_items_that_the_record_does_not_have_are_left_for_the_run(tmp_path: Path) -> None:
+    lines = lines_of(12)
+    write(tmp_path, lines)
+    items = [Item(json.dumps(f"q{n}"), b"", n, "1.0", True) for n in range(1, 8)]
+    ends = history._ends(tmp_path, items, whole=False)
+    answers = Answers(tmp_path, array("Q", ends))
+    # Of item 7 there may be more: it is the last that the record knows of.
+    assert len(ends) == 7
+    for number in range(1, 7):
+        assert answers.get(number) == b",".join(lines[number - 1])
 
 
 def test_a_run_that_somebody_does_not_let_go_of_is_named(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +139,8 @@ def test_what_was_killed_goes_on_and_nothing_accepted_is_lost_or_done_twice(plac
         receipt = {key: answer[key] for key in known[item["id"]]}
         assert receipt == {**known[item["id"]], "again": True}
         assert [line["id"] for line in answer["answer"]] == [item["id"]]
+    load = service.status()["load"]
+    assert load["rows_max"] == 16 and list(load["stall_s"]) == ["ask"]
     assert service.drain() == 0
     run = service.state / "runs" / "asks-1"
     assert sorted(outputs(service)) == sorted(item["id"] for item in items)
@@ -215,6 +218,22 @@ def test_a_run_that_cannot_go_on_is_kept_and_another_takes_what_comes(place: Any
     assert run.exists()
 
 
+def test_a_live_run_that_is_taken_away_is_told_of_and_the_service_goes_on(place: Any) -> None:
+    service = place(WAIT, "--stop-s", "0").start()
+    with service.connect() as client:
+        client.tell({"do": "submit", "item": {"id": "a"}, "wait": True})
+        service.wait(lambda: service.status()["accepted"] == 1)
+        shutil.rmtree(service.state / "runs" / "waits-1")
+        lost = client.hear()
+    assert lost["code"] == "lost" and "its folder was removed, or moved away" in lost["error"]
+    assert "waits-1 is lost" in service.log.read_text()
+    again = service.submit({"id": "a"})
+    assert again["run"] == "waits-2" and not again["again"]
+    assert [run["run"] for run in service.status()["runs"]] == ["waits-2"]
+    assert service.status()["waiting"] == 1
+    service.stop()
+
+
 def test_a_second_signal_stops_at_once_what_a_first_one_waits_for(place: Any) -> None:
     service = place(WAIT, "--stop-s", "600").start()
     service.submit({"id": "a"})
@@ -290,6 +309,10 @@ def test_a_full_run_is_followed_by_another_and_old_ones_are_removed(place: Any) 
     service.wait(lambda: len(service.status()["runs"]) == 2)
     runs = service.status()["runs"]
     assert [(run["run"], run["state"]) for run in runs] == [("echo-3", "ended"), ("echo-4", "live")]
+    status = service.status()
+    assert (
+        status["runs_begun"] == 4 and status["done"]["turns"] >= 6
+    )  # Also of those that are gone.
     assert sorted(path.name for path in (service.state / "runs").iterdir()) == ["echo-3", "echo-4"]
     assert service.submit({"id": 5}, wait=True)["again"]
     assert not service.submit({"id": 0}, wait=True)["again"]  # Its run is gone, and it with it.

@@ -1,0 +1,100 @@
+"""The control socket from here: one connection for each question (workers/service/desk.py)."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+from lockstep.workers.http.problems import Problem
+from lockstep.workers.outside.lines import ShortPath, uid_of
+
+READ_BYTES = 1 << 16
+ANSWER_S_MAX = 30.0  # What is answered at once.
+LATER_S, LATER_TIMES = 0.5, 20  # A cancel that comes while a run is brought back.
+
+
+class Control:
+    """Asks the service.
+
+    Args:
+        path: Of its socket.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        """One question that is answered at once.
+
+        Raises:
+            Problem: nobody answers.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_S_MAX):
+                async for line in self.lines(command):
+                    answer = line
+        except TimeoutError:
+            raise _unreachable("it does not answer") from None
+        return answer
+
+    async def lines(self, command: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """What is said to a command, line by line; the last line is its answer.
+
+        Raises:
+            Problem: nobody listens, or the service went away.
+        """
+        try:
+            with ShortPath(self._path.parent, self._path.name) as short:
+                reader, writer = await asyncio.open_unix_connection(short)
+        except OSError as error:
+            raise _unreachable(error.strerror or str(error)) from None
+        try:
+            if uid_of(writer.get_extra_info("socket")) not in (os.getuid(), 0) and os.getuid():
+                raise _unreachable("another user's process listens at its socket")
+            writer.write(json.dumps(command, ensure_ascii=False).encode() + b"\n")
+            await writer.drain()
+            while True:
+                value = json.loads(await _line(reader))
+                yield value
+                if "ids" not in value:
+                    return
+        except OSError as error:
+            raise _unreachable(error.strerror or str(error)) from None
+        finally:
+            writer.close()
+
+    async def cancel(self, id: str) -> None:
+        """Cancel an item whose client is gone; one that has ended is none any more."""
+        command = {"do": "cancel", "item": id, "by": "its HTTP client, who has gone"}
+        for _ in range(LATER_TIMES):
+            try:
+                answer = await self.ask(command)
+            except Problem:
+                return  # There is no service: its next one goes on with the item.
+            if answer.get("code") != "later":
+                return
+            await asyncio.sleep(LATER_S)
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    """A line of any length; the service bounds it.
+
+    Raises:
+        ConnectionResetError: it ends before.
+    """
+    parts = []
+    while True:
+        try:
+            parts.append(await reader.readuntil(b"\n"))
+            return b"".join(parts)
+        except asyncio.LimitOverrunError as error:
+            parts.append(await reader.readexactly(error.consumed))
+        except asyncio.IncompleteReadError:
+            raise ConnectionResetError(0, "it closed the connection") from None
+
+
+def _unreachable(why: str) -> Problem:
+    text = f"the service does not run, or is still starting: {why}"
+    return Problem(503, text, code="unavailable", retry_s=1.0)

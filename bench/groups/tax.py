@@ -5,7 +5,7 @@ throughput is tokens of answers per second from the first tag to the last, start
 excluded. docs/benchmarks.md says what the fleets are and why.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -16,7 +16,8 @@ from lockstep.bench.contestant import whole
 from lockstep.bench.groups import Tell
 from lockstep.bench.pairs import Ratio, interleave, paired, ratio
 from lockstep.bench.report import Report
-from lockstep.bench.svg import Panel, picture
+from lockstep.workers.pictures.chart import Chart, Line, row
+from lockstep.workers.pictures.scale import Kind
 
 PAIRS, PAIRS_QUICK = 9, 4
 SECONDS = 2.0  # About what one run of a cell takes, without its start.
@@ -30,6 +31,8 @@ CURVE_PAIRS, CURVE_PAIRS_QUICK = 7, 3
 CURVE_CELLS = ("a8_t16_think2", "a16_t16_tail2", "a8_t16_slow20")
 QUANTUM_FACTORS = (0.125, 0.25, 0.5, 1, 2, 4, 8)
 LOOKAHEADS = (0, 1, 2, 4, 8)
+TITLE = "Strict order over arrival order: tokens per second"
+ABOUT = "A line for each fleet, over the quantum of logical time and over the lookahead; 1: no loss"
 
 INPUT = '{"id": "all"}\n'
 FLEET = """
@@ -172,8 +175,8 @@ def run(quick: bool, tell: Tell, curves: Path | None = None) -> Report:
     book(report, cells)
     if curves is not None:
         pairs = CURVE_PAIRS_QUICK if quick else CURVE_PAIRS
-        curves.write_text(picture("Strict order over arrival order: tokens per second",
-                                  _curves(model, pairs, tell)), encoding="utf-8")  # fmt: skip
+        drawn = row(TITLE, ABOUT, _curves(model, pairs, tell))
+        curves.write_text(drawn, encoding="utf-8")
         tell(f"wrote {curves}")
     return report
 
@@ -210,24 +213,40 @@ def throughput(fleet: str) -> float:
     return run.tokens_out / run.seconds
 
 
-def _curves(model: Path, pairs: int, tell: Tell) -> list[Panel]:
+def _curves(model: Path, pairs: int, tell: Tell) -> list[Chart]:
     quanta = {f * FUEL_PER_STEP / 1e6: {"fuel_per_step": round(f * FUEL_PER_STEP)}
               for f in QUANTUM_FACTORS}  # fmt: skip
     lookaheads = {float(n): {"lookahead": n} for n in LOOKAHEADS}
+    panels: list[tuple[str, Kind, Mapping[float, Mapping[str, Any]]]] = [
+        ("fuel_per_step, millions", "log2", quanta),
+        ("lookahead, steps", "linear", lookaheads),
+    ]
     return [
-        Panel("fuel_per_step, millions", True, _lines(model, pairs, quanta, tell)),
-        Panel("lookahead, steps", False, _lines(model, pairs, lookaheads, tell)),
+        Chart(
+            TITLE,
+            ABOUT,
+            label,
+            "strict / arrival",
+            lines(_points(model, pairs, points, tell)),
+            kind,
+        )
+        for label, kind, points in panels
     ]
 
 
-def _lines(
+def lines(points: Mapping[str, Sequence[tuple[float, float]]]) -> list[Line]:
+    """The lines of a chart: name to points."""
+    return [Line(name, found, dots=True) for name, found in points.items()]
+
+
+def _points(
     model: Path, pairs: int, points: Mapping[float, Mapping[str, Any]], tell: Tell
 ) -> dict[str, list[tuple[float, float]]]:
-    lines: dict[str, list[tuple[float, float]]] = {}
+    found: dict[str, list[tuple[float, float]]] = {}
     for cell in [cell for cell in CELLS if cell.name in CURVE_CELLS]:
         for x, settings in points.items():
             tell(f"curve of {cell.name}: {settings}")
             measured = _pairs(cell, model, pairs, settings)
             y = median(strict / arrival for strict, arrival in measured)
-            lines.setdefault(cell.name, []).append((x, y))
-    return lines
+            found.setdefault(cell.name, []).append((x, y))
+    return found

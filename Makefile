@@ -59,11 +59,7 @@ guests:
 # Figures of this machine (docs/benchmarks.md). The first time it installs the peers, apart.
 bench: $(VENV)/.bench
 	$(BIN)/lockstep bench setup
-	$(BIN)/lockstep bench shm
-	$(BIN)/lockstep bench agents
-	$(BIN)/lockstep bench tax
-	$(BIN)/lockstep bench decode
-	$(BIN)/lockstep bench serve
+	$(BIN)/lockstep bench all --quick
 	$(BIN)/pytest bench/suites --benchmark-enable
 
 $(VENV)/bin/python:

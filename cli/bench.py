@@ -1,6 +1,12 @@
-"""``lockstep bench GROUP`` and ``lockstep bench setup``."""
+"""``lockstep bench GROUP`` and ``lockstep bench setup``.
+
+A verb for each group, all made in one place (`_verb`): what a group takes besides is what its
+function gives.
+"""
 
 import sys
+from collections.abc import Callable, Mapping
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lockstep.cli import screen
+from lockstep.cli.options import json_option
 from lockstep.cli.verbs import Verbs
 from lockstep.engine.errors import EXIT_OK
 
@@ -22,11 +29,19 @@ GROUPS = (
     "decode",
     "serve",
     "service",
+    "guests",
     "gpu",
 )  # As bench/groups has them; named here so that help loads nothing.
+MODULES = {"all": "lockstep.cli.bench_all", "compare": "lockstep.cli.bench_compare"}
+SHORTLY = "Within 45 s on two cores: wider intervals."
+MINUTES = "Within 8 minutes on two cores: wider intervals."
+
+Options = Mapping[str, Any]  # What a group's `run` takes besides.
 
 
-@click.group("bench", cls=Verbs, short_help="Measure Lockstep beside other runtimes.")
+@click.group(
+    "bench", cls=Verbs, modules=MODULES, short_help="Measure Lockstep beside other runtimes."
+)
 def command() -> None:
     """Measure on this machine, with other runtimes side by side where they are installed.
 
@@ -35,6 +50,8 @@ def command() -> None:
         lockstep bench setup
         lockstep bench agents
         lockstep bench tax --quick --json
+        lockstep bench all --quick
+        lockstep bench compare bench-1 bench-2
     """
 
 
@@ -48,23 +65,37 @@ def setup(group: str | None) -> int:
         lockstep bench setup
         lockstep bench setup agents
 
-    A group is shm, agents, tax, journal, decode, serve, service or gpu; without one everything is
-    made. What is there already is left alone. It needs a network (or a package index of pip's
-    settings) for the peers, which go to $XDG_CACHE_HOME/lockstep/bench, and none of it into this
-    Python.
+    A group is shm, agents, tax, journal, decode, serve, service, guests or gpu; without one
+    everything is made. What is there already is left alone. It needs a network (or a package index
+    of pip's settings) for the peers, which go to $XDG_CACHE_HOME/lockstep/bench, and none of it
+    into this Python.
 
     Exit codes: 0, or 2 when something could not be made.
     """
     for name in [group] if group else GROUPS:
-        _group(name).setup(_tell)
+        _group(name).setup(tell)
     return EXIT_OK
 
 
-@command.command("shm", short_help="Messages from process to process, beside other ways.")
-@click.option("--quick", is_flag=True, help="Within 45 s on two cores: wider intervals.")
-@click.option("--json", "as_json", is_flag=True,
-              help="The last line of standard output is one JSON object.")  # fmt: skip
-def shm(quick: bool, as_json: bool) -> int:
+def _verb(
+    short_help: str, quick: str = SHORTLY
+) -> Callable[[Callable[..., Options]], click.Command]:
+    """Make a verb of a group out of a function with its name, its help and its own options."""
+
+    def made(options: Callable[..., Options]) -> click.Command:
+        @wraps(options)
+        def measure(quick: bool, as_json: bool, **given: Any) -> int:
+            group = _group(options.__name__)
+            return _show(group.run(quick, tell, **options(**given)), as_json)
+
+        measured = click.option("--quick", is_flag=True, help=quick)(json_option(measure))
+        return command.command(options.__name__, short_help=short_help)(measured)
+
+    return made
+
+
+@_verb("Messages from process to process, beside other ways.")
+def shm() -> Options:
     """Measure rings, slots and doorbells, in turn with queues, pipes, sockets and ZeroMQ.
 
     \b
@@ -77,14 +108,11 @@ def shm(quick: bool, as_json: bool) -> int:
 
     Exit codes: 0, or 2 when a contestant died.
     """
-    return _show(_group("shm").run(quick, _tell), as_json)
+    return {}
 
 
-@command.command("agents", short_help="A turn, a message, an agent: what they cost.")
-@click.option("--quick", is_flag=True, help="Within 45 s on two cores: wider intervals.")
-@click.option("--json", "as_json", is_flag=True,
-              help="The last line of standard output is one JSON object.")  # fmt: skip
-def agents(quick: bool, as_json: bool) -> int:
+@_verb("A turn, a message, an agent: what they cost.")
+def agents() -> Options:
     """Measure turns, messages, memory and start of agents, in pairs with other runtimes.
 
     \b
@@ -96,20 +124,17 @@ def agents(quick: bool, as_json: bool) -> int:
 
     Exit codes: 0, or 2 when a run could not be made.
     """
-    return _show(_group("agents").run(quick, _tell), as_json)
+    return {}
 
 
-@command.command("tax", short_help="What strict order costs against arrival order.")
-@click.option("--quick", is_flag=True, help="Within 8 minutes on two cores: wider intervals.")
+@_verb("What strict order costs against arrival order.", MINUTES)
 @click.option(
     "--curves",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Also measure over fuel_per_step and lookahead, and draw it as SVG: takes longer.",
 )
-@click.option("--json", "as_json", is_flag=True,
-              help="The last line of standard output is one JSON object.")  # fmt: skip
-def tax(quick: bool, curves: Path | None, as_json: bool) -> int:
+def tax(curves: Path | None) -> Options:
     """Measure throughput in strict order against arrival order, fleet by fleet, in pairs.
 
     \b
@@ -122,14 +147,11 @@ def tax(quick: bool, curves: Path | None, as_json: bool) -> int:
 
     Exit codes: 0, or 2 when a run could not be made.
     """
-    return _show(_group("tax").run(quick, _tell, curves), as_json)
+    return {"curves": curves}
 
 
-@command.command("journal", short_help="What keeping a run costs, and bringing it back.")
-@click.option("--quick", is_flag=True, help="Within 8 minutes on two cores: wider intervals.")
-@click.option("--json", "as_json", is_flag=True,
-              help="The last line of standard output is one JSON object.")  # fmt: skip
-def journal(quick: bool, as_json: bool) -> int:
+@_verb("What keeping a run costs, and bringing it back.", MINUTES)
+def journal() -> Options:
     """Measure durability levels against no journal, replay against live, and recovery times.
 
     \b
@@ -141,15 +163,12 @@ def journal(quick: bool, as_json: bool) -> int:
 
     Exit codes: 0, or 2 when a run could not be made.
     """
-    return _show(_group("journal").run(quick, _tell), as_json)
+    return {}
 
 
-@command.command("decode", short_help="A step of a model at equal batch, and the memory's limit.")
-@click.option("--quick", is_flag=True,
-              help="Within 45 s on two cores: fewer batches, wider intervals.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True,
-              help="The last line of standard output is one JSON object.")  # fmt: skip
-def decode(quick: bool, as_json: bool) -> int:
+@_verb("A step of a model at equal batch, and the memory's limit.",
+       "Within 45 s on two cores: fewer batches, wider intervals.")  # fmt: skip
+def decode() -> Options:
     """Measure decode steps at equal batch, in pairs with other runtimes and with reading memory.
 
     \b
@@ -163,14 +182,12 @@ def decode(quick: bool, as_json: bool) -> int:
 
     Exit codes: 0, or 2 when a model or a run could not be made.
     """
-    return _show(_group("decode").run(quick, _tell), as_json)
+    return {}
 
 
-@command.command("serve", short_help="Many agents' conversations on one model.")
-@click.option("--quick", is_flag=True, help="Within 8 minutes on two cores: each serves once.")
-@click.option("--json", "as_json", is_flag=True,
-              help="The last line of standard output is one JSON object.")  # fmt: skip
-def serve(quick: bool, as_json: bool) -> int:
+@_verb("Many agents' conversations on one model.",
+       "Within 8 minutes on two cores: each serves once.")  # fmt: skip
+def serve() -> Options:
     """Measure a trace of conversations of 32 agents, served by Lockstep and by other runtimes.
 
     \b
@@ -184,17 +201,46 @@ def serve(quick: bool, as_json: bool) -> int:
 
     Exit codes: 0, or 2 when a model or a run could not be made.
     """
-    return _show(_group("serve").run(quick, _tell), as_json)
+    return {}
 
 
-@command.command("gpu", short_help="Equality and throughput on a GPU (docs/gpu.md).")
+@_verb("What a service costs beside a plain run.", MINUTES)
+def service() -> Options:
+    """Measure a service in pairs with a plain run that gets the same items from a socket.
+
+    \b
+    Examples:
+        lockstep bench service
+        lockstep bench service --quick --json | jq .ratios
+
+    A ratio of 1 means that the service costs nothing. docs/benchmarks.md says what is compared.
+
+    Exit codes: 0, or 2 when a run could not be made.
+    """
+    return {}
+
+
+@_verb("A guest's crossings, fuel, NaN, start and memory.")
+def guests() -> Options:
+    """Measure what a guest costs: crossings, fuel, canonical NaN, start and memory.
+
+    \b
+    Examples:
+        lockstep bench guests
+        lockstep bench guests --quick --json | jq .results
+
+    Nothing here has a peer: prices, no ratios. docs/benchmarks.md says what each figure is.
+
+    Exit codes: 0, or 2 when a run could not be made.
+    """
+    return {}
+
+
+@_verb("Equality and throughput on a GPU (docs/gpu.md).", "Two batches and few steps.")
 @click.argument("models", nargs=-1, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--provider", default="cuda", show_default=True, metavar="NAME",
               help="The one that is measured; cpu: all of it but the device.")  # fmt: skip
-@click.option("--quick", is_flag=True, help="Two batches and few steps.")
-@click.option("--json", "as_json", is_flag=True,
-              help="The last line of standard output is one JSON object.")  # fmt: skip
-def gpu(models: tuple[Path, ...], provider: str, quick: bool, as_json: bool) -> int:
+def gpu(models: tuple[Path, ...], provider: str) -> Options:
     """Show what docs/gpu.md asks of a machine with a GPU, in one go.
 
     That is equality across sessions, batches and processes, with and without CUDA graphs and
@@ -210,34 +256,16 @@ def gpu(models: tuple[Path, ...], provider: str, quick: bool, as_json: bool) -> 
 
     Exit codes: 0, or 2 when a model or a run could not be made.
     """
-    return _show(_group("gpu").run(quick, _tell, provider, models), as_json)
+    return {"provider": provider, "folders": models}
+
+
+def tell(text: str) -> None:
+    """What goes on, for whoever waits."""
+    screen.tell("bench", text)
 
 
 def _group(name: str) -> Any:
     return import_module(f"lockstep.bench.groups.{name}")
-
-
-def _tell(text: str) -> None:
-    screen.tell("bench", text)
-
-
-@command.command("service", short_help="What a service costs beside a plain run.")
-@click.option("--quick", is_flag=True, help="Within 8 minutes on two cores: wider intervals.")
-@click.option("--json", "as_json", is_flag=True,
-              help="The last line of standard output is one JSON object.")  # fmt: skip
-def service(quick: bool, as_json: bool) -> int:
-    """Measure a service in pairs with a plain run that gets the same items from a socket.
-
-    \b
-    Examples:
-        lockstep bench service
-        lockstep bench service --quick --json | jq .ratios
-
-    A ratio of 1 means that the service costs nothing. docs/benchmarks.md says what is compared.
-
-    Exit codes: 0, or 2 when a run could not be made.
-    """
-    return _show(_group("service").run(quick, _tell), as_json)
 
 
 def _show(report: "Report", as_json: bool) -> int:

@@ -44,10 +44,10 @@ config = {{ {config} }}
 """
 
 
-def ring(agents: int, tokens: int) -> str:
+def ring(agents: int, tokens: int, guest: str = "relay") -> str:
     """A fleet whose agents pass tokens of 64 bytes to the next one, without end."""
     config = f"tokens = {tokens}, bytes = 64, hops = {ENDLESS}"
-    return FLEET.format(name="ring", guest="relay", agents=agents, config=config)
+    return FLEET.format(name="ring", guest=guest, agents=agents, config=config)
 
 
 def flood() -> str:
@@ -128,10 +128,16 @@ def _tags(report: Report, tags: int) -> None:
 
 
 def _many(report: Report) -> None:
-    with lockstep(ring(MANY, MANY)) as ours:
+    pss_mb, start_ms = many(ring(MANY, MANY))
+    report.results["pss_mb"] = (pss_mb, "MB")
+    report.results["start_ms"] = (start_ms, "ms")
+
+
+def many(fleet: str) -> tuple[float, float]:
+    """What an agent of a fleet of `MANY` costs: MB of proportional set size, ms of start."""
+    with lockstep(fleet) as ours:
         ours.ask(turns=5 * MANY)  # Every agent has run some turns: it holds what it needs.
         children = psutil.Process(ours.pid).children()
         agents = sorted(children, key=lambda child: child.create_time())[-MANY:]  # Others before.
         sizes = [agent.memory_full_info().pss for agent in agents]
-    report.results["pss_mb"] = (sum(sizes) / len(sizes) / 1e6, "MB")
-    report.results["start_ms"] = (ours.hello["start_ns"] / 1e6 / MANY, "ms")
+    return sum(sizes) / len(sizes) / 1e6, ours.hello["start_ns"] / 1e6 / MANY

@@ -43,16 +43,8 @@ def commit() -> str:
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return ""
-    command = [
-        "git",
-        "-C",
-        str(root),
-        "describe",
-        "--always",
-        "--exclude=*",
-        "--abbrev=12",
-        "--dirty=+",
-    ]
+    command = ["git", "--no-optional-locks", "-C", str(root), "describe"]
+    command += ["--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:

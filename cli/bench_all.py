@@ -1,5 +1,6 @@
 """``lockstep bench all``."""
 
+from math import isnan
 from pathlib import Path
 
 import click
@@ -25,7 +26,7 @@ from lockstep.engine.settings import nearest
 @click.option(
     "--stable",
     "stable_percent",
-    type=click.FloatRange(0, min_open=True),
+    type=click.FloatRange(0, 100, min_open=True),
     metavar="PERCENT",
     default=5.0,
     show_default=True,
@@ -56,6 +57,8 @@ def command(
     """
     from lockstep.bench import session, told
 
+    if isnan(stable_percent):
+        raise UsageError("--stable is nan, expected a percentage")
     wanted, absent = session.here(GROUPS) if groups is None else (_named(groups), {})
     asked = session.Asked(
         quick, runs_max or (session.RUNS_MAX_QUICK if quick else session.RUNS_MAX), stable_percent

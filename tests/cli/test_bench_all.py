@@ -128,6 +128,12 @@ def test_a_comparison_with_what_is_no_report_is_refused(
     assert isinstance(result.exception, UsageError) and "is no report" in str(result.exception)
 
 
+def test_a_percentage_that_is_none_is_refused(shm: FakeGroup, tmp_path: Path) -> None:
+    result = called("all", "--groups", "shm", "--stable", "nan")
+    assert isinstance(result.exception, UsageError) and "--stable is nan" in str(result.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("verb", ["all", "compare"])
 def test_help_begins_with_examples(verb: str) -> None:
     text = CliRunner().invoke(cli, ["bench", verb, "--help"]).output

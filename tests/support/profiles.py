@@ -8,12 +8,11 @@ PHASES = ("prefill", "decode", "sampling", "copies", "loading", "waiting: stalle
           "waiting: nothing asked")  # fmt: skip
 
 
-def profile(agents: int = 5, wall_s: float = 24.0, seed: int = 1) -> dict[str, Any]:
-    """A profile of a fleet that asks, thinks and talks."""
-    chance = random.Random(seed)
+def profile(agents: int = 5, wall_s: float = 24.0, bins: int = 240) -> dict[str, Any]:
+    """A profile of a fleet that asks, thinks and talks, the same each time."""
+    chance = random.Random(1)
     names = [f"solver[{n}]" for n in range(agents - 1)] + ["judge"]
     rows = max(min(agents, 16), 1)
-    bins = 240
     return {
         "format": 1,
         "fleet": "vote",
@@ -27,7 +26,7 @@ def profile(agents: int = 5, wall_s: float = 24.0, seed: int = 1) -> dict[str, A
         "agents": [_agent(name, chance) for name in names],
         "series": _series(bins, wall_s, rows, chance),
         "distributions": {
-            name: _distribution(median, chance)
+            name: _distribution(median, 10 * bins, chance)
             for name, median in (("ttft_ms", 180), ("tpot_ms", 14), ("itl_ms", 12),
                                  ("request_ms", 900), ("step_ms", 11), ("turn_ms", 0.6),
                                  ("guest_ms", 0.09), ("journal_write_ms", 0.05))
@@ -87,8 +86,8 @@ def _series(bins: int, wall_s: float, rows: int, chance: random.Random) -> dict[
             "events_waiting": wave(12), "stalled_share": wave(0.4)}  # fmt: skip
 
 
-def _distribution(median: float, chance: random.Random) -> dict[str, Any]:
-    values = sorted(median * chance.lognormvariate(0, 0.6) for _ in range(3_000))
+def _distribution(median: float, count: int, chance: random.Random) -> dict[str, Any]:
+    values = sorted(median * chance.lognormvariate(0, 0.6) for _ in range(count))
     return {"count": 12_345, "values": values}
 
 

@@ -131,7 +131,7 @@ def _x_axis(of: Chart, values: list[float]) -> tuple[Scale, list[float]]:
 
 def _y_axis(of: Chart, values: list[float]) -> tuple[Scale, list[float]]:
     low, high = of.y_range or (min(0.0, *values), max(values))
-    marks = ticks(low, high)
+    marks = ticks(low, high if high > low else low + 1)
     return Scale(marks[0], marks[-1], HEIGHT - BOTTOM, TOP), marks
 
 

@@ -16,6 +16,7 @@ from lockstep.workers.pictures.timeline import SCRIPT, TRACKS_MAX, timeline, wit
 
 ROWS_MAX = 24  # Bars of a picture; the table has everybody.
 POINTS = 200  # Of a distribution.
+SERIES_POINTS = 120  # Of a line over time.
 COLUMNS_MAX = 128
 SHARES = ((0.5, "p50"), (0.9, "p90"), (0.99, "p99"))
 WAITING = "waiting"
@@ -31,14 +32,15 @@ SERIES = (  # Title, unit, lines: (key, name), whether it is wide.
     ("The model waits for agents", "share of the time", (("stalled_share", "share"),), False),
 )  # fmt: skip
 DISTRIBUTIONS = {
-    "ttft_ms": ("Time to first token", "from asking to the first token of the answer"),
-    "tpot_ms": ("Time per token", "of a request, after its first token"),
-    "itl_ms": ("Between tokens", "from each token to the next one of its answer"),
-    "request_ms": ("Requests", "from asking to the last token"),
-    "step_ms": ("Steps of the model", "one step of the inference process"),
-    "turn_ms": ("Turns", "from waking an agent to what it did"),
-    "guest_ms": ("Guest time", "of a turn, inside the agent"),
-    "journal_write_ms": ("Journal writes", "one write of the record"),
+    "ttft_ms": ("Time to first token", "from asking to the first token of the answer; "),
+    "tpot_ms": ("Time per token", "of a request, after its first token; "),
+    "itl_ms": ("Between tokens", "from each token to the next one of its answer; "),
+    "request_ms": ("Requests", "from asking to the last token; "),
+    "step_ms": ("Steps of the model", "one step of the inference process; "),
+    "turn_ms": ("Turns", "from waking an agent to what it did; "),
+    "guest_ms": ("Guest time", "of a turn, inside the agent; "),
+    "journal_write_ms": ("Journal writes", "one write of the record; "),
+    "sync_ms": ("Syncs", "one sync of the record to the disk; "),
 }
 
 
@@ -106,23 +108,47 @@ def _series(series: Mapping[str, Any]) -> str:
     times = series.get("t_s") or []
     if not times:
         return ""
-    parts = []
+    parts, silent = [], []
     for title, unit, named, wide in SERIES:
         lines = [
-            Line(name, list(zip(times, series[key], strict=False)), area=place == 0)
+            Line(name, coarse(times, series[key]), area=place == 0)
             for place, (key, name) in enumerate(named)
-            if series.get(key)
+            if any(finite(series.get(key) or []))
         ]
-        if lines:
-            about = "; ".join(f"{line.name}: {_range(y for _, y in line.points)}" for line in lines)
-            picture = chart(Chart(title, about, "seconds since the run's first tag", unit, lines,
-                                  wide=wide))  # fmt: skip
-            parts.append(page.figure(title, picture, kind="wide" if wide else ""))
+        if not lines:
+            silent.append(title.lower())
+            continue
+        about = "; ".join(f"{line.name}: {_range(y for _, y in line.points)}" for line in lines)
+        axes = ("seconds since the run's first tag", unit)
+        picture = chart(Chart(title, about, *axes, lines, wide=wide))
+        parts.append(page.figure(title, picture, kind="wide" if wide else ""))
     keys = [key for _, _, named, _ in SERIES for key, _ in named if series.get(key)]
     rows = list(zip(times, *(series[key] for key in keys), strict=False))
-    width = series.get("bin_s")
-    note = f"One value for each {seconds(width)}." if is_number(width) else ""
-    return page.figures(parts) + page.said(note) + page.numbers(("s", *keys), rows)
+    return page.figures(parts) + page.said(_bins(series, silent)) + page.numbers(("s", *keys), rows)
+
+
+def _bins(series: Mapping[str, Any], silent: Sequence[str]) -> str:
+    """What is to be said of all series."""
+    width, every = series.get("bin_s"), _every(series["t_s"])
+    said = []
+    if is_number(width):
+        said.append(f"A point is the mean of {seconds(width * every)}.")
+    if silent:
+        said.append(f"Nothing but 0, so not drawn: {', '.join(silent)}.")
+    return " ".join(said)
+
+
+def coarse(times: Sequence[float], values: Sequence[object]) -> list[tuple[float, float]]:
+    """Means of neighbours, at most `SERIES_POINTS`: one step of a model would be a spike else."""
+    every, found = _every(times), []
+    for start in range(0, min(len(times), len(values)), every):
+        if known := finite(values[start : start + every]):
+            found.append((times[start], sum(known) / len(known)))
+    return found
+
+
+def _every(times: Sequence[float]) -> int:
+    return -(-len(times) // SERIES_POINTS)
 
 
 def _distributions(found: Mapping[str, Any]) -> str:
@@ -132,22 +158,31 @@ def _distributions(found: Mapping[str, Any]) -> str:
         if not values:
             continue
         title, about = DISTRIBUTIONS.get(key, (key, ""))
-        marks = [(at_share(values, share), name) for share, name in SHARES]
-        count = found[key].get("count", len(values))
+        held = found[key]
+        marks = [(_share(held, name, values, share), name) for share, name in SHARES]
+        count = held.get("count", len(values))
         said = ", ".join(f"{name} {figure(value)} ms" for value, name in marks)
         axes = ("milliseconds", "share that took at most so long")
         lines = [Line(title, cdf(values))]
         picture = chart(Chart(title, said, *axes, lines, "log10", marks, (0.0, 1.0)))
-        parts.append(page.figure(title, picture, f"{about} ({figure(count)}): {said}"))
+        parts.append(page.figure(title, picture, f"{about}{figure(count)} of them: {said}"))
         rows.append((title, count, *(value for value, _ in marks), values[0], values[-1]))
     head = ("milliseconds", "count", *(name for _, name in SHARES), "least", "most")
     return page.figures(parts) + page.numbers(head, rows)
 
 
+def _share(held: Mapping[str, Any], name: str, values: Sequence[float], share: float) -> float:
+    """As the profile says, which has seen all of them, or of the values that it kept."""
+    said = held.get(name)
+    return said if is_number(said) else at_share(values, share)
+
+
 def cdf(values: Sequence[float]) -> list[tuple[float, float]]:
-    """(value, share that is not above it) of sorted values, at most `POINTS` and the ends."""
+    """(value, share not above it) of sorted values: steps; of many, `POINTS` and the ends."""
     count = len(values)
-    places = sorted({*range(0, count, max(count // POINTS, 1)), count - 1})
+    if count <= POINTS:
+        return [(v, (n + up) / count) for n, v in enumerate(values) for up in (0, 1)]
+    places = sorted({*range(0, count, count // POINTS), count - 1})
     return [(values[place], (place + 1) / count) for place in places]
 
 
@@ -173,7 +208,7 @@ def _phases(phases: Sequence[Mapping[str, Any]]) -> str:
         Bar(str(phase.get("name", "?")), [(PHASE_KIND, phase["s"])],
             f"{figure(100 * phase['s'] / total)} %")
         for phase in phases
-        if is_number(phase.get("s"))
+        if is_number(phase.get("s")) and phase["s"] > 0
     ]  # fmt: skip
     title = "Phases of the inference process"
     table = [(row.name, row.parts[0][1], 100 * row.parts[0][1] / total) for row in rows]
@@ -225,7 +260,7 @@ def _stalls(stalls: Sequence[Mapping[str, Any]]) -> str:
     ordered = sorted(stalls, key=lambda s: -s["s"] if is_number(s.get("s")) else 0.0)
     rows = [
         Bar(str(s.get("agent", "?")), [("waited for", s.get("s") or 0.0)],
-            f"{seconds(s.get('s'))}, {figure(s.get('steps'))} steps")
+            f"{seconds(s.get('s'))}, {_steps(s.get('steps'))}")
         for s in ordered
     ]  # fmt: skip
     shown, note = _first(rows, "agents")
@@ -234,6 +269,10 @@ def _stalls(stalls: Sequence[Mapping[str, Any]]) -> str:
     below = page.numbers(("agent", "s", "steps"), table)
     picture = bars(title, _top(shown), "seconds", shown)
     return page.figure(title, picture, note, below)
+
+
+def _steps(count: object) -> str:
+    return "1 step" if count == 1 else f"{figure(count)} steps"
 
 
 def _timeline(profile: Mapping[str, Any]) -> str:

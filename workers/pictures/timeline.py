@@ -53,12 +53,11 @@ def timeline(title: str, about: str, tracks: Sequence[Mapping[str, Any]], end_s:
 
 
 def with_stalls(tracks: Sequence[Mapping[str, Any]], stalls: Spans) -> list[Mapping[str, Any]]:
-    """Tracks with one for stalls behind those that are no agents: [start_s, dur_s, agent, step]."""
-    if not stalls:
-        return list(tracks)
+    """Tracks, agents last, and before these one for stalls: [start_s, dur_s, agent, step] each."""
     spans = [[start, length, f"{who}, step {step}", "stall"] for start, length, who, step in stalls]
-    first = next((n for n, t in enumerate(tracks) if t.get("kind") == "agent"), len(tracks))
-    return [*tracks[:first], {"name": HELD, "kind": "stall", "spans": spans}, *tracks[first:]]
+    held = [{"name": HELD, "kind": "stall", "spans": spans}] if stalls else []
+    agents = [track for track in tracks if track.get("kind") == "agent"]
+    return [*(track for track in tracks if track.get("kind") != "agent"), *held, *agents]
 
 
 def _sorted(tracks: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:

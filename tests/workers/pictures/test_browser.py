@@ -1,90 +1,21 @@
-"""Pages in a real browser: no complaint on its console, no request but for the page itself.
-
-The browser's only way out is a proxy that is ours, so whatever it asks for is seen.
-"""
+"""Pages in a real browser: no complaint on its console, no request but for the page itself."""
 
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
+from benchreports import group, report
+from browsers import PLACE, Shown, needs_browser
 from profiles import profile
 
+from lockstep.bench import told
+from lockstep.bench.comparing import compare
 from lockstep.workers.pictures import profile_page
 from lockstep.workers.pictures.page import figure, page
 from lockstep.workers.pictures.timeline import SCRIPT, timeline
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-default-apps", "--disable-dev-shm-usage", "--proxy-bypass-list=<-loopback>",
-    "--disable-features=NetworkTimeServiceQuerying,OptimizationHints", "--enable-logging=stderr",
-    "--virtual-time-budget=3000",
-)  # fmt: skip
-# Whom a browser asks by itself, whatever page it shows, flags or not.
-ITS_OWN = re.compile(r"(^|[./])(google|googleapis|gvt1)\.com([:/]|$)")
-PLACE = "http://report.invalid/report.html"
-HUNG_S = 120.0
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not BROWSER, reason="no Chromium is installed"),
-]
-
-
-class Shown:
-    """A page as the browser has it: its elements, its console, what it asked for."""
-
-    def __init__(self, text: str, folder: Path, *flags: str) -> None:
-        asked: list[str] = []
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler(text.encode(), asked))
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        proxy = f"--proxy-server=http://127.0.0.1:{server.server_port}"
-        command = [BROWSER, *FLAGS, *flags, proxy, f"--user-data-dir={folder}", "--dump-dom", PLACE]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=HUNG_S, check=True
-            )
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-        self.dom, self.asked = done.stdout, [a for a in asked if not ITS_OWN.search(a)]
-        self.console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-def handler(data: bytes, asked: list[str]) -> type[BaseHTTPRequestHandler]:
-    """A proxy that has one page and notes what it is asked for."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            known = self.path == PLACE
-            self.send_response(200 if known else 404)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(data) if known else 0))
-            self.end_headers()
-            self.wfile.write(data if known else b"")
-
-        do_POST = do_GET
-
-        def do_CONNECT(self) -> None:
-            asked.append(self.path)
-            self.send_response_only(502)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Handler
+pytestmark = needs_browser
 
 
 def boxes(dom: str) -> dict[tuple[str, str], str]:
@@ -106,6 +37,18 @@ def test_a_report_is_shown_without_a_complaint_and_asks_for_nothing(usual: Shown
     assert usual.console == []
     assert usual.asked == [PLACE]
     assert "<svg" in usual.dom and 'class="bar"' in usual.dom  # The script ran.
+
+
+@pytest.mark.parametrize("what", ["session", "comparison"])
+def test_reports_of_benchmarks_are_shown_without_a_complaint(what: str, tmp_path: Path) -> None:
+    whole = report(
+        {"shm": group({"pipe": (1.0, 1.1, 1.2), "queue": (90.0, 100.0, 110.0)}, rate=1.0)}
+    )
+    found = compare(whole, whole, ("a", "b"))
+    text = told.session_page(whole) if what == "session" else told.comparison_page(found)
+    shown = Shown(text, tmp_path)
+    assert (shown.console, shown.asked) == ([], [PLACE])
+    assert "<svg" in shown.dom
 
 
 def test_the_canary_a_page_that_asks_and_complains_is_noticed(tmp_path: Path) -> None:

@@ -189,9 +189,10 @@ def test_kinds_beyond_the_colours_are_drawn_as_others() -> None:
 
 
 def test_stalls_are_a_track_before_the_agents() -> None:
-    found = with_stalls(TRACKS, [[0.5, 0.1, "agent a", 7]])
-    assert [track["name"] for track in found] == ["inference", HELD, "agent a"]
-    assert found[1]["spans"] == [[0.5, 0.1, "agent a, step 7", "stall"]]
+    late = {"name": "sync", "kind": "sync", "spans": []}
+    found = with_stalls([*TRACKS, late], [[0.5, 0.1, "agent a", 7]])
+    assert [track["name"] for track in found] == ["inference", "sync", HELD, "agent a"]
+    assert found[2]["spans"] == [[0.5, 0.1, "agent a, step 7", "stall"]]
     assert with_stalls(TRACKS, []) == TRACKS
 
 

@@ -12,7 +12,7 @@ from profiles import HOSTILE, profile
 
 from lockstep.workers.pictures import profile_page
 from lockstep.workers.pictures.page import page, table
-from lockstep.workers.pictures.profile import ROWS_MAX, at_share, cdf
+from lockstep.workers.pictures.profile import ROWS_MAX, SERIES_POINTS, at_share, cdf, coarse
 from lockstep.workers.pictures.timeline import SCRIPT, TRACKS_MAX
 
 VOID = ("meta", "input", "br", "link", "img")
@@ -113,14 +113,18 @@ def test_a_profile_of_hardly_anybody_is_a_page(agents: int) -> None:
     assert "Timeline" in Seen(profile_page(whole)).words
 
 
-@pytest.mark.parametrize("part", [None, *profile()])
-def test_what_is_missing_or_empty_is_left_out(part: str | None) -> None:
-    whole = profile()
-    for cut in ({}, whole) if part is None else ({k: v for k, v in whole.items() if k != part},):
-        Seen(profile_page(cut))
-    if part is not None:
-        empty: Any = type(whole[part])()
-        Seen(profile_page(whole | {part: empty}))
+SMALL = profile(agents=2, wall_s=1.0, bins=8)
+
+
+@pytest.mark.parametrize("part", SMALL)
+def test_what_is_missing_or_empty_is_left_out(part: str) -> None:
+    Seen(profile_page({name: held for name, held in SMALL.items() if name != part}))
+    empty: Any = type(SMALL[part])()
+    Seen(profile_page(SMALL | {part: empty}))
+
+
+def test_a_profile_of_nothing_at_all_is_a_page() -> None:
+    assert "Profile of a run" in Seen(profile_page({})).words
 
 
 def test_what_is_no_number_is_a_gap() -> None:
@@ -142,6 +146,26 @@ def hostile(value: Any) -> Any:
     if isinstance(value, list):
         return [hostile(held) for held in value]
     return HOSTILE if isinstance(value, str) else value
+
+
+def test_what_the_profile_says_of_all_values_counts_more_than_those_it_kept() -> None:
+    whole = profile(bins=8)
+    whole["distributions"]["turn_ms"]["p99"] = 123.4
+    assert "p99 123.4 ms" in Seen(profile_page(whole)).words
+
+
+def test_a_line_over_time_is_the_mean_of_neighbours() -> None:
+    times = [float(n) for n in range(4 * SERIES_POINTS)]
+    points = coarse(times, [0.0, 8.0, None, 4.0] * SERIES_POINTS)
+    assert len(points) == SERIES_POINTS and points[:2] == [(0.0, 4.0), (4.0, 4.0)]
+    assert coarse([1.0, 2.0], [3.0, None]) == [(1.0, 3.0)]
+
+
+def test_what_is_nought_all_the_time_is_said_and_not_drawn() -> None:
+    whole = profile(bins=8)
+    whole["series"]["messages_per_s"] = [0.0] * 8
+    words = Seen(profile_page(whole)).words
+    assert "Nothing but 0, so not drawn: messages." in words and "messages/s" not in words
 
 
 def test_hostile_names_stay_words() -> None:
@@ -176,7 +200,8 @@ def test_a_distribution_keeps_its_ends_and_its_shares() -> None:
     points = cdf(values)
     assert len(points) <= 202 and points[0] == (1.0, 1 / 5_000) and points[-1] == (5_000.0, 1.0)
     assert [at_share(values, share) for share in (0.5, 0.9, 0.99)] == [2_500, 4_500, 4_950]
-    assert cdf([7.0]) == [(7.0, 1.0)] and at_share([7.0], 0.5) == 7.0
+    assert cdf([7.0, 9.0]) == [(7.0, 0.0), (7.0, 0.5), (9.0, 0.5), (9.0, 1.0)]
+    assert at_share([7.0], 0.5) == 7.0
 
 
 def test_the_script_names_no_address_and_evaluates_nothing() -> None:

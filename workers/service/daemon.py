@@ -324,8 +324,13 @@ class Service:
             "runs": [lane.row() for lane in self._runs.lanes],
             "unreadable": self._runs.unreadable,
             "http": self._front.row() if self._front is not None else None,
-            "offers": offers(current.folder) if current is not None and current.folder else {},
+            "offers": self._offers(current),
         }
+
+    def _offers(self, current: Lane | None) -> dict[str, Any]:
+        if current is None or current.folder is None:
+            return {}
+        return offers(current.folder, current.progress.get("moved", {}))
 
     # -- what is told ---------------------------------------------------------------------------
 

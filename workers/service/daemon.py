@@ -357,8 +357,13 @@ class Service:
             "load": load.now() if load is not None else {},
             "unreadable": self._runs.unreadable,
             "http": self._front.row() if self._front is not None else None,
-            "offers": offers(current.folder) if current is not None and current.folder else {},
+            "offers": self._offers(current),
         }
+
+    def _offers(self, current: Lane | None) -> dict[str, Any]:
+        if current is None or current.folder is None:
+            return {}
+        return offers(current.folder, current.progress.get("moved", {}))
 
     # -- what is told ---------------------------------------------------------------------------
 

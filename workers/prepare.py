@@ -21,8 +21,9 @@ from lockstep.engine.strict_json import dumps, loads
 from lockstep.engine.version import JOURNAL_FORMAT, LOGIC_FLAGS, VERSION
 from lockstep.workers.agent.engine_config import code_generation
 from lockstep.workers.job import Job
+from lockstep.workers.outside import caller
 from lockstep.workers.outside.commands import Command, find_commands
-from lockstep.workers.outside.inlet import CALLS_MODULE, CALLS_PATH, with_caller, with_inlet
+from lockstep.workers.outside.inlet import with_inlet
 from lockstep.workers.outside.sources import check_sources
 
 FLEET_BYTES_MAX = 16 << 20
@@ -77,7 +78,7 @@ def read_fleet(
         raise UsageError(f"order is {order!r}, expected {' or '.join(ORDERS)}")
     data = read_file(path, "fleet file", FLEET_BYTES_MAX)
     if calls:  # First: a fleet of models alone has no other agent.
-        data = with_caller(data, str(path))
+        data = caller.with_caller(data, str(path))
     fleet = parse(data, str(path), logic_flags)
     if settings:
         data = overridden(data, settings, str(path))
@@ -172,7 +173,7 @@ def of_job(job: Job, tools_at: Path | None = None) -> Prepared:
 
 
 def _module(base: Path, module: str) -> Path:
-    return CALLS_PATH if module == CALLS_MODULE else base / module
+    return caller.PATH if module == caller.MODULE else base / module
 
 
 def read_file(path: Path, what: str, bytes_max: int) -> bytes:

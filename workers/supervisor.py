@@ -374,6 +374,9 @@ class Supervisor:
         if holder is not None:
             name = self._fleet.agents[holder].name if holder >= 0 else ""
             value = {**value, "waits_for": name}
+        if self._fallbacks.made:
+            moved = {row["model"]: row["to"] for row in self._fallbacks.table()}
+            value = {**value, "moved": moved}
         return value
 
     def _book_fallbacks(self) -> None:

@@ -74,14 +74,13 @@ def hear(connection: socket.socket) -> Reply:
     if status == 100:
         return hear(connection)
     whole = headers.get("content-length")
-    while True:
-        if whole is not None and len(body) >= int(whole):
-            break
-        if "chunked" in headers.get("transfer-encoding", "") and body.endswith(b"0\r\n\r\n"):
-            break
+    chunked = "chunked" in headers.get("transfer-encoding", "")
+    while (whole is None or len(body) < int(whole)) and not (
+        chunked and body.endswith(b"0\r\n\r\n")
+    ):
         more = _more(connection)
-        if not more:
-            return Reply(0, headers, body)  # Cut off, or of no told length.
+        if not more:  # Where no length was told, that is the end.
+            return Reply(0 if whole or chunked else status, headers, body)
         body += more
     return Reply(status, headers, body)
 

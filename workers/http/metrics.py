@@ -124,7 +124,7 @@ class Observations:
             self._take("request_time_per_output_token_seconds", model, each_s)
 
     def turned_away(self, status: int) -> None:
-        """A request was answered with this status before it was a call (401, 404, 413, ...)."""
+        """A request was answered with this status, an error, whether it was a call or not."""
         self._turned_away[status] += 1
 
     def collect(self) -> Iterator[Metric]:
@@ -137,7 +137,7 @@ class Observations:
             open_[route, model] -= count
         yield _gauge("requests_open", "Calls that go on.", ("route", "model"), open_.items())
         yield _counter(
-            "http_turned_away", "Requests that were no calls.", ("status",),
+            "http_errors", "Answers that were errors, to calls and to others.", ("status",),
             ((str(status), count) for status, count in self._turned_away.items()),
         )  # fmt: skip
         yield _counter(

@@ -22,14 +22,11 @@ without a service. There it is a socket that whoever goes on with the run may cl
 """
 
 import socket
-import tomllib
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import Fleet
-from lockstep.engine.fleet_file import ITEMS_IN_FLIGHT_MAX, RECORD_BYTES_MAX
 from lockstep.engine.outside import Outside
 from lockstep.workers.loop import Loop
 from lockstep.workers.outside.feed import Feed
@@ -43,18 +40,6 @@ TABLE = b"""
 kind = "socket"
 path = "service.sock"
 """
-CALLER = "caller"
-CALLS_MODULE = "lockstep:calls"  # In place of a path: ours.
-CALLS_PATH = Path(__file__).with_name("calls.wasm")
-CALLER_TABLE = """
-# Added by `lockstep serve --http`: who takes calls to models.
-[agents.{name}]
-module = "{module}"
-input = "calls"
-turn_out_bytes_max = {out}
-memory_bytes_max = {memory}
-"""
-OUT_MIN, OUT_MAX = 1 << 20, 1 << 30  # Bytes of one turn of the agent that takes calls.
 ITEM, CALL, TOLD_CALL, PING = b"+", b"@", b"*", b"?"
 COMMAND_BYTES = 4096  # Room for a line that is no item.
 
@@ -70,32 +55,6 @@ def with_inlet(data: bytes, fleet: Fleet, where: str) -> bytes:
             f"{where}: [sources.{SERVICE}] is what a service adds to the file: call it otherwise"
         )
     return data + TABLE
-
-
-def with_caller(data: bytes, where: str) -> bytes:
-    """A fleet file with the agent that takes calls to models, the last one.
-
-    In a turn it may be given everything that is in flight, and says as much.
-
-    Raises:
-        UsageError: an agent has its name.
-    """
-    try:
-        table = tomllib.loads(data.decode())
-        named = CALLER in table.get("agents", {})
-        items = int(table.get("schedule", {}).get("items_in_flight_max", ITEMS_IN_FLIGHT_MAX))
-        record = int(table.get("fleet", {}).get("record_bytes_max", RECORD_BYTES_MAX))
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        return data  # It is no fleet file, which who reads it says.
-    if named:
-        raise UsageError(
-            f"{where}: [agents.{CALLER}] is what `lockstep serve --http` adds to the file: call it "
-            "otherwise"
-        )
-    out = min(max(items * record, OUT_MIN), OUT_MAX)
-    memory = min(8 * out + (64 << 20), 1 << 32)
-    made = CALLER_TABLE.format(name=CALLER, module=CALLS_MODULE, out=out, memory=memory)
-    return data + made.encode()
 
 
 class Inlet:

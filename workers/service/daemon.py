@@ -61,8 +61,8 @@ class Service:
         """Read the fleet, hold the state folder, listen.
 
         Raises:
-            UsageError: the fleet cannot be served, or another service holds the folder.
-            OSError: the control socket cannot be made.
+            UsageError: the fleet cannot be served, another service holds the folder, or a socket
+                cannot be had.
         """
         self._options = options
         self._notify = Notifier(environment)
@@ -80,13 +80,24 @@ class Service:
         if options.socket_dir is not None:
             check_private(options.socket_dir)
         self._state = StateFolder(options.state)
-        self._server = LineServer(
-            self.loop, self._sockets, CONTROL, 0, self._desk.hear, idle_s=IDLE_S,
-            clients_max=CLIENTS_MAX,
-        )  # fmt: skip
         self.calls = options.http is not None
-        self._front = self._made_front()
+        try:
+            self._server = self._listening()
+            self._front = self._made_front()
+        except UsageError:
+            self._state.close()
+            raise
         self.serves(self._runs.prepared)
+
+    def _listening(self) -> LineServer:
+        try:
+            return LineServer(
+                self.loop, self._sockets, CONTROL, 0, self._desk.hear, idle_s=IDLE_S,
+                clients_max=CLIENTS_MAX,
+            )  # fmt: skip
+        except OSError as error:
+            why = f"{self._sockets / CONTROL}: cannot listen: {error.strerror}"
+            raise UsageError(why) from None
 
     def _made_front(self) -> Front | None:
         if self._options.http is None:
@@ -95,7 +106,6 @@ class Service:
             return Front(self.loop, self.log, self._options.http, self._sockets / CONTROL)
         except UsageError:
             self._server.close()
-            self._state.close()
             raise
 
     # -- its life -------------------------------------------------------------------------------
@@ -347,8 +357,13 @@ class Service:
             "load": load.now() if load is not None else {},
             "unreadable": self._runs.unreadable,
             "http": self._front.row() if self._front is not None else None,
-            "offers": offers(current.folder) if current is not None and current.folder else {},
+            "offers": self._offers(current),
         }
+
+    def _offers(self, current: Lane | None) -> dict[str, Any]:
+        if current is None or current.folder is None:
+            return {}
+        return offers(current.folder, current.progress.get("moved", {}))
 
     # -- what is told ---------------------------------------------------------------------------
 
@@ -401,6 +416,5 @@ def serve(options: Options, environment: MutableMapping[str, str]) -> int:
 
     Raises:
         LockstepError: it could not begin, or could not go on.
-        OSError: the control socket cannot be made.
     """
     return Service(options, environment).run()

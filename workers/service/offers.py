@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ FINGERPRINT_CHARS = 16
 RUNS = 8  # Whose offers are kept.
 
 
-def offers(run: Path) -> dict[str, Any]:
+def offers(run: Path, moved: Mapping[str, str]) -> dict[str, Any]:
     """What a run serves; empty when it cannot be told.
+
+    Args:
+        run: Its folder.
+        moved: Models that went on on another provider than the manifest says, and which.
 
     Returns:
         ``fleet`` (its name; empty: it takes no items), ``record_bytes_max``, ``models``: of each
@@ -23,9 +28,11 @@ def offers(run: Path) -> dict[str, Any]:
         known before a request comes.
     """
     try:
-        return _offers(run)
+        found = _offers(run)
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return {}
+    models = [_moved(model, moved.get(model["name"])) for model in found["models"]]
+    return {**found, "models": models}
 
 
 @lru_cache(RUNS)
@@ -48,6 +55,17 @@ def _offers(run: Path) -> dict[str, Any]:
     }
 
 
+def _moved(model: dict[str, Any], to: str | None) -> dict[str, Any]:
+    if to is None:
+        return model
+    return {**model, "provider": [to], "fingerprint": _fingerprint([model["fingerprint"], to])}
+
+
+def _fingerprint(of: list[Any]) -> str:
+    digest = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+    return f"fp_{digest[:FINGERPRINT_CHARS]}"
+
+
 def _model(
     model: dict[str, Any],
     provider: dict[str, Any],
@@ -64,7 +82,6 @@ def _model(
         identity["logic_flags"],
         {key: environment[key] for key in kept},
     ]
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     decoder = model.get("kind", "decoder") == "decoder"
     return {
         "name": name,
@@ -74,5 +91,5 @@ def _model(
         "tokens_max": model["tokens_max"] if decoder else None,
         "provider": provider["got"],
         "class": proven,
-        "fingerprint": f"fp_{digest[:FINGERPRINT_CHARS]}",
+        "fingerprint": _fingerprint(decides),
     }

@@ -129,6 +129,9 @@ def test_who_goes_away_is_not_worked_for_any_more(tmp_path: Path) -> None:
             with rawhttp.connect(address) as connection:
                 connection.sendall(data)
                 service.wait(lambda n=accepted: service.status()["accepted"] == n)  # type: ignore[misc]
+                if accepted % 2:  # It only says that it will say no more: so few mean to hear on.
+                    connection.shutdown(socket.SHUT_WR)
+                    assert rawhttp.hear(connection).status == 0
         settled(service, descriptors)
         good(service, address)
         assert service.drain() == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,7 +90,7 @@ def test_calls_are_counted_by_what_became_of_them() -> None:
     assert found["lockstep_requests_total{model=big,outcome=ok,route=chat}"] == 2
     assert found["lockstep_requests_total{model=big,outcome=busy,route=chat}"] == 1
     assert found["lockstep_requests_open{model=big,route=chat}"] == 1
-    assert found["lockstep_http_turned_away_total{status=401}"] == 1
+    assert found["lockstep_http_errors_total{status=401}"] == 1
     # How soon somebody was refused is no latency of an answer.
     assert found["lockstep_e2e_request_latency_seconds_count{model=big}"] == 2
 
@@ -114,6 +116,21 @@ def test_latencies_fall_into_the_buckets_of_their_size() -> None:
     assert found[f"{each}_sum{{model=big}}"] == pytest.approx(0.1)
     assert found["lockstep_request_cached_tokens_total{model=big}"] == 3
     assert found["lockstep_request_prompt_tokens_sum{model=big}"] == 7
+
+
+def test_every_one_of_them_is_documented() -> None:
+    seen = Observations()
+    seen.asked("chat", "big")
+    seen.first_token("chat", "big", 0.1)
+    seen.done("chat", "big", "ok", 1.0, completion_tokens=9, first_s=0.1)
+    seen.turned_away(401)
+    text = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    table = text[text.index("## Metrics") : text.index("## Sizing")]
+    told = {match[1]: match[2] for match in re.finditer(r"`([a-z0-9_]+)(?:\{(.+?)\})?`", table)}
+    for family in text_string_to_metric_families(exposition(STATUS, seen).decode()):
+        labels = ",".join(family.samples[0].labels.keys() - {"le"})
+        name = family.name.removeprefix("lockstep_") + "_total" * (family.type == "counter")
+        assert name in told and sorted((told[name] or "").split(",")) == sorted(labels.split(","))
 
 
 def test_nothing_of_it_is_kept_in_the_process() -> None:

@@ -13,9 +13,10 @@ from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet_file import parse
 from lockstep.engine.items import InputItem
 from lockstep.engine.outside import What
+from lockstep.workers.outside.caller import with_caller
 from lockstep.workers.outside.feed import Feed
 from lockstep.workers.outside.ids import ItemIds
-from lockstep.workers.outside.inlet import SERVICE, Inlet, with_caller, with_inlet
+from lockstep.workers.outside.inlet import SERVICE, Inlet, with_inlet
 from lockstep.workers.outside.lines import Answer
 from lockstep.workers.outside.tokens import Told
 

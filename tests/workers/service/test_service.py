@@ -337,6 +337,15 @@ def test_a_state_folder_has_one_service(place: Any) -> None:
     assert service.submit({"id": "a"}, wait=True)["answer"]
 
 
+def test_a_socket_has_one_service(place: Any, tmp_path: Path) -> None:
+    (tmp_path / "sockets").mkdir(mode=0o700)
+    first = place(fleets.ECHO, "--socket-dir", str(tmp_path / "sockets")).start()
+    second = place(fleets.ECHO, "--socket-dir", str(tmp_path / "sockets")).begin()
+    assert second.process.wait() == 2
+    assert "sockets/control.sock: cannot listen: Address already in use" in second.log.read_text()
+    assert first.submit({"id": "a"}, wait=True)["answer"]
+
+
 def test_nonsense_is_refused_in_one_line_and_the_service_goes_on(place: Any) -> None:
     service = place(fleets.ECHO).start()
     with service.connect() as client:

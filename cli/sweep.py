@@ -81,8 +81,8 @@ def command(
         lockstep sweep fleet.toml --input items.jsonl --seeds 0..99 --out sweeps/fleet-1
 
     The folder gets every run (runs/00001, ...: as of `lockstep run`) and one table, results.csv and
-    results.jsonl, in order of the grid. All of it is checked before the first run starts; a run
-    that fails is named, and the others go on.
+    results.jsonl, in order of the grid; results.html has plots. All of it is checked before the
+    first run starts; a run that fails is named, and the others go on.
 
     The same command with --out goes on with a sweep that was interrupted or killed: finished runs
     are not made again, half ones are resumed, failed ones are tried again. Digests and table come
@@ -139,6 +139,8 @@ def _summary(found: "Sweep") -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [
         ("sweep", found.folder),
         ("runs", f"{len(found.rows)} of {found.runs}, {len(failed)} failed"),
+        ("table", found.folder / "results.csv"),
+        ("plots", found.folder / "results.html"),
     ]
     for row in failed[:FAILED_SHOWN_MAX]:
         why = row["reason"] or f"{row['items_failed']} items, {row['agents_failed']} agents failed"
@@ -159,5 +161,6 @@ def _object(found: "Sweep") -> dict[str, Any]:
         "failed": [row["run"] for row in found.failed],
         "csv": str(found.folder / "results.csv"),
         "jsonl": str(found.folder / "results.jsonl"),
+        "html": str(found.folder / "results.html"),
         "exit_code": found.exit_code,
     }

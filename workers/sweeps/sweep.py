@@ -185,13 +185,14 @@ class _Work:
         run = self._place.run(point)
         folder = str(run.relative_to(self._place.path))
         if isinstance(outcome, LockstepError):
-            row = table.refused(point, folder, str(outcome), outcome.exit_code)
+            row, ended = table.row_without(point, folder, outcome), False
         else:
             row = table.row_of(point, folder, _models(run), outcome)
+            ended = row["state"] == "finished" or _has_ended(run)
         if row["exit_code"] == EXIT_INTERRUPTED and self._stops.count:
             return  # It goes on when the sweep does.
         self._rows[number] = row
-        if row["state"] == "finished" or (row["state"] == table.STOPPED and _has_ended(run)):
+        if ended:
             self._place.finish(row)
         self._listen("row", number, row)
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from lockstep.engine.errors import UsageError
 from lockstep.workers.sweeps.grid import axes_of, combinations, points
 from lockstep.workers.sweeps.plots import LINES_MAX, plots
-from lockstep.workers.sweeps.table import refused, row_of
+from lockstep.workers.sweeps.table import row_of, row_without
 
 SUMMARY = {
     **dict.fromkeys(("turns", "messages", "requests", "requests_failed", "tokens_in"), 3),
@@ -48,7 +49,7 @@ def _page(sets: list[str], seeds: list[int]) -> tuple[Page, str]:
         row_of(point, f"runs/{point.number}", "0", {**SUMMARY, "tokens_out": point.number * 7})
         for point in grid[:-1]
     ]
-    rows.append(refused(grid[-1], "runs/x", "</script>\x1b[0m", 2))
+    rows.append(row_without(grid[-1], "runs/x", UsageError("</script>\x1b[0m")))
     text = plots("<sweep>", rows, axes, len(grid))
     return Page(text), text
 

@@ -109,7 +109,8 @@ def command(
             durability=durability,
             listen=listening,
         )
-    screen.say(_table(found), err=as_json)
+    if found.rows:
+        screen.say(_table(found), err=as_json)
     stream = sys.stderr if as_json else sys.stdout
     rows = _summary(found)
     screen.say(screen.pairs(rows, loud=("failed", "go on"), stream=stream), err=as_json)
@@ -122,9 +123,7 @@ def _table(found: "Sweep") -> str:
     """The first rows, as far as a person compares them."""
     names = found.columns
     head = [*names[: names.index("exit_code")], "digest", "tokens_out", "items_failed", "wall_s"]
-    rows = [
-        [_short(name, row[name]) for name in head] for row in found.rows[:ROWS_SHOWN_MAX]
-    ]  # fmt: skip
+    rows = [[_short(name, row[name]) for name in head] for row in found.rows[:ROWS_SHOWN_MAX]]
     left = len(found.rows) - len(rows)
     more = f"\n... {left} more in {found.folder / 'results.csv'}" if left else ""
     return screen.table(head, rows) + more + "\n"

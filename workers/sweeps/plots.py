@@ -22,6 +22,8 @@ SHOWN = (
     ("wall_s", "Wall time", "s"),
 )
 LINES_MAX = 4  # Combinations that are told apart by lines; more are a line by number of the run.
+POINTS_MAX = 1000  # Of a line; of more, every second, third, ... is drawn.
+DOTS_MAX = 100  # A line of more points has no dots.
 ROWS_MAX = 1000  # Of the table; the whole one is results.csv.
 DIGEST_CHARS = 12
 
@@ -71,7 +73,7 @@ def _by_seed(rows: Sequence[Row], axes: Sequence[Axis]) -> Iterator[str]:
     x = "seed" if len(combined) <= LINES_MAX else "run"
     groups = combined if x == "seed" else {"": list(rows)}
     for column, title, unit in SHOWN:
-        lines = [Line(label, _points(group, x, column), True) for label, group in groups.items()]
+        lines = [_line(label, group, x, column) for label, group in groups.items()]
         if _worth(rows, column):
             yield _figure(f"{title} by {x}", x, unit, lines)
 
@@ -96,8 +98,10 @@ def _by_value(rows: Sequence[Row], axis: Axis) -> Iterator[str]:
         yield _figure(f"{title} by {axis.key}", axis.key, unit, lines)
 
 
-def _points(rows: Sequence[Row], x: str, y: str) -> list[tuple[float, float]]:
-    return sorted((row[x], row[y]) for row in rows if row[y] is not None)
+def _line(label: str, rows: Sequence[Row], x: str, y: str) -> Line:
+    points = sorted((row[x], row[y]) for row in rows if row[y] is not None)
+    every = -(-len(points) // POINTS_MAX) or 1
+    return Line(label, points[::every], dots=len(points) <= DOTS_MAX)
 
 
 def _figure(title: str, x_label: str, unit: str, lines: Sequence[Line]) -> str:

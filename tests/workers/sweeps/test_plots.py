@@ -71,6 +71,11 @@ def test_too_many_combinations_are_one_line_by_number_of_the_run() -> None:
     assert "Tokens made by run" in page.titles and "Tokens made by seed" not in page.titles
 
 
+def test_a_page_of_many_runs_stays_small() -> None:
+    _, text = _page(["schedule.lookahead=1,2"], list(range(5000)))
+    assert len(text) < 3 << 20
+
+
 @pytest.mark.parametrize("seeds", [[5], [5, 6]])
 def test_what_was_not_varied_has_no_picture_and_nothing_is_shown_of_nothing(
     seeds: list[int],

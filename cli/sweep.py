@@ -81,8 +81,8 @@ def command(
         lockstep sweep fleet.toml --input items.jsonl --seeds 0..99 --out sweeps/fleet-1
 
     The folder gets every run (runs/00001, ...: as of `lockstep run`) and one table, results.csv and
-    results.jsonl, in order of the grid. All of it is checked before the first run starts; a run
-    that fails is named, and the others go on.
+    results.jsonl, in order of the grid; results.html has plots. All of it is checked before the
+    first run starts; a run that fails is named, and the others go on.
 
     The same command with --out goes on with a sweep that was interrupted or killed: finished runs
     are not made again, half ones are resumed, failed ones are tried again. Digests and table come
@@ -109,7 +109,8 @@ def command(
             durability=durability,
             listen=listening,
         )
-    screen.say(_table(found), err=as_json)
+    if found.rows:
+        screen.say(_table(found), err=as_json)
     stream = sys.stderr if as_json else sys.stdout
     rows = _summary(found)
     screen.say(screen.pairs(rows, loud=("failed", "go on"), stream=stream), err=as_json)
@@ -122,9 +123,7 @@ def _table(found: "Sweep") -> str:
     """The first rows, as far as a person compares them."""
     names = found.columns
     head = [*names[: names.index("exit_code")], "digest", "tokens_out", "items_failed", "wall_s"]
-    rows = [
-        [_short(name, row[name]) for name in head] for row in found.rows[:ROWS_SHOWN_MAX]
-    ]  # fmt: skip
+    rows = [[_short(name, row[name]) for name in head] for row in found.rows[:ROWS_SHOWN_MAX]]
     left = len(found.rows) - len(rows)
     more = f"\n... {left} more in {found.folder / 'results.csv'}" if left else ""
     return screen.table(head, rows) + more + "\n"
@@ -139,6 +138,8 @@ def _summary(found: "Sweep") -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [
         ("sweep", found.folder),
         ("runs", f"{len(found.rows)} of {found.runs}, {len(failed)} failed"),
+        ("table", found.folder / "results.csv"),
+        ("plots", found.folder / "results.html"),
     ]
     for row in failed[:FAILED_SHOWN_MAX]:
         why = row["reason"] or f"{row['items_failed']} items, {row['agents_failed']} agents failed"
@@ -159,5 +160,6 @@ def _object(found: "Sweep") -> dict[str, Any]:
         "failed": [row["run"] for row in found.failed],
         "csv": str(found.folder / "results.csv"),
         "jsonl": str(found.folder / "results.jsonl"),
+        "html": str(found.folder / "results.html"),
         "exit_code": found.exit_code,
     }

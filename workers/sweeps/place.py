@@ -5,6 +5,7 @@ sweep.lock       held (flock) by the process that works on it
 runs/00001/      a run folder each, by number
 finished.jsonl   a row for each run that is finished, in the order in which they were
 results.csv      the table, in order of the grid; results.jsonl the same
+results.html     plots of it
 """
 
 import fcntl

@@ -23,11 +23,12 @@ from lockstep.workers.sweeps.capacity import capacity
 from lockstep.workers.sweeps.grid import Point
 from lockstep.workers.sweeps.place import Place, clear
 from lockstep.workers.sweeps.plan import Plan, plan
+from lockstep.workers.sweeps.plots import plots
 from lockstep.workers.sweeps.pool import Outcome, Pool
 from lockstep.workers.sweeps.stops import Stops
 from lockstep.workers.sweeps.table import Row
 
-CSV, JSON_LINES = "results.csv", "results.jsonl"
+CSV, JSON_LINES, PAGE = "results.csv", "results.jsonl", "results.html"
 
 # Called with (what, run's number or 0, value); what: "sweep" (its folder, runs, those that are
 # finished already, jobs and why so many), "start" (the point), "progress" and "note" as of
@@ -40,7 +41,7 @@ class Sweep:
     """A sweep that ended.
 
     Attributes:
-        folder: Its folder, with ``results.csv`` and ``results.jsonl``.
+        folder: Its folder, with ``results.csv``, ``results.jsonl`` and ``results.html``.
         rows: Of the runs that ended, in order of the grid.
         columns: Names of what a row has, in order.
         runs: How many there are in all.
@@ -142,6 +143,7 @@ class _Work:
         names = table.columns(plan.axes)
         place.write(CSV, table.as_csv(names, rows))
         place.write(JSON_LINES, table.as_json_lines(names, rows))
+        place.write(PAGE, plots(place.path.name, rows, plan.axes, count))
         return Sweep(place.path, rows, names, count, interrupted and len(rows) < count)
 
     def _jobs(self) -> Iterator[tuple[int, Job]]:
@@ -183,13 +185,14 @@ class _Work:
         run = self._place.run(point)
         folder = str(run.relative_to(self._place.path))
         if isinstance(outcome, LockstepError):
-            row = table.refused(point, folder, str(outcome), outcome.exit_code)
+            row, ended = table.row_without(point, folder, outcome), False
         else:
             row = table.row_of(point, folder, _models(run), outcome)
+            ended = row["state"] == "finished" or _has_ended(run)
         if row["exit_code"] == EXIT_INTERRUPTED and self._stops.count:
             return  # It goes on when the sweep does.
         self._rows[number] = row
-        if row["state"] == "finished" or (row["state"] == table.STOPPED and _has_ended(run)):
+        if ended:
             self._place.finish(row)
         self._listen("row", number, row)
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lockstep.engine.errors import LockstepError, RunStopped
 from lockstep.workers.sweeps.grid import Axis, Point
 
 FIGURES = (
@@ -17,7 +18,6 @@ FIGURES = (
     *("requests_failed", "tokens_in", "tokens_out", "items_in", "items_out", "items_failed"),
 )
 TIMES = ("wall_s", "run_s", "tokens_per_s", "restarts")
-STOPPED, REFUSED = "stopped", "refused"
 
 Row = dict[str, Any]
 
@@ -55,14 +55,14 @@ def row_of(point: Point, folder: str, models: str, summary: Mapping[str, Any]) -
     }
 
 
-def refused(point: Point, folder: str, reason: str, exit_code: int) -> Row:
-    """The row of a run that has no summary: refused, or its supervisor died."""
+def row_without(point: Point, folder: str, error: LockstepError) -> Row:
+    """The row of a run that has no summary: it was refused, or its supervisor died."""
     unknown = dict.fromkeys((*FIGURES, "agents_failed", "models"))
     return {
         **_head(point),
-        "state": REFUSED,
-        "exit_code": exit_code,
-        "reason": reason,
+        "state": "stopped" if isinstance(error, RunStopped) else "refused",
+        "exit_code": error.exit_code,
+        "reason": str(error),
         **unknown,
         "folder": folder,
         **dict.fromkeys(TIMES),

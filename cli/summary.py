@@ -174,8 +174,11 @@ def _count(found: dict[str, tuple[int, list[str]]], line: bytes) -> None:
 
 def _go_on(summary: dict[str, Any], run: Path) -> list[tuple[str, object]]:
     lines = []
-    if summary["agents_failed"] and any((run / "logs").glob("*.log")):
-        lines.append(f"what the agents logged is in {run / 'logs'}")
+    if summary["agents_failed"]:
+        first = summary["agents_failed"][0]
+        lines.append(f"lockstep replay {run} --agent {first} --trace")
+        if any((run / "logs").glob("*.log")):
+            lines.append(f"what the agents logged is in {run / 'logs'}")
     if summary["state"] == "stopped" and summary.get("resumable"):
         lines.append("the journal is whole up to here; this goes on with it:")
         lines.append(f"lockstep resume {run}")

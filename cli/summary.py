@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.cli import screen
-from lockstep.engine.errors import EXIT_UNFINISHED
+from lockstep.engine.errors import EXIT_BUG, EXIT_UNFINISHED
 
 FAILED_SHOWN = 10  # Reasons and agents named; the rest is counted.
 IDS_SHOWN = 5  # Items named with one reason.
@@ -174,9 +174,15 @@ def _count(found: dict[str, tuple[int, list[str]]], line: bytes) -> None:
 
 def _go_on(summary: dict[str, Any], run: Path) -> list[tuple[str, object]]:
     lines = []
-    if summary["agents_failed"] and any((run / "logs").glob("*.log")):
-        lines.append(f"what the agents logged is in {run / 'logs'}")
-    if summary["state"] == "stopped" and summary.get("resumable"):
+    if summary["agents_failed"]:
+        first = summary["agents_failed"][0]
+        lines.append(f"lockstep replay {run} --agent {first} --trace")
+        if any((run / "logs").glob("*.log")):
+            lines.append(f"what the agents logged is in {run / 'logs'}")
+    if summary["exit_code"] == EXIT_BUG:
+        lines.append("a bug in Lockstep: please report it; the journal is whole, this tries again:")
+        lines.append(f"lockstep resume {run}")
+    elif summary["state"] == "stopped" and summary.get("resumable"):
         lines.append("the journal is whole up to here; this goes on with it:")
         lines.append(f"lockstep resume {run}")
     elif summary["state"] == "stopped" and summary["exit_code"] == EXIT_UNFINISHED:

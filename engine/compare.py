@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lockstep.engine.errors import ProtocolError
-from lockstep.engine.record import GUEST_KINDS, PEER_NONE, Kind, Record, decode
+from lockstep.engine.record import GUEST_KINDS, PEER_NONE, Kind, Outcome, Record, decode
 from lockstep.engine.step_slots import split
 
 _SHOWN_BYTES = 120
@@ -15,6 +15,8 @@ _OF_AGENTS = frozenset(
     | {Kind.ITEM, Kind.MESSAGE, Kind.UNDELIVERED, Kind.START, Kind.TURN, Kind.EFFECT, Kind.TICKET}
     | {Kind.OUTCOME, Kind.FAILED, Kind.FORCED, Kind.CALLED}
 )
+_OUTCOMES = {int(outcome): outcome.name.lower() for outcome in Outcome if outcome}
+_INSIDE = 4  # Records within a record that are named; the rest is counted.
 _BEFORE = 3  # Equal records that are shown in front of the first pair that differs.
 
 
@@ -145,18 +147,31 @@ class _Teller:
         if record.peer != PEER_NONE:
             known = record.peer < len(self._names) and kind in _OF_AGENTS
             parts.append(self._names[record.peer] if known else f"peer {record.peer}")
-        if record.flags:
+        if kind == Kind.EFFECT and record.flags in _OUTCOMES:
+            parts.append(f"outcome {_OUTCOMES[record.flags]}")
+        elif record.flags:
             parts.append(f"flags {record.flags}")
         return " ".join(parts)
 
     def _show(self, record: Record, start: int) -> str:
         if record.kind == Kind.STEP:
             return _step(record)
+        if record.kind in (Kind.TURN, Kind.EFFECT) and record.payload:
+            return f"{self._head(record)}: {self._inside(record)}"
         payload = record.payload[start : start + _SHOWN_BYTES]
         before = f"...from byte {start} " if start else ""
         after = "..." if start + _SHOWN_BYTES < len(record.payload) else ""
         shown = f": {before}{payload!r}{after}" if record.payload else ""
         return f"{self._head(record)}{shown}"
+
+    def _inside(self, record: Record) -> str:
+        """The records within a record, without what they carry."""
+        try:
+            heads = [self._head(each) for each in decode(record.payload)]
+        except ProtocolError:
+            return f"{len(record.payload)} bytes"
+        more = f", and {len(heads) - _INSIDE} more" if len(heads) > _INSIDE else ""
+        return f"{', '.join(heads[:_INSIDE])}{more}"
 
 
 def _step(record: Record) -> str:

@@ -112,6 +112,14 @@ def test_every_verb_and_its_options_are_in_the_document() -> None:
             assert missing == DOCTORS.get(name, []), name
 
 
+def test_every_option_of_verbs_within_verbs_is_in_the_document() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    for path, command in VERBS.items():
+        if len(path) > 1 and path[0] != "bench":  # docs/benchmarks.md has theirs.
+            options = [o for p in command.params for o in p.opts if o.startswith("--")]
+            assert [o for o in options if o not in text] == [], path
+
+
 def test_the_document_says_what_a_fork_may_change() -> None:
     text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
     part = text.split("May change:")[1].split("Every other key")[0]

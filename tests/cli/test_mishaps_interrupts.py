@@ -5,6 +5,7 @@ moment on any machine. One run is interrupted at all of them, life after life.
 """
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -60,15 +61,19 @@ class Interrupted:
     place: Any
     folder: Path
 
+    def start(self, plan: Plan, *args: str) -> "subprocess.CompletedProcess[str]":
+        """One command under a plan."""
+        command = [sys.executable, "-P", "-m", "interrupting", plan.to_json(), *args]
+        return subprocess.run(command, cwd=self.place.path, stdin=subprocess.DEVNULL,
+                              env=self.place.env | {"PYTHONPATH": str(SUPPORT)},
+                              capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+
     def lockstep(self, stage: Stage, *args: str) -> "subprocess.CompletedProcess[str]":
         """One command, interrupted once, by a plan of its own."""
         self.folder.mkdir()
         interrupting.prepare(self.folder)
         plan = Plan(str(self.folder), (Stage(stage.point, stage.process, stage.nth, "interrupt"),))
-        command = [sys.executable, "-P", "-m", "interrupting", plan.to_json(), *args]
-        done = subprocess.run(command, cwd=self.place.path, stdin=subprocess.DEVNULL,
-                              env=self.place.env | {"PYTHONPATH": str(SUPPORT)},
-                              capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+        done = self.start(plan, *args)
         assert plan.done == 1, (stage.point, done)
         for entry in self.folder.iterdir():
             entry.unlink()
@@ -134,3 +139,18 @@ def test_a_repetition_that_is_interrupted_leaves_the_run_as_it_is(
     assert "interrupted" in done.stderr.splitlines()[-1]
     assert "resume" not in done.stderr and "no run" not in done.stderr
     assert before == sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*"))
+
+
+def test_a_bug_under_way_is_a_line_a_file_and_a_run_that_goes_on(
+    place: Any, interrupted: Interrupted
+) -> None:
+    interrupted.folder.mkdir()
+    stage = Stage("supervisor: an agent was forked", SUPERVISOR, how="accident")
+    args = ("run", "trap.toml", "--input", "items.jsonl", "--run-dir", "run")
+    done = interrupted.start(Plan(str(interrupted.folder), (stage,)), *args)
+    assert done.returncode == 70 and "Traceback" not in done.stdout + done.stderr
+    assert "state        stopped: a bug in Lockstep: MemoryError: told to fail" in done.stdout
+    assert f"lockstep resume {place.path / 'run'}" in done.stdout
+    (told,) = re.findall(r"MemoryError: told to fail \(all of it: (.*)\)", done.stderr)
+    assert Path(told).read_text().startswith("Traceback (most recent call last):")
+    assert place.lockstep("resume", "run", "--json").json["state"] == "finished"

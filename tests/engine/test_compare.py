@@ -3,7 +3,7 @@
 import struct
 
 from lockstep.engine.compare import ended, first_difference
-from lockstep.engine.record import Kind, encode
+from lockstep.engine.record import Kind, Outcome, encode
 from lockstep.engine.wire import FromEngine
 
 
@@ -152,3 +152,14 @@ def test_histories_that_go_on_at_different_tags_say_where_and_with_what() -> Non
     assert found is not None
     assert found.left == "3.1: OUTCOME id 0 item 1 peer 0: b'yes'"
     assert found.right == "4.0: OUTCOME id 0 item 1 peer 0: b'late'"
+
+
+def test_a_turn_that_ends_in_another_way_is_told_by_what_it_sent_and_how_it_ended() -> None:
+    sent = encode(Kind.INFER, b"\x00" * 24 + b"2+2=", id=1, item=1, peer=0)
+    many = [entry(1, 0, encode(Kind.EFFECT, sent * 6, item=9, peer=0))]
+    none = [entry(1, 0, encode(Kind.EFFECT, item=7, peer=0, flags=Outcome.TRAPPED))]
+    found = first_difference(many, none, names=["ann"])
+    asked = ", ".join(["INFER id 1 item 1 peer 0"] * 4)
+    assert found is not None
+    assert found.left == f"EFFECT id 0 fuel 9 ann: {asked}, and 2 more"
+    assert found.right == "EFFECT id 0 fuel 7 ann outcome trapped"

@@ -22,7 +22,7 @@ verify: $(VENV)/.run
 	$(BIN)/lockstep verify "$$(ls -td runs/vote-* | head -n 1)"
 
 test: $(VENV)/.test
-	$(BIN)/pytest -n $(JOBS) --dist loadfile
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 nightly: $(VENV)/.test
 	$(BIN)/pytest -m nightly

@@ -3,12 +3,14 @@
 #   make vote    sets up .venv and runs the embedded example: real WASM agents, a real model
 #   make test    sets up .venv and passes the tests
 #
-# PYTHON=python3.12 chooses another interpreter, VENV=path another environment.
+# PYTHON=python3.12 chooses another interpreter, VENV=path another environment. Tests run two at a
+# time, file by file; JOBS=0 runs one after the other.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 VOTE := examples/vote
+JOBS ?= 2
 
 .PHONY: vote verify test nightly lint types wheel compiled check guests bench clean
 
@@ -20,7 +22,7 @@ verify: $(VENV)/.run
 	$(BIN)/lockstep verify "$$(ls -td runs/vote-* | head -n 1)"
 
 test: $(VENV)/.test
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 nightly: $(VENV)/.test
 	$(BIN)/pytest -m nightly

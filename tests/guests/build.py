@@ -1,7 +1,8 @@
 """Builds every guest: of the tests, the runtime, `bench` and the example; notes what built them.
 
 ``python tests/guests/build.py`` with `ziglang` installed. The built modules are committed beside
-their sources; ``build.json`` names the compiler's version and the hash of each module.
+their sources; ``build.json`` names the compiler's version, the hash of each module, and that of
+what it was built of.
 """
 
 import hashlib
@@ -55,6 +56,13 @@ def sources() -> dict[Path, tuple[str, ...]]:
     return found
 
 
+def hash_of(source: Path, flags: tuple[str, ...]) -> str:
+    """Of all that a module is built of but the compiler: source, header and flags."""
+    header = ROOT / "sdk" / "lockstep.h"
+    parts = [source.read_bytes(), header.read_bytes(), repr(flags).encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
 def build(source: Path, target: Path, flags: tuple[str, ...]) -> None:
     """Compile one module; relative paths, so that nothing of this machine gets into it.
 
@@ -69,12 +77,13 @@ def build(source: Path, target: Path, flags: tuple[str, ...]) -> None:
 
 def main() -> None:
     """Build all of them in place."""
-    hashes = {}
+    made, of = {}, {}
     for source, flags in sorted(sources().items()):
         target = source.with_suffix(".wasm")
         build(source, target, flags)
-        hashes[source.stem] = hashlib.sha256(target.read_bytes()).hexdigest()
-    notes = {"ziglang": version("ziglang"), "sha256": hashes}
+        made[source.stem] = hashlib.sha256(target.read_bytes()).hexdigest()
+        of[source.stem] = hash_of(source, flags)
+    notes = {"ziglang": version("ziglang"), "sha256": made, "sources": of}
     NOTES.write_text(json.dumps(notes, indent=2) + "\n")
 
 

@@ -6,7 +6,10 @@ left afterwards. What shares memory with a forked child is in `SHARED`.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
+
+import pytest
 
 from lockstep import shm
 from lockstep.shm import Memory
@@ -49,14 +52,20 @@ def portable(size: int) -> Iterator[Memory]:
 
 @contextmanager
 def stdlib(size: int) -> Iterator[Memory]:
-    """multiprocessing.shared_memory: what there is where POSIX is not."""
-    segment = SharedMemory(create=True, size=size)
-    try:
-        with segment.buf[:size] as view:
-            yield view
-        segment.close()
-    finally:
-        segment.unlink()
+    """multiprocessing.shared_memory: what there is where POSIX is not.
+
+    Untracked: the tracker is a child process that would stay, and other tests count children.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("register", "unregister"):
+            patch.setattr(resource_tracker, name, lambda *_: None)
+        segment = SharedMemory(create=True, size=size)
+        try:
+            with segment.buf[:size] as view:
+                yield view
+            segment.close()
+        finally:
+            segment.unlink()
 
 
 Maker = Callable[[int], AbstractContextManager[Memory]]

@@ -4,7 +4,7 @@
 as any supervisor gets it. The loop, the processes, rings, journal and output are those of every
 run; only the sequencer notes the wall clock when the supervisor calls it, and stops at the end of a
 round until the next is asked for. So nothing of the product has a switch for measuring, and nothing
-is left out (but the journal, with ``bare``). In the agents' processes nothing is measured, unless
+is left out (but the journal, with ``bare``). In the agents' processes nothing is measured unless
 ``hops`` asks for it.
 
 Once every agent has ended its turn 0 it says hello: ``{"agents", "start_ns"}`` (from the first
@@ -20,6 +20,9 @@ Hops are right where one message is under way (a ring with one token). With ``{"
 run goes to its end, and the answer comes then; with ``requests`` it has what bench/watch.py saw.
 """
 
+import lockstep.workers.hot  # noqa: F401 (first of all, as in the supervisor)
+
+# isort: split
 import json
 import mmap
 import os

@@ -11,7 +11,6 @@ from lockstep.shm.board import Board, BoardSlot, board_bytes
 from lockstep.shm.claim import Claim
 from lockstep.shm.cursor import Cursor, Memory, fence
 from lockstep.shm.doorbell import (
-    BlockingDoorbell,
     Doorbell,
     EventDoorbell,
     PipeDoorbell,
@@ -56,7 +55,6 @@ __all__ = [
     "AgentStatus",
     "Arena",
     "Batch",
-    "BlockingDoorbell",
     "Board",
     "BoardReader",
     "BoardRefused",

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lockstep.engine.errors import (
     EXIT_BUG,
@@ -28,7 +28,9 @@ from lockstep.engine.errors import (
     RunStopped,
     UsageError,
 )
-from lockstep.shm import Loan
+
+if TYPE_CHECKING:
+    from lockstep.shm import Loan  # Brings numpy, which not everybody wants who forks.
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
@@ -97,7 +99,7 @@ class Birth(NamedTuple):
     name: str
     body: Callable[[], int]
     keep: Sequence[int]
-    loan: Loan
+    loan: "Loan"
 
 
 Start = Callable[[str, Callable[[], int], Sequence[int]], Child]  # As `fork`.

@@ -4,6 +4,9 @@ It decides nothing. Turns and step reports come in in any physical order, the se
 history of them, and the loop here journals it, wakes agents, issues tickets and writes output.
 """
 
+import lockstep.workers.hot  # noqa: F401 (first of all, as it says)
+
+# isort: split
 import os
 import select
 import sys

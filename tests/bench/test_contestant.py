@@ -30,11 +30,12 @@ def test_rounds_have_as_many_turns_as_were_asked_for() -> None:
             assert answer["turns"] == turns
             assert answer["messages"] == turns
             assert len(answer["times_ns"]) == turns - 1
+            assert answer["hops_ns"] == []  # Nobody asked for them.
             assert answer["ns"] >= sum(answer["times_ns"]) > 0 or turns == 1
 
 
 def test_hops_lie_inside_the_times_of_their_turns() -> None:
-    with lockstep(ring(3, 1)) as line:
+    with lockstep(ring(3, 1), hops=True) as line:
         line.ask(turns=6)
         answer = line.ask(turns=30)
     assert len(answer["hops_ns"]) == 30

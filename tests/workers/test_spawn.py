@@ -146,6 +146,45 @@ os.kill(os.getpid(), signal.SIGKILL)
             break
 
 
+def test_each_of_many_children_inherits_what_is_lent_to_it_alone() -> None:
+    code = """
+os.environ['OPENBLAS_NUM_THREADS'] = '1'
+from lockstep.shm import Arena
+arena = Arena.create([4096] * 3)
+arena.seal()
+def body():
+    maps = [line.split()[0].split('-') for line in open('/proc/self/maps') if 'rw-s' in line]
+    return sum(int(end, 16) - int(start, 16) for start, end in maps) // 4096
+born = []
+births = [spawn.Birth(f'c{n}', body, [], arena.loan(n)) for n in range(3)]
+spawn.fork_all(births, born)
+spawn.fork_all(births[:1], born)
+print([child.name for child in born], [child.reap() for child in born])
+print(spawn.fork('d', body, []).reap())  # All is sealed again.
+"""
+    assert python(code).stdout == "['c0', 'c1', 'c2', 'c0'] [1, 1, 1, 1]\n0\n"
+
+
+def test_children_before_the_one_that_there_is_no_room_for_are_known() -> None:
+    code = """
+import resource
+from lockstep.engine.errors import RunStopped
+limit = lambda *_: resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setresuid(65534, 65534, 65534)
+births = [spawn.Birth('a', lambda: 3, [], (lambda *_: None, 0, 0)),
+          spawn.Birth('b', lambda: 4, [], (limit, 0, 0))]
+born = []
+try:
+    spawn.fork_all(births, born)
+except RunStopped as error:
+    print(error, [child.reap() for child in born])
+"""
+    said = "fork of b: the kernel has no room for one more process [3]\n"
+    assert python(code).stdout == said
+
+
 def test_call_returns_what_the_child_made() -> None:
     code = "print(spawn.call('x', lambda: bytes(300000) + b'end', 60, 1 << 30)[-3:])"
     assert python(code).stdout == "b'end'\n"

@@ -31,7 +31,8 @@ MODULES = {
     name: f"lockstep.cli.{name}"
     for name in (
         *("run", "verify", "replay", "resume", "diff", "fork", "journal"),
-        *("top", "cancel", "serve", "service", "graph", "model", "agent", "doctor", "bench"),
+        *("top", "cancel", "serve", "service", "graph", "model", "agent", "doctor"),
+        *("profile", "bench"),
     )
 }
 

@@ -42,6 +42,9 @@ class Job:
         serves: A source is added to the fleet by which a service hands in items (outside/inlet.py).
         inlet: Descriptor that the supervisor inherits: the service at the other end; -1: none.
         closed_from: "resume": the service has the answers to all items before this one.
+        profile: "spans": record what every process does and when; "nodes": and the nodes of the
+            models' graphs, too (workers/profile); empty: nothing of that is there. No digest
+            depends on it.
         perturb: Seed of physical disorder (agents start in another order, each after a delay);
             0: none. No digest may depend on it; tests show that none does.
     """
@@ -72,6 +75,7 @@ class Job:
     serves: bool = False
     inlet: int = -1
     closed_from: int = 1
+    profile: str = ""
     perturb: int = 0
 
     def to_json(self) -> str:

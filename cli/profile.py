@@ -94,7 +94,7 @@ def command(
         return ending.execute(call, as_json=as_json, output=str(options["output"] or ""))
     finally:
         if made:
-            screen.say(profiles.text(made), err=as_json)
+            screen.say(f"\n{profiles.text(made)}", err=as_json)
 
 
 def _again(folder: Path, as_json: bool, report: bool) -> int:

@@ -96,6 +96,7 @@ def _phases(profile: Object) -> list[Sequence[object]]:
     return [
         (phase["name"], f"{phase['s']:.3f}", f"{phase['s'] / total:.1%}")
         for phase in profile["phases"]
+        if phase["s"]
     ]
 
 

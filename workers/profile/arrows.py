@@ -35,13 +35,12 @@ def arrows(tracks: Tracks, least: int = 0) -> Iterator[Arrow]:
     turns = _turns(tracks)
     targets = _targets(tracks)
     for since, until, step, _, holder, _ in spans_of(tracks.supervisor.of(Kind.HELD)):
-        source = _turn_before(turns.get(holder - 1, []), until, least)
+        source = _turn_of(turns.get(holder - 1, []), since, until, least)
         target = targets.get(step)
         if source is None or target is None:
             continue
         (place, left), (number, met, taken) = source, target
-        # A turn that was over before held nobody; a step cannot meet what comes later.
-        if since <= left <= met and taken >= least:
+        if left <= met and taken >= least:
             yield Arrow(place, left, number, met, step)
 
 
@@ -64,13 +63,18 @@ def _targets(tracks: Tracks) -> dict[int, tuple[int, int, int]]:
     }
 
 
-def _turn_before(turns: list[tuple[int, Any]], moment: int, least: int) -> tuple[int, int] | None:
-    """Track and end of the last turn that was given before a moment."""
+def _turn_of(
+    turns: list[tuple[int, Any]], since: int, until: int, least: int
+) -> tuple[int, int] | None:
+    """Track and end of the turn that was waited for; None: it went on after that.
+
+    The supervisor hears of an end after it was: so the turn may have ended before the wait began.
+    It is the last that ended before the wait did, unless the next one was under way by then.
+    """
     best: tuple[int, int] | None = None
     for place, records in turns:
-        # When it was written into the ring: turns of one track rise.
-        at = int(np.searchsorted(records["end"], np.uint64(moment), "right")) - 1
-        if at < 0:
+        at = int(np.searchsorted(records["end"], np.uint64(until), "right")) - 1
+        if at < 0 or (at + 1 < len(records) and records["start"][at + 1] < since):
             continue
         start, end = int(records["start"][at]), int(records["end"][at])
         if end - start >= least and (best is None or end > best[1]):

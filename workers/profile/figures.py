@@ -21,7 +21,7 @@ SPLIT = ("take in", "decide", "do", "guest", "send")  # Told in place of `WHOLES
 WHOLES = ("pass", "turn")
 NO_REQUESTS = {"requests": 0, "tokens_in": 0, "tokens_out": 0}
 
-# Phases of the inference process, in this order; the rest of its steps is planning and reporting.
+# Phases of the inference process, in this order; the rest of its steps is what it does itself.
 PHASES = (
     ("prefill", Kind.PREFILL),
     ("decode", Kind.DECODE),
@@ -80,14 +80,14 @@ def phases(tracks: Tracks) -> list[Object]:
     if not len(tracks.of_role(Role.INFERENCE)):
         return []
     found = [(name, seconds([records[records["kind"] == kind]])) for name, kind in PHASES]
-    steps = seconds([records[records["kind"] == Kind.STEP]])
+    steps = seconds([records[np.isin(records["kind"], (Kind.STEP, Kind.TAKE))]])
     inside = sum(s for name, s in found if name != "loading")
     waits = records[records["kind"] == Kind.WAIT]
     lives = sum(track.life_ns for track in tracks.of_role(Role.INFERENCE)) / 1e9
     stalled = seconds([waits[waits["c"] == 1]])
     loading = dict(found)["loading"]
     found += [
-        ("planning and reporting", max(steps - inside, 0.0)),
+        ("tickets, plans, reports", max(steps - inside, 0.0)),
         ("waiting: stalled", stalled),
         ("waiting: nothing asked", max(lives - max(steps, inside) - loading - stalled, 0.0)),
     ]

@@ -66,7 +66,7 @@ def write_trace(
     return counts
 
 
-def least_ns(tracks: Tracks, most: int = RECORDS_MAX) -> int:
+def least_ns(tracks: Tracks, most: int) -> int:
     """How long what is shown must be at least, so that it is not more than ``most`` records."""
     taken = [ns_of(track.records[~np.isin(track.records["kind"], APART)]) for track in tracks.all]
     count = sum(map(len, taken))
@@ -80,8 +80,8 @@ class _Writer:
 
     def __init__(self, file: TextIO, tracks: Tracks, told: Told) -> None:
         self._file, self._tracks, self._told = file, tracks, told
-        self._zero = tracks.supervisor.began_ns
-        self._least = least_ns(tracks)
+        self._zero = min(track.began_ns for track in tracks.all)
+        self._least = least_ns(tracks, RECORDS_MAX)
         self._counts = {"slices": 0, "arrows": 0, "counters": 0, "nodes": 0, "dropped": 0}
 
     def write(self, about: dict[str, Any], nodes: Iterable[NodeEvent]) -> dict[str, int]:

@@ -22,7 +22,7 @@ from lockstep.workers.profile.nodes import Nodes
 from lockstep.workers.profile.place import Place
 from lockstep.workers.profile.spans import Kind, Spans, now
 
-WAIT_NS_MIN = 5_000  # Of a look that found something at once nothing is said.
+NS_MIN = 10_000  # Of a look that found something, or nothing, at once nothing is said.
 GRAPHS = (".onnx", ".data", ".bin", ".onnx_data")
 _STEP, _TOKEN, _ENDED = int(Kind.STEP), int(Kind.TOKEN), int(Kind.ENDED)
 
@@ -42,7 +42,7 @@ class TimedEnd:
         self, inner: EngineEnd, spans: Spans, load: Callable[[], tuple[int, int, bool]]
     ) -> None:
         self._inner, self._spans, self._load = inner, spans, load
-        self._drained = 0
+        self._drained = now()
 
     def drain(self) -> tuple[Slots, bytes]:
         """As `EngineEnd.drain`."""
@@ -53,9 +53,11 @@ class TimedEnd:
     def wait(self) -> None:
         """As `EngineEnd.wait`."""
         begun = now()
+        if begun - self._drained >= NS_MIN:
+            self._spans.add(Kind.TAKE, self._drained, begun)
         self._inner.wait()
         ended = now()
-        if ended - begun >= WAIT_NS_MIN:
+        if ended - begun >= NS_MIN:
             rows, waiting, work = self._load()  # As before: nothing was taken in meanwhile.
             self._spans.add(Kind.WAIT, begun, ended, rows, waiting, work)
         self._spans.open()  # There is a place at the latest when there is something to do.

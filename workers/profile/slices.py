@@ -26,6 +26,7 @@ NAMES = {
     Kind.SAMPLE: "sampling",
     Kind.COPY: "copies",
     Kind.CALL: "call",
+    Kind.TAKE: "take tickets",
     Kind.SYNC: "sync",
 }
 ARGUMENTS = {  # What a, b and c are called.
@@ -38,7 +39,7 @@ ARGUMENTS = {  # What a, b and c are called.
 }
 WAITS = ("nothing asked", "stalled")
 WHOLE = {Role.SUPERVISOR: Kind.PASS, Role.INFERENCE: Kind.STEP}  # What the others lie in.
-ALONE = (Kind.START, Kind.PREPARE, Kind.CLOSE, Kind.LOADING)  # Of wholes that are neither.
+ALONE = (Kind.START, Kind.PREPARE, Kind.CLOSE, Kind.LOADING, Kind.TAKE)  # In no whole.
 MOMENTS = (Kind.ASKED, Kind.COUNTED, Kind.USED, Kind.HELD, Kind.TOKEN, Kind.ENDED, Kind.WEIGHTS)
 APART = (*MOMENTS, Kind.LEFT, Kind.TOOL)  # No slices: moments, or what goes on side by side.
 

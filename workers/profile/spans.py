@@ -90,6 +90,7 @@ class Kind(IntEnum):
     TOKEN = 38  # There is one; a: its ticket.
     ENDED = 39  # A ticket; a: its number, b: tokens of its prompt, c: its status.
     WEIGHTS = 40  # a: the model, b: bytes of its files, c: threads of an operator.
+    TAKE = 41  # Tickets taken, and nothing to do yet.
     # Of the others.
     TOOL = 50  # A call, from when it came; a: its number, c: the tool.
     SYNC = 51  # c: 1: of names.

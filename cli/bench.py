@@ -23,6 +23,7 @@ GROUPS = (
     "serve",
     "service",
     "gpu",
+    "profile",
 )  # As bench/groups has them; named here so that help loads nothing.
 
 
@@ -48,7 +49,7 @@ def setup(group: str | None) -> int:
         lockstep bench setup
         lockstep bench setup agents
 
-    A group is shm, agents, tax, journal, decode, serve, service or gpu; without one everything is
+    A group is shm, agents, tax, journal, decode, serve, service, gpu or profile; without one everything is
     made. What is there already is left alone. It needs a network (or a package index of pip's
     settings) for the peers, which go to $XDG_CACHE_HOME/lockstep/bench, and none of it into this
     Python.
@@ -211,6 +212,25 @@ def gpu(models: tuple[Path, ...], provider: str, quick: bool, as_json: bool) -> 
     Exit codes: 0, or 2 when a model or a run could not be made.
     """
     return _show(_group("gpu").run(quick, _tell, provider, models), as_json)
+
+
+@command.command("profile", short_help="What recording where the time goes costs.")
+@click.option("--quick", is_flag=True, help="Within 45 s on two cores: wider intervals.")
+@click.option("--json", "as_json", is_flag=True,
+              help="The last line of standard output is one JSON object.")  # fmt: skip
+def profile(quick: bool, as_json: bool) -> int:
+    """Measure turns of agents and of a model with `lockstep profile`'s recording and without.
+
+    \b
+    Examples:
+        lockstep bench profile
+        lockstep bench profile --quick --json | jq .ratios
+
+    A ratio of 1 means that recording costs nothing. docs/benchmarks.md says what is compared.
+
+    Exit codes: 0, or 2 when a run could not be made.
+    """
+    return _show(_group("profile").run(quick, _tell), as_json)
 
 
 def _group(name: str) -> Any:

@@ -2,6 +2,6 @@
 
 from collections.abc import Callable
 
-GROUPS = ("shm", "agents", "tax", "journal", "decode", "serve", "service", "gpu")
+GROUPS = ("shm", "agents", "tax", "journal", "decode", "serve", "service", "gpu", "profile")
 
 Tell = Callable[[str], None]  # Says what goes on, to whoever waits.

@@ -32,6 +32,7 @@ STOPPED = struct.Struct("<QI")  # stopped_ns and state, at `STOPPED_AT`.
 STOPPED_AT = 32
 RECORD = struct.Struct("<QQQQII")
 RECORD_BYTES = RECORD.size
+_pack_into = RECORD.pack_into
 SUFFIX = ".spans"
 
 CHUNK_BYTES_MIN = 20_480  # The least that is whole pages and whole records.
@@ -144,7 +145,7 @@ class Spans:
             if not self._more():
                 return
             at = self._at
-        RECORD.pack_into(self._memory, at, start, end, a, b, c, kind)
+        _pack_into(self._memory, at, start, end, a, b, c, kind)
         self._at = at + RECORD_BYTES
 
     def open(self) -> None:

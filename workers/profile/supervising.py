@@ -136,10 +136,11 @@ class ProfiledSupervisor(Supervisor):
         self._decided = moment = now()
         wanted = list(wanted)
         self._actions = len(wanted)
-        for action in wanted:
-            if isinstance(action, actions.Issue):
-                ticket = action.ticket
-                self._spans.add(Kind.ASKED, moment, moment, ticket.number, 0, ticket.agent)
+        if self._engine is not None:
+            for action in wanted:
+                if isinstance(action, actions.Issue):
+                    ticket = action.ticket
+                    self._spans.add(Kind.ASKED, moment, moment, ticket.number, 0, ticket.agent)
         super()._perform(wanted)
         holder = self._stalls.holder
         held = None if holder is None else (holder, self._sequencer.step)

@@ -1,10 +1,10 @@
 """Tap: a real supervisor with a watch held to its sequencer, in a process of its own.
 
 ``python -m lockstep.bench.tap [bare] [requests] [profiled] READ WRITE``, with a job on standard
-input as any supervisor gets it. The loop, the processes, rings, journal and output are those of every run; only
-the sequencer notes the wall clock when the supervisor calls it, and stops at the end of a round
-until the next is asked for. So nothing of the product has a switch for measuring, and nothing is
-left out (but the journal, with ``bare``).
+input as any supervisor gets it. The loop, the processes, rings, journal and output are those of
+every run; only the sequencer notes the wall clock when the supervisor calls it, and stops at the
+end of a round until the next is asked for. So nothing of the product has a switch for measuring,
+and nothing is left out (but the journal, with ``bare``).
 
 Once every agent has ended its turn 0 it says hello: ``{"agents", "start_ns"}`` (from the first
 fork). Then each ``{"turns": N}`` is answered with what happened until N turns had ended:

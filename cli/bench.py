@@ -49,10 +49,10 @@ def setup(group: str | None) -> int:
         lockstep bench setup
         lockstep bench setup agents
 
-    A group is shm, agents, tax, journal, decode, serve, service, gpu or profile; without one everything is
-    made. What is there already is left alone. It needs a network (or a package index of pip's
-    settings) for the peers, which go to $XDG_CACHE_HOME/lockstep/bench, and none of it into this
-    Python.
+    A group is shm, agents, tax, journal, decode, serve, service, gpu or profile; without one
+    everything is made. What is there already is left alone. It needs a network (or a package index
+    of pip's settings) for the peers, which go to $XDG_CACHE_HOME/lockstep/bench, and none of it
+    into this Python.
 
     Exit codes: 0, or 2 when something could not be made.
     """

@@ -14,7 +14,7 @@ from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import Fleet
 from lockstep.shm.header import OFFSETS
 from lockstep.workers import rehearsal, room, spawn
-from lockstep.workers.agent.channel import Channel
+from lockstep.workers.agent.channel import RingChannel
 from lockstep.workers.agent.guest import Guest
 from lockstep.workers.agent.process import AgentSpec, prepared
 from lockstep.workers.inference import slab_file
@@ -199,7 +199,7 @@ class Crew:
             perturb: As in `Job`.
         """
         self.prepare_agents(specs)
-        channels = [self._channel(seat.link.pair) for seat in self.seats]
+        channels = [channel_of(seat.link.pair) for seat in self.seats]
         self._spawner.settle_memory()
         chance = random.Random(perturb)
         order = list(range(len(specs)))
@@ -259,19 +259,16 @@ class Crew:
         self.rung.renew(index)
         first = self.first_turn(index, most)
         seat.renew(AgentLink(seat.link.pair, seat.name), first)
-        self._start_agent(index, self._channel(seat.link.pair), 0.0, first)
+        self._start_agent(index, channel_of(seat.link.pair), 0.0, first)
         return first
-
-    # What another kind of crew does in another way (workers/profile/supervising.py).
-
-    def _channel(self, pair: RingPair) -> Channel:
-        return channel_of(pair)
 
     def _body(self, task: Task, first: int = 0) -> Task:
         """What a process does that is to do a task; ``first``: turn that its agent begins with."""
-        return task
+        return task  # Another kind of crew has more to do (workers/profile/supervising.py).
 
-    def _start_agent(self, index: int, channel: Channel, delay_s: float, first: int = 0) -> None:
+    def _start_agent(
+        self, index: int, channel: RingChannel, delay_s: float, first: int = 0
+    ) -> None:
         seat, group = self.seats[index], self._fleet.agents[index].group
         task = AgentTask(
             spec=self._specs[index],
@@ -283,7 +280,8 @@ class Crew:
         )
         keep = [*seat.link.pair.descriptors(), *self._snapshots.descriptors(index)]
         with self._arena.lend(index + 1):
-            seat.child = self._spawner.start(f"agent {seat.name}", self._body(task, first), keep)
+            body = self._body(task, first)
+            seat.child = self._spawner.start(f"agent {seat.name}", body, keep)
 
     def end(self) -> None:
         """Kill and reap everybody, and leave nothing behind.

@@ -13,7 +13,7 @@ from typing import Any
 
 from lockstep import shm
 from lockstep.workers import spawn
-from lockstep.workers.agent.channel import Channel, RingChannel
+from lockstep.workers.agent.channel import RingChannel
 from lockstep.workers.agent.guest import Guest
 from lockstep.workers.agent.keeper import Keeper
 from lockstep.workers.agent.process import AgentSpec, agent_main
@@ -37,7 +37,7 @@ class AgentTask:
     spec: AgentSpec
     pair: RingPair
     delay_s: float = 0.0
-    channel: Channel | None = None
+    channel: RingChannel | None = None
     guest: Guest | None = None
     keeper: Keeper | None = None
 

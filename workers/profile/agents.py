@@ -1,109 +1,106 @@
-"""Agents, profiled: a channel that notes when a turn had its events and when it gave its records.
+"""Agents, profiled: when a turn had its events, and when it gave its records.
 
-What lies between is the guest and the way into it and out again. Three looks at the clock and one
-record are all that a turn pays.
+What lies between is the guest, and the way into it and out of it. A turn of an agent that has slept
+pays for every page that it touches, and more in a virtual machine: so the track itself is what
+stands between the channel and the rings, and writes its record in one piece, when the supervisor
+has been rung already.
 """
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 from lockstep.engine import record
 from lockstep.workers.agent.channel import RingChannel
 from lockstep.workers.links import AgentEnd
 from lockstep.workers.profile.place import Place
-from lockstep.workers.profile.spans import Kind, Role, Spans, now
+from lockstep.workers.profile.spans import RECORD, RECORD_BYTES, Kind, Role, Spans, now
 from lockstep.workers.tasks import AgentTask
 
-_TURN = int(Kind.TURN)
 _KIND = 4  # Place of a record's kind: the low byte, which tells all kinds of an agent apart.
 _WITHIN = (record.Kind.PROGRESS, record.Kind.ACCIDENT)  # They end no turn.
+_TURN = int(Kind.TURN)
 
 
-class TimedEnd:
-    """The sending half of an agent's end of its rings; the other half is what it was.
+class TurnSpans(Spans):
+    """The track of an agent; to its channel, its end of the rings."""
 
-    Attributes:
-        receive: As of `channel.Straight`.
-        sent: When records were last handed to the ring.
-    """
+    __slots__ = (
+        *("_drain", "_ended", "_number", "_push_many", "_receive", "_send", "_since"),
+        *("ring", "wait"),
+    )
 
-    __slots__ = ("_push_many", "_send", "receive", "sent")
-
-    def __init__(self, end: AgentEnd) -> None:
-        self._send, self._push_many = end.exchange.send, end.push_many
-        self.receive = end.exchange.receive
-        self.sent = 0
-
-    def send(self, records: bytes) -> bool:
-        """As `channel.Straight.send`."""
-        done = self._send(records)
-        self.sent = now()
-        return done
-
-    def push_many(self, records: bytes, start: int) -> int:
-        """As `channel.Writer.push_many`."""
-        reached = self._push_many(records, start)
-        self.sent = now()
-        return reached
-
-
-class TimedChannel:
-    """A `channel.Channel` over an agent's rings that notes its turns, once it has `begun`."""
-
-    def __init__(self, end: AgentEnd) -> None:
-        self._timed = TimedEnd(end)
-        self._inner = RingChannel(end, self._timed, end, end, self._timed)
-        self._spans: Spans
-        self._since = 0  # When the events of the turn were there.
-        self._number = -1  # Of the turn; -1: the guest is being made.
-
-    def begin(self, spans: Spans, first: int) -> None:
-        """In the agent's process: what it notes goes there.
+    def channel(self, end: AgentEnd, first: int) -> RingChannel:
+        """The agent's channel, whose turns are noted from now on.
 
         Args:
-            spans: Its track.
+            end: Of its rings.
             first: Turn that it begins with.
         """
-        self._spans, self._since, self._first = spans, spans.began_ns, first
+        self._send, self._receive = end.exchange.send, end.exchange.receive
+        self._push_many, self._drain = end.push_many, end.drain
+        self.ring, self.wait = end.ring, end.wait
+        self._since, self._ended, self._number = 0, 0, first
+        return RingChannel(self, self, self, self, self)
 
-    def send(self, records: bytes) -> None:
-        """As `Channel.send`."""
+    # Names that are parameters lie in the frame, and not in the pages of a module.
+    def send(
+        self, records: bytes, now: Callable[[], int] = now, pack: Any = RECORD.pack_into
+    ) -> bool:
+        """As `channel.Straight.send`: the common turn's way."""
         ended = now()
-        self._inner.send(records)
-        if records[_KIND] in _WITHIN:
-            return
-        sent = now()
-        if self._number < 0:
-            self._spans.add(Kind.START, self._since, sent)
-            self._number = self._first
+        if not self._send(records):
+            return False
+        at = self._at
+        if at == self._end:
+            self.add(_TURN, self._since, ended, self._number, now() - ended)
         else:
-            self._turn(ended, sent)
-        self._since = sent  # Of turn 0, which no event begins.
+            pack(self._memory, at, self._since, ended, self._number, now() - ended, 0, 2)
+            self._at = at + 40
+        self._number += 1
+        return True
 
-    def receive(self) -> bytes:
-        """As `Channel.receive`."""
-        data = self._inner.receive()
+    def receive(self, now: Callable[[], int] = now) -> bytes:
+        """As `channel.Straight.receive`."""
+        data = self._receive()
         self._since = now()
         return data
 
-    def exchange(self, records: bytes) -> bytes:
-        """As `Channel.exchange`: the common turn's way."""
-        ended = now()
-        data = self._inner.exchange(records)
-        received = now()
-        self._turn(ended, self._timed.sent)
-        self._since = received
+    def push_many(self, records: bytes, start: int) -> int:
+        """As `channel.Writer.push_many`: every other turn's way."""
+        if not start:
+            self._ended = now()
+        reached = self._push_many(records, start)
+        if reached == len(records) and records[_KIND] not in _WITHIN:
+            self._sent(records[_KIND] == record.Kind.READY)
+        return reached
+
+    def drain(self) -> bytes:
+        """As `channel.Reader.drain`."""
+        data = self._drain()
+        if data:
+            self._since = now()
         return data
 
-    def _turn(self, ended: int, sent: int) -> None:
-        self._spans.add(_TURN, self._since, ended, self._number, sent - ended)
-        self._number += 1
+    def _sent(self, ready: bool) -> None:
+        """A turn is over, or the agent is ready: turn 0 is one that no event begins."""
+        sent = now()
+        if ready:
+            self.add(Kind.START, self.began_ns, sent)
+        else:
+            self.add(_TURN, self._since, self._ended, self._number, sent - self._ended)
+            self._number += 1
+        self._since = sent
+
+
+assert (_TURN, RECORD_BYTES) == (2, 40)  # As `TurnSpans.send` has them.
 
 
 class ProfiledAgent:
     """The life of an agent's process, with a track.
 
     Args:
-        task: Whose channel is a `TimedChannel`.
+        task: What it does.
         place: Of the tracks.
         bytes_max: Of this one.
         first: Turn that it begins with.
@@ -114,11 +111,10 @@ class ProfiledAgent:
         self._place, self._bytes_max = place, bytes_max
 
     def __call__(self) -> int:
-        spec, channel = self._task.spec, self._task.channel
-        assert isinstance(channel, TimedChannel)
-        spans = Spans(self._place, Role.AGENT, spec.index, spec.name, self._bytes_max)
+        spec = self._task.spec
+        spans = TurnSpans(self._place, Role.AGENT, spec.index, spec.name, self._bytes_max)
         spans.open()
-        channel.begin(spans, self._first)
+        self._task.channel = spans.channel(AgentEnd(self._task.pair), self._first)
         code = self._task()
         left = now()
         spans.add(Kind.LEFT, left, left, 0, time.process_time_ns())

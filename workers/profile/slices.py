@@ -136,8 +136,8 @@ def _whole(span: Span, parts: Sequence[Span]) -> Iterator[Slice]:
         yield Slice(start, end, 0, "step", BUSY, numbers)
         yield from _parts(parts, 1)
         return
-    start, end, taking, deciding, actions, _ = span
-    yield Slice(start, end, 0, "pass", BUSY, {"actions": actions})
+    start, end, taking, deciding, *_ = span
+    yield Slice(start, end, 0, "pass")
     bounds = (start, start + taking, start + taking + deciding, end)
     left = list(parts)
     for name, begun, ended in zip(("take in", "decide", "do"), bounds, bounds[1:], strict=False):

@@ -70,7 +70,7 @@ class Kind(IntEnum):
     LEFT = 3  # It ends by itself; b: ns of CPU time.
     # Of the supervisor.
     PREPARE = 10  # From its start until the first fork of an agent.
-    PASS = 11  # Of its loop: a: ns taking in, b: ns deciding, c: actions, done in the rest.
+    PASS = 11  # Of its loop; a: ns taking in, b: ns deciding; in the rest it was done.
     JOURNAL = 12  # A write; a: bytes.
     HELD = 13  # The model was held back; a: the step that waited, c: for whom + 1; 0: for nobody.
     ASKED = 14  # A ticket was issued; a: its number, c: the agent.

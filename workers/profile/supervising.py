@@ -18,14 +18,12 @@ from lockstep.engine.fleet import Fleet
 from lockstep.engine.wire import ToEngine
 from lockstep.shm import Platform
 from lockstep.workers import supervisor
-from lockstep.workers.agent.channel import Channel
 from lockstep.workers.agent.spec import AgentSpec
 from lockstep.workers.beginning import Beginning, New
 from lockstep.workers.crew import Crew
 from lockstep.workers.job import Job
-from lockstep.workers.links import AgentEnd, RingPair
 from lockstep.workers.outside.tools import Tools
-from lockstep.workers.profile.agents import ProfiledAgent, TimedChannel
+from lockstep.workers.profile.agents import ProfiledAgent
 from lockstep.workers.profile.disks import timed_backend
 from lockstep.workers.profile.inference import ProfiledInference
 from lockstep.workers.profile.place import Place
@@ -64,9 +62,6 @@ class ProfiledCrew(Crew):
             select.select([self.engine.descriptor], [], [], NODES_S_MAX)
         super().end()
 
-    def _channel(self, pair: RingPair) -> Channel:
-        return TimedChannel(AgentEnd(pair))
-
     def _body(self, task: Task, first: int = 0) -> Task:
         if isinstance(task, AgentTask):
             return ProfiledAgent(task, self._place, self._agent_bytes, first)
@@ -83,7 +78,6 @@ class ProfiledSupervisor(Supervisor):
         self._place = Place()
         self._spans = Spans(self._place, Role.SUPERVISOR, 0, "supervisor", SUPERVISOR_BYTES_MAX)
         self._woke = self._taken = self._decided = 0  # Of this pass, in ns.
-        self._actions = 0
         self._held: tuple[int, int] | None = None  # By whom, and the last step before.
         self._held_since = self._counted = 0
         Tools.body = staticmethod(partial(timed_tools, self._place))
@@ -117,7 +111,7 @@ class ProfiledSupervisor(Supervisor):
         done = self._passed()
         if done - self._counted >= COUNT_NS:
             self._count(done)
-        ready = super()._wait()
+        ready = Supervisor._wait(self)  # Not by `super`, which makes an object.
         self._woke = now()
         return ready
 
@@ -125,27 +119,32 @@ class ProfiledSupervisor(Supervisor):
         """The pass is over; when."""
         done = now()
         taking, deciding = self._taken - self._woke, self._decided - self._taken
-        self._spans.add(Kind.PASS, self._woke, done, taking, deciding, self._actions)
+        self._spans.add(Kind.PASS, self._woke, done, taking, deciding)
         return done
 
     def _take_in(self, ready: list[int]) -> None:
-        super()._take_in(ready)
+        Supervisor._take_in(self, ready)
         self._taken = now()
 
     def _perform(self, wanted: Iterable[actions.Action]) -> None:
-        self._decided = moment = now()
+        self._decided = now()
+        if self._engine is None:
+            Supervisor._perform(self, wanted)
+            return
         wanted = list(wanted)
-        self._actions = len(wanted)
-        if self._engine is not None:
-            for action in wanted:
-                if isinstance(action, actions.Issue):
-                    ticket = action.ticket
-                    self._spans.add(Kind.ASKED, moment, moment, ticket.number, 0, ticket.agent)
-        super()._perform(wanted)
+        self._ask(wanted)
+        Supervisor._perform(self, wanted)
         holder = self._stalls.holder
         held = None if holder is None else (holder, self._sequencer.step)
         if held != self._held:
             self._hold(held)
+
+    def _ask(self, wanted: Iterable[actions.Action]) -> None:
+        moment = self._decided
+        for action in wanted:
+            if isinstance(action, actions.Issue):
+                ticket = action.ticket
+                self._spans.add(Kind.ASKED, moment, moment, ticket.number, 0, ticket.agent)
 
     def _hold(self, held: tuple[int, int] | None) -> None:
         """Somebody else holds the model back from now on, or before another step, or nobody."""

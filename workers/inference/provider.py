@@ -192,7 +192,7 @@ def open_session(
     needed = NAMES.get(require, require) if require else None
     if needed is not None and needed not in names:
         raise UsageError(f"require = {require!r}, but providers = {list(asked)} do not ask for it")
-    options = session_options(intra_op_threads, cache, spin)
+    options = _options(intra_op_threads, cache, spin)
     given = [(name, provider_options(name, cache, graphs)) for name in names]
     session, found = _create(folder, given, options, _edit(folder, logits, candidates))
     got = session.get_providers()
@@ -297,7 +297,7 @@ def _cause(name: str, log: str, error: str) -> str:
     return lines[-1][:DETAIL_CHARS_MAX] if lines else ""
 
 
-def session_options(intra_op_threads: int, cache: Path | None, spin: bool) -> Any:
+def _options(intra_op_threads: int, cache: Path | None, spin: bool) -> Any:
     """Session options under which the order of every sum is fixed."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads

@@ -31,7 +31,7 @@ class Nodes:
         self._steps = 0
         self._decoders: dict[int, Decoder] = {}
         patched: Any = provider
-        inner, numbers = provider.session_options, count()
+        inner, numbers = patched._options, count()
 
         def options(*arguments: Any) -> Any:
             made = inner(*arguments)
@@ -40,7 +40,7 @@ class Nodes:
             made.profile_file_prefix = str(self._folder / f"{next(numbers)}")
             return made
 
-        patched.session_options = options
+        patched._options = options
 
     def loaded(self, decoders: dict[int, Decoder]) -> None:
         """The sessions are there: let their files have no name any more."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from lockstep.workers.profile.making import PICTURES
 
 FILES = ("profile.json", "trace.json.gz")
 
@@ -26,9 +29,7 @@ def profiled(asked: Any) -> Any:
     return place, place.lockstep("profile", "asks.toml", *args)
 
 
-def test_a_profile_is_a_run_with_files_in_its_folder(
-    asked: Any, profiled: Any
-) -> None:
+def test_a_profile_is_a_run_with_files_in_its_folder(asked: Any, profiled: Any) -> None:
     place, result = profiled
     assert (result.code, len(result.out.splitlines())) == (0, 1)
     assert result.json["digest"] == asked[1].json["digest"]
@@ -52,6 +53,7 @@ def test_the_files_of_a_profiled_run_are_made_again(profiled: Any) -> None:
     kept = stat(run)
     result = place.lockstep("profile", "seen")
     assert result.code == 0 and "TTFT" in result.out
+    assert (run / "report.html").exists() == (find_spec(PICTURES) is not None)
     again = json.loads((run / "profile.json").read_bytes())
     measured = ("limits", "machine")  # Of the machine as it is now.
     assert {k: v for k, v in again.items() if k not in measured} == {

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +45,7 @@ def lockstep(
     durability: str = "async",
     bare: bool = False,
     hops: bool = False,
+    profiled: bool = False,
 ) -> Iterator[Line]:
     """A fleet that runs round by round, as bench/tap.py says.
 
@@ -54,11 +55,13 @@ def lockstep(
         durability: Of the journal.
         bare: Without a journal, to have something to compare one with.
         hops: Note when agents send and receive.
+        profiled: Recorded as by `lockstep profile`.
 
     Raises:
         UsageError: the run was refused, or ended before its time.
     """
-    with _folder() as folder, _started(folder, fleet, lines, durability, bare, hops) as line:
+    words = [*["bare"] * bare, *["hops"] * hops, *["profiled"] * profiled]
+    with _folder() as folder, _started(folder, fleet, lines, durability, words) as line:
         yield line
 
 
@@ -74,7 +77,7 @@ def whole(fleet: str, lines: str, watch: bool = False) -> Whole:
         UsageError: the run was refused, or something in it failed: its speed means nothing.
     """
     with _folder() as folder:
-        with _started(folder, fleet, lines, watch=watch) as line:
+        with _started(folder, fleet, lines, words=["requests"] * watch) as line:
             answer = line.ask(turns=0)
         summary = json.loads((folder / "run" / SUMMARY).read_text(encoding="utf-8"))
     failed = summary["failures"] or summary["items_failed"] or summary["requests_failed"]
@@ -107,9 +110,7 @@ def _started(
     fleet: str,
     lines: str,
     durability: str = "async",
-    bare: bool = False,
-    hops: bool = False,
-    watch: bool = False,
+    words: Sequence[str] = (),
 ) -> Iterator[Line]:
     path, items = write_fleet(folder, fleet, lines)
     job = Job(
@@ -120,7 +121,6 @@ def _started(
         durability=durability,
         cache=cache_folder(),
     )
-    words = [*["bare"] * bare, *["hops"] * hops, *["requests"] * watch]
     command = [sys.executable, "-P", "-m", "lockstep.bench.tap", *words]
     environment = {**os.environ, **ENVIRONMENT}
     with Line("lockstep", command, environment, job.to_json().encode() + b"\n") as line:

@@ -41,6 +41,7 @@ EXPECTED_S = {
     "service": (120, 420),
     "guests": (30, 60),
     "gpu": (120, 600),
+    "profile": (45, 180),
 }
 LOAD = "load_1m"  # The one line of a machine that may differ between runs of a session.
 

@@ -1,11 +1,11 @@
 """Tap: a real supervisor with a watch held to its sequencer, in a process of its own.
 
-``python -m lockstep.bench.tap [bare] [hops] [requests] READ WRITE``, with a job on standard input
-as any supervisor gets it. The loop, the processes, rings, journal and output are those of every
-run; only the sequencer notes the wall clock when the supervisor calls it, and stops at the end of a
-round until the next is asked for. So nothing of the product has a switch for measuring, and nothing
-is left out (but the journal, with ``bare``). In the agents' processes nothing is measured unless
-``hops`` asks for it.
+``python -m lockstep.bench.tap [bare] [hops] [requests] [profiled] READ WRITE``, with a job on
+standard input as any supervisor gets it. The loop, the processes, rings, journal and output are
+those of every run; only the sequencer notes the wall clock when the supervisor calls it, and stops
+at the end of a round until the next is asked for. So nothing of the product has a switch for
+measuring, and nothing is left out (but the journal, with ``bare``). In the agents' processes
+nothing is measured unless ``hops`` asks for it.
 
 Once every agent has ended its turn 0 it says hello: ``{"agents", "start_ns"}`` (from the first
 fork). Then each ``{"turns": N}`` is answered with what happened until N turns had ended:
@@ -199,10 +199,10 @@ def tapped_sequencer(tap: Tap) -> type[Sequencer]:
     return Tapped
 
 
-def tapped_crew(tap: Tap) -> type[Crew]:
+def tapped_crew(tap: Tap, base: type[Crew] = Crew) -> type[Crew]:
     """A crew class that tells the tap when the first agent is forked."""
 
-    class Tapped(Crew):
+    class Tapped(base):  # type: ignore[misc, valid-type]
         def start_agents(self, specs: list[AgentSpec], *more: Any) -> None:
             tap.begin(len(specs))
             super().start_agents(specs, *more)
@@ -238,6 +238,12 @@ def main() -> int:
     if hops:
         stamped: Any = tasks
         stamped.agent_main = stamped_main
+    if "profiled" in sys.argv:
+        from lockstep.workers.profile import supervising
+
+        recorded: Any = supervising
+        recorded.ProfiledCrew = tapped_crew(tap, supervising.ProfiledCrew)
+        return supervisor.main(supervising.ProfiledSupervisor)
     return supervisor.main()
 
 

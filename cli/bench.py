@@ -31,6 +31,7 @@ GROUPS = (
     "service",
     "guests",
     "gpu",
+    "profile",
 )  # As bench/groups has them; named here so that help loads nothing.
 MODULES = {"all": "lockstep.cli.bench_all", "compare": "lockstep.cli.bench_compare"}
 SHORTLY = "Within 45 s on two cores: wider intervals."
@@ -65,10 +66,10 @@ def setup(group: str | None) -> int:
         lockstep bench setup
         lockstep bench setup agents
 
-    A group is shm, agents, tax, journal, decode, serve, service, guests or gpu; without one
-    everything is made. What is there already is left alone. It needs a network (or a package index
-    of pip's settings) for the peers, which go to $XDG_CACHE_HOME/lockstep/bench, and none of it
-    into this Python.
+    A group is shm, agents, tax, journal, decode, serve, service, guests, gpu or profile; without
+    one everything is made. What is there already is left alone. It needs a network (or a package
+    index of pip's settings) for the peers, which go to $XDG_CACHE_HOME/lockstep/bench, and none of
+    it into this Python.
 
     Exit codes: 0, or 2 when something could not be made.
     """
@@ -257,6 +258,22 @@ def gpu(models: tuple[Path, ...], provider: str) -> Options:
     Exit codes: 0, or 2 when a model or a run could not be made.
     """
     return {"provider": provider, "folders": models}
+
+
+@_verb("What recording where the time goes costs.")
+def profile() -> Options:
+    """Measure turns of agents and of a model with `lockstep profile`'s recording and without.
+
+    \b
+    Examples:
+        lockstep bench profile
+        lockstep bench profile --quick --json | jq .ratios
+
+    A ratio of 1 means that recording costs nothing. docs/benchmarks.md says what is compared.
+
+    Exit codes: 0, or 2 when a run could not be made.
+    """
+    return {}
 
 
 def tell(text: str) -> None:

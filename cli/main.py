@@ -48,6 +48,7 @@ VERBS: dict[str, tuple[str, Sequence[str]]] = {
     "model": ("Pull, inspect or check a model folder.", ("doctor", "run")),
     "agent": ("Check an agent's module.", ("run", "replay")),
     "doctor": ("Check what a run needs, with a cure for what is missing.", ("run", "model")),
+    "profile": ("Run a fleet and show where the time went.", ("run", "top", "bench")),
     "bench": ("Measure Lockstep beside other runtimes.", ("doctor",)),
     "completion": ("Let a shell complete commands.", ("help",)),
     "help": ("Show the help of a verb.", ("completion",)),

@@ -49,6 +49,31 @@ class Progress:
         self._stream.flush()
 
 
+class Making:
+    """Says of the files of a profile which is made, and how far it is. Nothing, off a terminal."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._active = screen.terminal(self._stream)
+        self._drawn = ""
+
+    def __call__(self, what: str, share: float) -> None:
+        """``share``: of that one, from 0 to 1."""
+        text = f"making the profile: {what} {share:.0%}"[: columns(self._stream) - 1]
+        if self._active and text != self._drawn:
+            self._drawn = text
+            self._write("\r" + screen.paint(text, "dim", self._stream) + "\x1b[K")
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._drawn:
+            self._write("\r\x1b[K")
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
 class Rate:
     """Tokens per second, from differences between reports."""
 

@@ -82,7 +82,7 @@ def command(
     Exit codes: 0 done, 2 refused (nothing was made), 3 finished with failed items or agents, or
     stopped, 130 interrupted.
     """
-    _nothing_extra(context, input_)
+    nothing_extra(context, input_)
     from lockstep.workers import api
 
     return ending.execute(
@@ -101,7 +101,8 @@ def command(
     )
 
 
-def _nothing_extra(context: click.Context, input_: Path | None) -> None:
+def nothing_extra(context: click.Context, input_: Path | None) -> None:
+    """Refuse arguments that nobody asked for, with what was meant."""
     extra = context.args
     if not extra:
         return

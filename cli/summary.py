@@ -6,10 +6,10 @@ from typing import Any
 
 from lockstep.cli import screen
 from lockstep.engine.errors import EXIT_BUG, EXIT_UNFINISHED
+from lockstep.workers.advice import STALL_SHARE, advice
 
 FAILED_SHOWN = 10  # Reasons and agents named; the rest is counted.
 IDS_SHOWN = 5  # Items named with one reason.
-STALL_SHARE = 0.05  # Of the run's wall time: less is not worth a line.
 STALLS_SHOWN = 3
 LOUD = ("requests", "refused")  # Labels of what must not be overlooked.
 LINE_BYTES_MAX = 1 << 20
@@ -98,24 +98,6 @@ def _stalls(summary: dict[str, Any]) -> list[tuple[str, object]]:
         ("waited", f"the model for agents, {stalled_s:.1f} s of {run_s:.1f} s: {held}"),
         ("", advice(rows[0])),
     ]
-
-
-def advice(row: dict[str, Any]) -> str:
-    """What would help against the longest stall.
-
-    A turn that is known to cost steps lets the model run them meanwhile; one that is cheaper than
-    a quantum holds the very next step, unless requests are admitted later than they are made.
-    """
-    agent, quanta = row["agent"], float(row.get("quanta", 0))
-    if quanta >= 1:
-        return (
-            f"a turn of {agent} burns {quanta:.1f} x fuel_per_step: a smaller fuel_per_step, or a "
-            "larger delay for that agent, lets the model run more steps meanwhile"
-        )
-    return (
-        f"a turn of {agent} burns {quanta:.2g} x fuel_per_step, so that the next step waits for "
-        "it: a smaller fuel_per_step, or a larger lookahead, lets the model go on meanwhile"
-    )
 
 
 def _failed(summary: dict[str, Any], run: Path) -> list[tuple[str, object]]:

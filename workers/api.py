@@ -80,6 +80,7 @@ def run(
     durability: str = "async",
     order: str = "",
     stdin: int | None = 0,
+    profile: str = "",
     listen: Listener | None = None,
 ) -> Run:
     """Run a fleet to its end.
@@ -93,6 +94,7 @@ def run(
         durability: "memory", "async" or "sync" (workers/journal_file.py).
         order: "strict" or "arrival" in place of the fleet's; empty: the fleet's.
         stdin: Descriptor that a source of that kind reads; None: such a source has ended at once.
+        profile: As in `Job` (docs/profiling.md).
         listen: Called with ("run" | "note" | "progress", value).
 
     Returns:
@@ -115,6 +117,7 @@ def run(
             run_dir=absolute(run_dir),
             durability=durability,
             order=order,
+            profile=profile,
         ),
         listen,
         stdin,

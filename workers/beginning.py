@@ -19,7 +19,7 @@ from lockstep.workers.expectation import SINCE
 from lockstep.workers.folder import RunFolder
 from lockstep.workers.identity import check_identity, kept_records, read_journal, read_manifest
 from lockstep.workers.job import Job
-from lockstep.workers.ledger import Ledger, backend_of
+from lockstep.workers.ledger import Backend, Ledger, backend_of
 from lockstep.workers.prepare import Prepared
 
 Note = Callable[[str], None]
@@ -83,8 +83,14 @@ class New:
     files: tuple[dict[str, str], ...] = ()
     got: tuple[tuple[str, ...], ...] = ()
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, backend: Backend | None = None) -> None:
+        """Nothing is read yet.
+
+        Args:
+            job: What to run.
+            backend: What the ledger stands on; None: what is usual here.
+        """
+        self._job, self._backend = job, backend
 
     def prepare(self) -> Prepared:
         """As `Beginning`.
@@ -129,7 +135,7 @@ class New:
         if run:
             for line in check_identity(Path(run), self._manifest, identity, environment):
                 note(SINCE + line)
-        return make(self._job, prepared, identity, environment, board)
+        return make(self._job, prepared, identity, environment, board, backend=self._backend)
 
     def first(self) -> Iterable[actions.Action]:
         """As `Beginning`: everybody starts."""
@@ -144,6 +150,7 @@ def make(
     environment: Object,
     board: str,
     tell: Callable[[Ledger], None] = lambda _: None,
+    backend: Backend | None = None,
 ) -> tuple[RunFolder, Ledger]:
     """Make the folder of a run, with what it is made from, and begin its ledger.
 
@@ -154,6 +161,7 @@ def make(
         environment: What it runs on.
         board: Name of the board.
         tell: Tells the ledger what was recorded before.
+        backend: What the ledger stands on; None: what is usual here.
 
     Raises:
         UsageError: it cannot be made or filled; nothing is left of it.
@@ -161,7 +169,10 @@ def make(
     wanted = Path(job.run_dir) if job.run_dir else None
     folder = RunFolder.create(wanted, Path(job.base), prepared.fleet.name)
     try:
-        ledger = _fill(folder, prepared, identity, environment, job)
+        backend = backend or backend_of(job.platform)
+        ledger = _fill(
+            folder, prepared, identity, {**environment, "durability": job.durability}, backend
+        )
         tell(ledger)
         folder.write_json(folders.BOARD, {"name": board})
     except (OSError, JournalError) as error:
@@ -173,18 +184,15 @@ def make(
 
 
 def _fill(
-    folder: RunFolder, prepared: Prepared, identity: Object, environment: Object, job: Job
+    folder: RunFolder, prepared: Prepared, identity: Object, environment: Object, backend: Backend
 ) -> Ledger:
-    environment = {**environment, "durability": job.durability}
     folder.write(folders.FLEET, prepared.fleet_bytes)
     folder.write(folders.INPUT, prepared.input_bytes or b"")
     for group, module in zip(prepared.fleet.groups, prepared.modules, strict=True):
         folder.write(f"modules/{group.name}.wasm", module)
     segment_bytes_max = prepared.fleet.recovery.segment_bytes_max
-    backend = backend_of(job.platform)
-    ledger = Ledger.create(
-        folder, job.durability, identity, environment, segment_bytes_max, backend
-    )
+    durability = environment["durability"]
+    ledger = Ledger.create(folder, durability, identity, environment, segment_bytes_max, backend)
     write_manifest(folder, ledger.run_id, identity, environment)
     return ledger
 

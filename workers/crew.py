@@ -26,7 +26,7 @@ from lockstep.workers.prepare import Prepared, sha256
 from lockstep.workers.seat import Seat
 from lockstep.workers.snapshots import Snapshots
 from lockstep.workers.spawner import spawner_of
-from lockstep.workers.tasks import AgentTask, CompileTask, InferenceTask, channel_of
+from lockstep.workers.tasks import AgentTask, CompileTask, InferenceTask, Task, channel_of
 
 COMPILE_S_MAX = 120.0
 COMPILE_BYTES_MAX = 4 << 30
@@ -179,7 +179,7 @@ class Crew:
         try:
             with self._arena.lend(0), self.board.lend():
                 kept = [descriptor for descriptor in keep if descriptor >= 0]
-                self.engine = self._spawner.start("inference", task, kept)
+                self.engine = self._spawner.start("inference", self._body(task), kept)
         except BaseException:
             os.close(reading)
             raise
@@ -264,6 +264,10 @@ class Crew:
         self._bear([index], [self._birth(index, 0.0, first)])
         return first
 
+    def _body(self, task: Task, first: int = 0) -> Task:
+        """What a process does that is to do a task; ``first``: turn that its agent begins with."""
+        return task  # Another kind of crew has more to do (workers/profile/supervising.py).
+
     def _birth(self, index: int, delay_s: float, first: int = 0) -> spawn.Birth:
         seat, group = self.seats[index], self._fleet.agents[index].group
         task = AgentTask(
@@ -275,7 +279,9 @@ class Crew:
             keeper=self._snapshots.keeper(index, first),
         )
         keep = [*seat.link.pair.descriptors(), *self._snapshots.descriptors(index)]
-        return spawn.Birth(f"agent {seat.name}", task, keep, self._arena.loan(index + 1))
+        return spawn.Birth(
+            f"agent {seat.name}", self._body(task, first), keep, self._arena.loan(index + 1)
+        )
 
     def _bear(self, order: list[int], births: list[spawn.Birth]) -> None:
         born: list[spawn.Child] = []

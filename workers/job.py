@@ -44,6 +44,9 @@ class Job:
         calls: Likewise an agent that takes calls to models.
         inlet: Descriptor that the supervisor inherits: the service at the other end; -1: none.
         closed_from: "resume": the service has the answers to all items before this one.
+        profile: "spans": record what every process does and when; "nodes": and the nodes of the
+            models' graphs, too (workers/profile); empty: nothing of that is there. No digest
+            depends on it.
         perturb: Seed of physical disorder (agents start in another order, each after a delay);
             0: none. No digest may depend on it; tests show that none does.
     """
@@ -76,6 +79,7 @@ class Job:
     calls: bool = False
     inlet: int = -1
     closed_from: int = 1
+    profile: str = ""
     perturb: int = 0
 
     def to_json(self) -> str:

@@ -38,6 +38,8 @@ ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "LD_BIND_NOW": "1",  # Names of the C library are looked up once, not in every agent (40 kB).
 }
+SUPERVISOR = "lockstep.workers.supervisor"
+PROFILED = "lockstep.workers.profile.supervising"
 PLATFORM = "LOCKSTEP_PLATFORM"  # Which one a run uses (docs/not-run-here.md).
 ERRORS = {UsageError.exit_code: UsageError, Diverged.exit_code: Diverged,
           LockstepBug.exit_code: LockstepBug}  # fmt: skip
@@ -80,15 +82,16 @@ def launch(job: Job, listen: Listener | None = None, stdin: int | None = None) -
     return Conversation(job, listen, stdin).until_the_end()
 
 
-def process_of(handed: Sequence[int]) -> "subprocess.Popen[bytes]":
+def process_of(handed: Sequence[int], module: str = SUPERVISOR) -> "subprocess.Popen[bytes]":
     """A supervisor process that waits for its job on its standard input.
 
     Args:
         handed: Descriptors that it inherits.
+        module: The program.
     """
     return subprocess.Popen(
         # -P: what lies in the working folder must not shadow a module.
-        [sys.executable, "-P", "-m", "lockstep.workers.supervisor"],
+        [sys.executable, "-P", "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,
@@ -135,7 +138,8 @@ class Conversation:
         handed = _duplicate(stdin)
         job = replace(completed(job), stdin=handed)
         self._line = job.to_json().encode() + b"\n"
-        self._process = process_of(() if handed < 0 else (handed,))
+        module = PROFILED if job.profile else SUPERVISOR
+        self._process = process_of(() if handed < 0 else (handed,), module)
         if handed >= 0:
             os.close(handed)
         assert self._process.stdin is not None and self._process.stdout is not None

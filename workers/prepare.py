@@ -123,9 +123,7 @@ def prepare(
     Raises:
         UsageError: something is missing, unreadable, malformed or too large.
     """
-    fleet, data = read_fleet(
-        fleet_path, seed, order, logic_flags, serves, settings, calls
-    )
+    fleet, data = read_fleet(fleet_path, seed, order, logic_flags, serves, settings, calls)
     base = fleet_path.resolve().parent
     models_at = models_at or {}
     unknown = [name for name in models_at if name not in {m.name for m in fleet.models}]

@@ -11,7 +11,7 @@ import os
 import select
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ from lockstep.engine.errors import (
     LockstepError,
     RunStopped,
 )
+from lockstep.engine.fleet import Fleet
 from lockstep.engine.wire import ToEngine
-from lockstep.shm import RingError
+from lockstep.shm import Platform, RingError
 from lockstep.workers import folder as folders
 from lockstep.workers import prepare, spawn
 from lockstep.workers.agent.spec import AgentSpec
 from lockstep.workers.begin_inference import begin_inference, spec_of
+from lockstep.workers.beginning import Beginning
 from lockstep.workers.crew import Crew
 from lockstep.workers.deaths import how, told
 from lockstep.workers.engine_recovery import EngineRecovery
@@ -67,7 +69,7 @@ class Supervisor:
             LockstepError: before the run folder exists: nothing was made.
         """
         job = self._job
-        self._beginning = beginning = begin(job)
+        self._beginning = beginning = self._begin()
         prepared = beginning.prepare()
         self._fleet = fleet = prepared.fleet
         self._commands = prepared.commands
@@ -95,7 +97,7 @@ class Supervisor:
             and self._sequencer.world.desk.schedule.takes_input
         ):
             self._note("no input was given (--input), so there are no items")
-        self._crew = crew = Crew(fleet, platform)
+        self._crew = crew = self._make_crew(fleet, platform)
         try:
             codes = crew.compile(prepared, self._given_up)
             self._said = said = beginning.models() or self._load_models()
@@ -110,6 +112,14 @@ class Supervisor:
             return self._live(agent_specs(fleet, codes, beginning.seed))
         finally:
             crew.end()
+
+    # What another kind of supervisor does in another way (workers/profile/supervising.py).
+
+    def _begin(self) -> Beginning:
+        return begin(self._job)
+
+    def _make_crew(self, fleet: Fleet, platform: Platform) -> Crew:
+        return Crew(fleet, platform)
 
     def _given_up(self) -> bool:
         """Whether to stop preparing: a signal came, or our parent is gone."""
@@ -159,7 +169,7 @@ class Supervisor:
             self._perform(self._beginning.first())
             while not self._over():
                 self._refuse_starving()
-                self._wait()
+                self._take_in(self._wait())
                 self._perform(self._pumped())
                 if 0 < self._job.entries_max <= self._ledger.entries:
                     stopped = "as far as it was asked for"
@@ -223,17 +233,20 @@ class Supervisor:
             return not self._agents.recovery.busy()
         return self._finish is not None
 
-    def _wait(self) -> None:
-        """Block until something happened, and take it in.
+    def _wait(self) -> list[int]:
+        """Block until something happened; the descriptors that say so."""
+        # What came in while the last batch was revealed has not been pumped yet.
+        at_once = self._doors.gate.unseen
+        owed = self._view.timeout_s(), self._ledger.timeout_s()
+        return self._loop.wait(0.0 if at_once else max(owed))  # Equal, or one is "for ever".
+
+    def _take_in(self, ready: list[int]) -> None:
+        """Take in what happened.
 
         Raises:
             KeyboardInterrupt: a signal came, or our parent is gone. It goes before everything
                 that came with it: a signal to the whole group ends our children, too.
         """
-        # What came in while the last batch was revealed has not been pumped yet.
-        at_once = self._doors.gate.unseen
-        owed = self._view.timeout_s(), self._ledger.timeout_s()
-        ready = self._loop.wait(0.0 if at_once else max(owed))  # Equal, or one is "for ever".
         if self._signals.descriptor in ready:
             self._signals.clear()
         if 0 in ready:
@@ -395,14 +408,18 @@ class Supervisor:
         self._reporter.say("note", text)
 
 
-def main() -> int:
-    """Entry of the supervisor process: one job on standard input, reports on standard output."""
+def main(make: Callable[[Job, Reporter, Signals], Supervisor] = Supervisor) -> int:
+    """Entry of the supervisor process: one job on standard input, reports on standard output.
+
+    Args:
+        make: Makes the supervisor of the job.
+    """
     signals = Signals()
     reporter = Reporter(os.dup(1), signals)
     reporter.say("started", os.getpid())  # From now on a signal is counted, not fatal.
     job = Job.from_json(sys.stdin.buffer.readline().decode())
     try:
-        return Supervisor(job, reporter, signals).run()
+        return make(job, reporter, signals).run()
     except LockstepError as error:
         code, message = error.exit_code, str(error)
     except Exception as error:

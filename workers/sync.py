@@ -39,6 +39,8 @@ class Ask(IntEnum):
 
 
 Answer = tuple[Ask, int]  # What was asked, and the position it was asked with.
+Body = Callable[[socket.socket, int], int]  # As `serve`.
+Sync = Callable[[int, bool], int]  # As `sync_one`.
 
 
 class Syncer(Protocol):
@@ -105,8 +107,15 @@ class InlineSyncer:
 class SyncProcess:
     """Syncs in a process of its own."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, storage: Storage, body: Body | None = None) -> None:
+        """Start it.
+
+        Args:
+            storage: The journal's folder.
+            body: What the process does with its end of the socket and the descriptor of the
+                folder; None: `serve`.
+        """
+        self._storage, self._body = storage, body or serve
         self._handle = -1
         self._open: list[Answer] = []  # Asked for and not answered.
         self._child: spawn.Child | None = None
@@ -171,7 +180,7 @@ class SyncProcess:
         try:
             self._child = spawn.fork(
                 "the sync process",
-                lambda: serve(theirs, folder),
+                lambda: self._body(theirs, folder),
                 [theirs.fileno(), folder],
             )
         except BaseException:
@@ -232,21 +241,22 @@ class SyncProcess:
         return failure(self._storage.path, "sync", error, position)
 
 
-def serve(line: socket.socket, folder: int) -> int:
+def serve(line: socket.socket, folder: int, sync: Sync | None = None) -> int:
     """The process: until its parent is gone, or a sync failed.
 
     Args:
         line: To the parent.
         folder: Descriptor of the journal's folder.
+        sync: In place of `sync_one`.
     """
     try:
-        _serve(line, folder)
+        _serve(line, folder, sync or sync_one)
     except (BrokenPipeError, ConnectionResetError):
         pass  # It left without hearing us out.
     return 0
 
 
-def _serve(line: socket.socket, folder: int) -> None:
+def _serve(line: socket.socket, folder: int, sync: Sync) -> None:
     segment = -1
     while True:
         data, handed, _, _ = socket.recv_fds(line, REQUEST.size, 1)
@@ -258,13 +268,13 @@ def _serve(line: socket.socket, folder: int) -> None:
                 os.close(segment)
             (segment,) = handed
             continue
-        code = _sync(segment if what == Ask.SYNC else folder, what == Ask.SYNC)
+        code = sync(segment if what == Ask.SYNC else folder, what == Ask.SYNC)
         line.send(ANSWER.pack(what, code, position))
         if code:
             return  # Nothing may be asked for after this.
 
 
-def _sync(descriptor: int, data_only: bool) -> int:
+def sync_one(descriptor: int, data_only: bool) -> int:
     """Sync a file (its data) or a folder; errno of what went wrong, or 0."""
     try:
         os.fdatasync(descriptor) if data_only else os.fsync(descriptor)

@@ -7,8 +7,9 @@ there are no snapshots.
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lockstep import shm
 from lockstep.workers import spawn
@@ -62,6 +63,7 @@ class InferenceTask:
         ready: Descriptor on which it says what comes of the loading.
         board: It writes the engine's slot.
         kv_files: As in `inference_main`.
+        make: Likewise; None: the usual one.
     """
 
     spec: InferenceSpec
@@ -69,6 +71,7 @@ class InferenceTask:
     ready: int
     board: shm.Board
     kv_files: Sequence[int]
+    make: Callable[..., Any] | None = None
 
     def __call__(self) -> int:
         gc.freeze()  # What the supervisor owns would only be copied.
@@ -76,7 +79,8 @@ class InferenceTask:
         from lockstep.workers.inference.process import inference_main
 
         end = EngineEnd(self.memory)
-        return inference_main(self.spec, end, self.ready, self.board.engine, self.kv_files)
+        more = {} if self.make is None else {"make": self.make}
+        return inference_main(self.spec, end, self.ready, self.board.engine, self.kv_files, **more)
 
 
 @dataclass(slots=True)
@@ -91,6 +95,9 @@ class CompileTask:
         from lockstep.workers.agent.modules import compile_module
 
         return compile_module(self.wasm, path=self.where, canonical_nans=self.canonical_nans)
+
+
+Task = Callable[[], int]  # What a process does; its exit status.
 
 
 def channel_of(pair: RingPair) -> RingChannel:

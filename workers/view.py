@@ -84,6 +84,10 @@ class View:
                 self._waiting[index] = waiting
                 self._dirty[index] = None
 
+    def events_waiting(self) -> int:
+        """For agents, all together, as the board shows it."""
+        return sum(events for events, _ in self._waiting)
+
     def progress(self) -> dict[str, Any]:
         """For the parent's progress line."""
         world = self._sequencer.world

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 
-GROUPS = ("shm", "agents", "tax", "journal", "decode", "serve", "service", "guests", "gpu")
+GROUPS = (
+    *("shm", "agents", "tax", "journal", "decode", "serve", "service", "guests", "gpu"),
+    "profile",
+)
 
 Tell = Callable[[str], None]  # Says what goes on, to whoever waits.

@@ -114,7 +114,7 @@ def test_nothing_is_promised_before_it_is_synced_and_then_in_order(
 
 
 def test_a_process_that_answers_without_the_fsync_is_found(tmp_path: Path) -> None:
-    mutant = "from lockstep.workers import sync\nsync._sync = lambda *_: 0\n"
+    mutant = "from lockstep.workers import sync\nsync.sync_one = lambda *_: 0\n"
     with pytest.raises(AssertionError, match=r"assert \(0"):
         test_nothing_is_promised_before_it_is_synced_and_then_in_order(tmp_path, mutant)
 

@@ -44,12 +44,19 @@ def inference_main(
     ready: int,
     board: BoardSlot | None = None,
     kv_files: Sequence[int] = (),
+    make: "Callable[..., Server] | None" = None,
 ) -> int:
     """Load the models, become what an earlier process was, say so on ``ready``, and serve.
 
     What is said are JSON objects, one a line: ``{"note": text}``, as often as there is something
     for people to know, then ``{"models", "notes"}`` or ``{"error", "exit_code", "provider"}`` (is
     it that one is missing). Then the descriptor is closed.
+
+    Args:
+        spec, end, board: As of `Server`.
+        ready: The descriptor.
+        kv_files: As of `load_all`.
+        make: Makes the server; None: `Server`.
 
     Returns:
         Exit status: 0 after STOP, or when it was said why it cannot serve or go on.
@@ -59,7 +66,7 @@ def inference_main(
     pipe = os.fdopen(ready, "wb", buffering=0)
     try:
         models = load_all(spec, kv_files)
-        server = Server(spec, models, end, board)
+        server = (make or Server)(spec, models, end, board)
         if spec.restored is not None:
             server.restore(spec.restored, lambda text: _say(pipe, {"note": text}))
     except LockstepError as error:

@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
@@ -110,8 +110,15 @@ class Shop:
         self._start(tool)
 
 
-def tools_main(commands: Sequence[Command], end: socket.socket) -> int:
-    """Body of the tools process. Leaves when the other end is closed and everything is dead."""
+def tools_main(
+    commands: Sequence[Command], end: socket.socket, make: Callable[..., Shop] = Shop
+) -> int:
+    """Body of the tools process. Leaves when the other end is closed and everything is dead.
+
+    Args:
+        commands, end: As of `Shop`.
+        make: Makes the shop.
+    """
     adopt_orphans()
     # Dying with the supervisor, or with its group, would leave commands behind: the socket's end
     # is told in any case.
@@ -122,7 +129,7 @@ def tools_main(commands: Sequence[Command], end: socket.socket) -> int:
         # Not ignored: that would be handed down to commands. A handler is not.
         signal.signal(number, lambda number, frame: None)
     loop = Loop()
-    shop = Shop(loop, commands, end)
+    shop = make(loop, commands, end)
     while shop.open:
         loop.turn()
         _reap_orphans(shop.pids())

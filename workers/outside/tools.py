@@ -21,7 +21,13 @@ END_S_MAX = 5.0  # For the tools process to clean up; then it is killed.
 
 
 class Tools:
-    """The tools of one run. `end` in any state."""
+    """The tools of one run. `end` in any state.
+
+    Attributes:
+        body: What the tools process does, as `tools_main`.
+    """
+
+    body: Callable[..., int] = staticmethod(tools_main)
 
     def __init__(
         self,
@@ -49,7 +55,7 @@ class Tools:
             return
         adopt_orphans()  # Should the tools process be killed: `end_orphans`.
         ours, theirs = socket.socketpair()
-        self._child = spawn.fork("tools", lambda: tools_main(commands, theirs), [theirs.fileno()])
+        self._child = spawn.fork("tools", lambda: self.body(commands, theirs), [theirs.fileno()])
         theirs.close()
         self._died = died
         self._frames = Frames(loop, ours, self._taken, lambda: None)

@@ -162,8 +162,14 @@ def _nearest(path: Path, paths: Iterable[Path]) -> Path | None:
 
 
 def _entries(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
+    def readable(entry: Path) -> bool:
+        try:
+            return wanted(entry)
+        except OSError:  # Somebody else's.
+            return False
+
     try:
-        return sorted((entry for entry in folder.iterdir() if wanted(entry)), key=_by_number)
+        return sorted(filter(readable, folder.iterdir()), key=_by_number)
     except OSError:
         return []
 

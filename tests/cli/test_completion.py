@@ -3,27 +3,34 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lockstep.cli.completion import SHELLS
+from lockstep.cli.completion import SHELLS, answer
+from lockstep.cli.main import cli
 from lockstep.cli.verbs import COMPLETE
 from lockstep.engine.changes import MAY_CHANGE
 
+Offered = Callable[[Any, str], list[str]]
 PROGRAM = [sys.executable, "-m", "lockstep.cli.main"]
 HEAVY = ("numpy", "wasmtime", "onnxruntime", "posix_ipc", "psutil", "tokenizers", "jinja2")
 
 
-def _offered(place: Any, typed: str) -> list[str]:
+@pytest.fixture
+def offered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Offered:
     """What is offered at the end of a line, as ``kind,value``."""
-    words = typed.split(" ")
-    env = {COMPLETE: "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
-    done = subprocess.run(PROGRAM, cwd=place.path, env=place.env | env, capture_output=True,
-                          text=True, check=False)  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, ""), done
-    return done.stdout.splitlines()
+
+    def offer(place: Any, typed: str) -> list[str]:
+        monkeypatch.chdir(place.path)
+        monkeypatch.setenv("COMP_WORDS", typed)
+        monkeypatch.setenv("COMP_CWORD", str(typed.count(" ")))
+        assert answer(cli, "bash_complete") == 0
+        return capsys.readouterr().out.splitlines()
+
+    return offer
 
 
 OFFERED = {
@@ -44,19 +51,19 @@ OFFERED = {
 
 
 @pytest.mark.parametrize("typed", OFFERED)
-def test_what_may_follow_is_offered(done: Any, typed: str) -> None:
+def test_what_may_follow_is_offered(done: Any, offered: Offered, typed: str) -> None:
     place = done[0]
     (place.path / "models/tiny").mkdir(parents=True, exist_ok=True)
     (place.path / "models/tiny/genai_config.json").touch()
-    assert _offered(place, typed) == OFFERED[typed]
+    assert offered(place, typed) == OFFERED[typed]
 
 
-def test_runs_are_offered_in_the_order_of_their_numbers(place: Any) -> None:
+def test_runs_are_offered_in_the_order_of_their_numbers(place: Any, offered: Offered) -> None:
     for number in (10, 9, 1):
         run = place.path / "runs" / f"vote-{number}"
         (run / "journal").mkdir(parents=True)
         (run / "fleet.toml").touch()
-    found = _offered(place, "lockstep verify ")
+    found = offered(place, "lockstep verify ")
     assert found == [f"plain,runs/vote-{number}" for number in (1, 9, 10)]
 
 

@@ -56,17 +56,12 @@ def test_a_folder_that_cannot_be_written_is_named(closed: Any) -> None:
     before = closed.names()
     result = closed.lockstep(*RUN, preexec_fn=_obey)
     _one_line(result, "runs: cannot make the run folder: Permission denied")
-    result = closed.lockstep(*RUN, "--run-dir", "mine", preexec_fn=_obey)
-    _one_line(result, "mine: cannot make the run folder: Permission denied")
     result = closed.lockstep("graph", "trap.toml", "--output", "trap.svg", preexec_fn=_obey)
     _one_line(result, "trap.svg: cannot write the graph there: Permission denied")
     assert closed.names() == before
 
 
-@pytest.mark.parametrize(
-    "verb", [("verify",), ("resume",), ("journal", "check"), ("fork", "--at", "1"), ("diff", ".")],
-    ids=" ".join,
-)  # fmt: skip
+@pytest.mark.parametrize("verb", [("resume",), ("journal", "check"), ("diff", ".")], ids=" ".join)
 def test_a_run_that_may_not_be_read_is_named(done: Any, place: Any, verb: tuple[str, ...]) -> None:
     run = place.path / "run"
     shutil.copytree(done[0].path / "runs/small-1", run)
@@ -93,7 +88,6 @@ def test_a_cache_that_cannot_be_used_costs_nothing_but_time(place: Any) -> None:
     env = place.env | {"XDG_CACHE_HOME": str(place.path / "file"), "TMPDIR": "/nowhere"}
     other = replace(place, env=env)
     assert other.lockstep(*RUN, "--run-dir", "run").code == 3
-    assert other.lockstep("verify", "run").code == 0
 
 
 def test_a_run_folder_below_a_file_is_refused(place: Any) -> None:

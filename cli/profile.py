@@ -10,18 +10,12 @@ from lockstep.cli import ending, profiles, run, screen
 from lockstep.cli.listen import Listening
 from lockstep.cli.options import json_option
 from lockstep.cli.progress import Making
-from lockstep.engine.errors import EXIT_INTERRUPTED, EXIT_OK, LockstepError, RunStopped
+from lockstep.engine.errors import EXIT_OK, LockstepError, RunStopped
 
 if TYPE_CHECKING:
     from lockstep.workers import Run
 
 Object = dict[str, Any]
-
-
-class Interruption(LockstepError):
-    """A person stopped the making of the files."""
-
-    exit_code = EXIT_INTERRUPTED
 
 
 @click.command(
@@ -80,14 +74,9 @@ def command(
                 listen=listening,
             )
         except (Interrupted, RunStopped) as error:
-            if listening.folder:  # Of what was until then.
-                made.update(_made(Path(listening.folder), not no_report))
-            summary = getattr(error, "summary", None)
-            if summary is not None:
-                summary["profile"] = profiles.brief(made)
+            _add(made, listening, getattr(error, "summary", None), not no_report)
             raise
-        made.update(_made(done.folder, not no_report))
-        done.summary["profile"] = profiles.brief(made)
+        _add(made, listening, done.summary, not no_report)
         return done
 
     try:
@@ -106,6 +95,21 @@ def _again(folder: Path, as_json: bool, report: bool) -> int:
     return EXIT_OK
 
 
+def _add(made: Object, listening: Listening, summary: Object | None, report: bool) -> None:
+    """Make the profile of what was; a run is none the worse for one that cannot be made."""
+    if not listening.folder:
+        return
+    try:
+        made.update(_made(Path(listening.folder), report))
+    except LockstepError as error:
+        listening("note", f"no profile: {error}")
+    except KeyboardInterrupt:
+        again = f"lockstep profile {listening.folder}"
+        listening("note", f"no profile: interrupted; what was recorded is there: {again}")
+    if summary is not None:
+        summary["profile"] = profiles.brief(made) if made else None
+
+
 def _made(folder: Path, report: bool) -> Object:
     """The files in a run folder, made with a line that says how far they are."""
     from lockstep.bench import machine
@@ -114,10 +118,6 @@ def _made(folder: Path, report: bool) -> Object:
     drawn = Making()
     try:
         return make(folder, machine.describe(), drawn, report)
-    except KeyboardInterrupt:
-        raise Interruption(
-            f"interrupted; what was recorded is there: lockstep profile {folder}"
-        ) from None
     finally:
         drawn.clear()
 

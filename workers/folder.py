@@ -8,6 +8,7 @@ journal/        what happened
 output.jsonl    the output, in item order
 logs/           one file per agent that logged
 summary.json    figures at the end
+profile/        what its processes recorded, if it was profiled (docs/profiling.md)
 run.lock        held (flock) by the supervisor while the run is alive
 control.sock    where a living run is spoken to (workers/outside/control.py); those of sources are
                 beside it
@@ -26,7 +27,7 @@ from typing import Any
 from lockstep.engine.errors import UsageError
 from lockstep.workers.storage import sync_folder
 
-JOURNALS, LOGS = "journal", "logs"
+JOURNALS, LOGS, PROFILE = "journal", "logs", "profile"
 JOURNAL = f"{JOURNALS}/00000000.journal"  # Its first segment.
 FLEET, INPUT, OUTPUT = "fleet.toml", "input.jsonl", "output.jsonl"
 MANIFEST, SUMMARY, LOCK, BOARD = "manifest.json", "summary.json", "run.lock", "board.json"
@@ -44,6 +45,7 @@ NAMES = (
     "modules",
     "journal",
     "logs",
+    PROFILE,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import signal
 from importlib.util import find_spec
 from pathlib import Path
@@ -92,3 +93,15 @@ def test_ctrl_c_leaves_the_profile_of_what_was_until_then(place: Any) -> None:
     assert process.returncode == 130, err
     assert "where the time went" in out and "lockstep resume" in out
     assert all((place.path / "run" / name).exists() for name in FILES)
+
+
+def test_files_that_cannot_be_written_are_told_in_one_line(profiled: Any, tmp_path: Path) -> None:
+    place, _ = profiled
+    run = tmp_path / "odd"
+    shutil.copytree(place.path / "seen", run)
+    (run / "trace.json.gz").unlink()
+    (run / "trace.json.gz").mkdir()
+    result = place.lockstep("profile", str(run))
+    (line,) = result.err.splitlines()
+    assert result.code == 2 and "cannot write the profile: Is a directory" in line
+    assert not list(run.glob(".*.part"))

@@ -45,6 +45,8 @@ def _memory(tracks: Tracks, model: int, name: str) -> Object | None:
     if not len(decodes) or not len(weights) or not decoding_s:
         return None
     size, threads = int(weights["b"][-1]), int(weights["c"][-1])
+    if not size:
+        return None
     reads = int(decodes["b"].sum())
     found = {"name": f"memory bandwidth, {name}", "value": size * reads / decoding_s / 1e9}
     if size < WEIGHTS_BYTES_MIN:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lockstep.engine.errors import LockstepError, UsageError
 from lockstep.workers import advice
-from lockstep.workers.folder import FLEET, SUMMARY
+from lockstep.workers.folder import FLEET, PROFILE, SUMMARY
 from lockstep.workers.prepare import read_fleet
 from lockstep.workers.profile import figures, latency, series
 from lockstep.workers.profile.limits import limits
@@ -22,10 +22,10 @@ from lockstep.workers.profile.node_events import by_operator, node_events
 from lockstep.workers.profile.perfetto import TRACE, write_trace
 from lockstep.workers.profile.tracks import Tracks, read
 
-PROFILE, REPORT = "profile.json", "report.html"
+FIGURES, REPORT = "profile.json", "report.html"
 FORMAT = 1
 PICTURES = "lockstep.workers.pictures"
-IDLE_SHARE = 0.5  # Of the run: a model that was asked nothing for longer is not the limit.
+IDLE_SHARE = 0.5  # Of its time: a model that was asked nothing for longer is not the limit.
 ROWS_SHARE = 0.5  # Of the rows there are: a step with fewer on average has room.
 PASS = ("take in", "decide", "do")
 BUSY_SHARE = 0.8  # Of the run: a supervisor that is busier holds the others up.
@@ -57,7 +57,7 @@ def make(
     tracks = read(run)
     told("figures", 0.0)
     profile = profile_of(run, tracks, machine)
-    files = {"profile": run / PROFILE, "trace": run / TRACE}
+    files = {"profile": run / FIGURES, "trace": run / TRACE}
     try:
         about = {"run": str(run), "fleet": profile["fleet"], "wall_s": profile["wall_s"]}
         trace = write_trace(files["trace"], tracks, about, told, node_events(run))
@@ -69,7 +69,7 @@ def make(
     except OSError as error:
         raise UsageError(
             f"{run}: cannot write the profile: {error.strerror or error}; the tracks are in "
-            f"{run / 'profile'}, and `lockstep profile {run}` makes it again"
+            f"{run / PROFILE}, and `lockstep profile {run}` makes it again"
         ) from None
     return {**profile, "files": {k: str(path) for k, path in files.items()}, "trace": trace}
 
@@ -141,17 +141,19 @@ def _advice(profile: Mapping[str, Any], tracks: Tracks) -> list[str]:
     ]
     if tracks.unread:
         found.append(f"{len(tracks.unread)} files are no tracks: {', '.join(tracks.unread[:3])}")
-    wall_s = profile["wall_s"] or 1.0
-    run = profile["run"]
+    wall_s, run = profile["wall_s"] or 1.0, profile["run"]
+    turns = sum(agent["turns"] for agent in profile["agents"])
+    if run.get("turns", 0) > turns + len(profile["agents"]):  # The last ones may not be there.
+        found.append(f"{turns} of {run['turns']} turns were recorded: these figures are of a part")
     rows = [row for row in run.get("stalls", ()) if row.get("agent")]
     if rows and float(run.get("stalled_s", 0)) > advice.STALL_SHARE * wall_s:
         found.append(advice.advice(rows[0]))
-    idle_s = {phase["name"]: phase["s"] for phase in profile["phases"]}
-    idle = idle_s.get("waiting: nothing asked", 0.0) / wall_s
+    phases = {phase["name"]: phase["s"] for phase in profile["phases"]}
+    idle = phases.get("waiting: nothing asked", 0.0) / (sum(phases.values()) or 1.0)
     asked = profile["distributions"]["request_ms"]["count"]
     if asked and idle > IDLE_SHARE:
-        found.append(f"the model was asked nothing for {min(idle, 1.0):.0%} of the run: agents, or "
-                     "the order in which they wait for one another, are the limit")  # fmt: skip
+        found.append(f"the model was asked nothing for {idle:.0%} of its time: agents, or the "
+                     "order in which they wait for one another, are the limit")  # fmt: skip
     busy_s = sum(part["s"] for part in profile["processes"][0]["busy"] if part["name"] in PASS)
     if busy_s > BUSY_SHARE * wall_s:
         found.append(f"the supervisor was busy for {min(busy_s / wall_s, 1.0):.0%} of the run: "

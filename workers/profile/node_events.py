@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lockstep.workers.profile.place import FOLDER
+from lockstep.workers.folder import PROFILE
 
 SUFFIX = ".nodes"  # A line with the moment it began, then ONNX Runtime's lines as they are.
 KIND = "_kernel_time"  # What the names of events end with that are of a node's own work.
@@ -24,7 +24,7 @@ class NodeEvent(NamedTuple):
 
 def node_events(run: Path) -> Iterator[NodeEvent]:
     """Of a run, model by model, in order of time."""
-    for path in sorted((run / FOLDER).glob(f"model-*{SUFFIX}")):
+    for path in sorted((run / PROFILE).glob(f"model-*{SUFFIX}")):
         model = int(path.name.split("-")[1])
         with open(path, encoding="utf-8", errors="replace") as file:
             first = file.readline().strip()

@@ -9,7 +9,8 @@ import os
 import struct
 from pathlib import Path
 
-FOLDER = "profile"  # In the run folder.
+from lockstep.workers.folder import PROFILE
+
 PLACE_BYTES = 8192
 _LENGTH = struct.Struct("<I")  # Written last: 0 says that there is no path yet.
 
@@ -22,7 +23,7 @@ class Place:
 
     def make(self, run: Path) -> None:
         """Make the folder in a run folder, and tell everybody. Raises OSError."""
-        path = run / FOLDER
+        path = run / PROFILE
         path.mkdir(mode=0o700)
         data = os.fsencode(path)
         self._memory[_LENGTH.size : _LENGTH.size + len(data)] = data

@@ -107,7 +107,7 @@ class ProfiledServer(Server):
         time(spans, Kind.SAMPLE, self._desk, "draw", lambda rows: (0, 0, len(rows)))
         time(spans, Kind.CALL, self._calls, "run", lambda ticket: (ticket, 0, 0))
         for number, model in enumerate(spec.models):
-            size = _weight_bytes(Path(model.path))
+            size = _weight_bytes(Path(model.path), Path(model.file).name)
             moment = now()
             spans.add(Kind.WEIGHTS, moment, moment, number, size, model.intra_op_threads)
 
@@ -167,9 +167,15 @@ def _time_decoder(spans: Spans, number: int, decoder: Decoder) -> None:
     time(spans, Kind.COPY, decoder.copies, "run", lambda _, copies: (number, 0, len(copies)))
 
 
-def _weight_bytes(folder: Path) -> int:
-    """Of the files that a graph and its weights lie in: nearly all of it is weights."""
+def _weight_bytes(folder: Path, file: str) -> int:
+    """Of the files of a graph, nearly all of which is weights.
+
+    Args:
+        folder: Of the model.
+        file: The graph's, where there are several; empty: there is one.
+    """
     try:
-        return sum(each.stat().st_size for each in folder.iterdir() if each.suffix in GRAPHS)
+        files = [each for each in folder.rglob(f"{file}*") if each.suffix in GRAPHS]
+        return sum(each.stat().st_size for each in files)
     except OSError:
         return 0

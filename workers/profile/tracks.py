@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lockstep.engine.errors import UsageError
-from lockstep.workers.profile.place import FOLDER
+from lockstep.workers.folder import PROFILE
 from lockstep.workers.profile.spans import (
     HEADER,
     HEADER_BYTES,
@@ -117,7 +117,7 @@ def read(run: Path) -> Tracks:
     Raises:
         UsageError: there are none, or not the supervisor's.
     """
-    folder = run / FOLDER
+    folder = run / PROFILE
     if not folder.is_dir():
         raise UsageError(f"{run}: it was not profiled: `lockstep profile FLEET` makes a new run")
     found, unread = [], []

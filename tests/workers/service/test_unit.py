@@ -64,7 +64,8 @@ def test_systemd_takes_the_unit_without_a_word(name: str, tmp_path: Path) -> Non
     path = tmp_path / made.file
     path.write_text(text(made))
     manager = ("--user",) if made.for_user else ()
-    done = analyze(*manager, "verify", str(path), folder=tmp_path)
+    # A short one: systemd makes addresses of sockets from it, which have 107 characters at most.
+    done = analyze(*manager, "verify", str(path), folder=tmp_path.parent)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -14,6 +14,7 @@ from lockstep.engine.fallback import Fallback
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.outside import What
 from lockstep.engine.sequencer import Sequencer
+from lockstep.workers.folder import MANIFEST, RunFolder
 from lockstep.workers.inference.spec import InferenceSpec
 
 CPU = "cpu"
@@ -130,6 +131,20 @@ class Fallbacks:
             f"model {name} goes on on {change.to} from step {change.step} on, recorded as an "
             f"outside event: {change.left} failed: {change.cause}"
         )
+
+    @property
+    def moved(self) -> dict[str, str]:
+        """Where models are now that have moved, by name."""
+        return {row["model"]: row["to"] for row in self.table()}
+
+    def book(self, folder: RunFolder, note: Callable[[str], None]) -> None:
+        """Say in the manifest what its providers do not: where models went on, since when."""
+        if not self.made:
+            return
+        try:
+            folder.amend_json(MANIFEST, {"fallbacks": self.table()})
+        except (OSError, ValueError) as error:
+            note(f"{folder.path}: {MANIFEST} was not amended: {error}")
 
     def table(self) -> list[dict[str, Any]]:
         """Every change, for summary and manifest."""

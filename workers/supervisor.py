@@ -8,7 +8,6 @@ import lockstep.workers.hot  # noqa: F401 (first of all, as it says)
 
 # isort: split
 import os
-import select
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -20,26 +19,26 @@ from lockstep.engine.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_UNFINISHED,
-    Diverged,
     LockstepBug,
     LockstepError,
     RunStopped,
 )
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.wire import ToEngine
-from lockstep.shm import Platform, RingError
+from lockstep.shm import Platform
 from lockstep.workers import folder as folders
 from lockstep.workers import prepare, spawn
 from lockstep.workers.agent.spec import AgentSpec
 from lockstep.workers.begin_inference import begin_inference, spec_of
 from lockstep.workers.beginning import Beginning
 from lockstep.workers.crew import Crew
-from lockstep.workers.deaths import how, told
+from lockstep.workers.deaths import how, stopped_by, told
 from lockstep.workers.engine_recovery import EngineRecovery
 from lockstep.workers.fallbacks import Fallbacks
 from lockstep.workers.job import Job
 from lockstep.workers.loop import Loop
 from lockstep.workers.outside.doors import Doors, stdin_of
+from lockstep.workers.parent import Parent
 from lockstep.workers.repetition import Repetition
 from lockstep.workers.report import Reporter
 from lockstep.workers.resumption import Played, begin
@@ -58,9 +57,8 @@ class Supervisor:
     def __init__(self, job: Job, reporter: Reporter, signals: Signals) -> None:
         self._job = job
         self._reporter = reporter
-        self._signals = signals
+        self._parent = Parent(signals)
         self._repetition = Repetition.of(Path(job.verify_of)) if job.verify_of else None
-        self._orphaned = False  # Our parent's end of the pipe was closed.
 
     def run(self) -> int:
         """Prepare, start, loop, finish. Returns the exit code; says everything to the parent.
@@ -99,7 +97,7 @@ class Supervisor:
             self._note("no input was given (--input), so there are no items")
         self._crew = crew = self._make_crew(fleet, platform)
         try:
-            codes = crew.compile(prepared, self._given_up)
+            codes = crew.compile(prepared, self._parent.look)
             self._said = said = beginning.models() or self._load_models()
             identity = prepare.identity(prepared, [m["files"] for m in said["models"]])
             providers = [m["provider"] for m in said["models"]]
@@ -121,19 +119,12 @@ class Supervisor:
     def _make_crew(self, fleet: Fleet, platform: Platform) -> Crew:
         return Crew(fleet, platform)
 
-    def _given_up(self) -> bool:
-        """Whether to stop preparing: a signal came, or our parent is gone."""
-        readable, _, _ = select.select([0], [], [], 0)
-        if readable:
-            self._parent_spoke()
-        return self._signals.count > 0 or self._orphaned
-
     def _load_models(self) -> dict[str, Any]:
         if not self._fleet.models:
             return {"models": [], "notes": []}
         spec = spec_of(self._job, self._fleet, self._beginning)
         self._spec, said = begin_inference(
-            spec, self._crew, self._fallbacks, self._given_up, self._note
+            spec, self._crew, self._fallbacks, self._parent.look, self._note
         )
         for note in said["notes"]:
             self._note(note)
@@ -176,14 +167,8 @@ class Supervisor:
                     break
         except KeyboardInterrupt:
             stopped, code = "interrupted", EXIT_INTERRUPTED
-        except LockstepBug as error:
-            stopped, code = f"a bug in Lockstep: {told(error)}", error.exit_code
-        except Diverged as error:
-            stopped, code = str(error), error.exit_code
-        except (LockstepError, RingError, OSError) as error:
-            stopped, code = str(error), EXIT_UNFINISHED
         except Exception as error:
-            stopped, code = f"a bug in Lockstep: {told(error)}", LockstepBug.exit_code
+            stopped, code = stopped_by(error)
         return self._close(stopped, code)
 
     def _pumped(self) -> list[actions.Action]:
@@ -211,9 +196,8 @@ class Supervisor:
         return made
 
     def _register(self) -> None:
-        watch = self._loop.watch
-        watch(self._signals.descriptor, self._signals.clear)
-        watch(0, self._parent_spoke)
+        for descriptor in self._parent.descriptors:
+            self._loop.watch(descriptor, lambda: None)  # `_take_in` asks, before all others.
         self._ledger.attach(self._loop)
         if self._engine is not None:
             self._engine.watch()
@@ -244,16 +228,12 @@ class Supervisor:
         """Take in what happened.
 
         Raises:
-            KeyboardInterrupt: a signal came, or our parent is gone. It goes before everything
-                that came with it: a signal to the whole group ends our children, too.
+            KeyboardInterrupt: the parent says so. It goes before everything that came with it: a
+                signal to the whole group ends our children, too.
         """
-        if self._signals.descriptor in ready:
-            self._signals.clear()
-        if 0 in ready:
-            self._parent_spoke()
-        if self._signals.count or self._orphaned:
+        if self._parent.heard(ready):
             raise KeyboardInterrupt
-        self._loop.dispatch(d for d in ready if d not in (0, self._signals.descriptor))
+        self._loop.dispatch(d for d in ready if d not in self._parent.descriptors)
         self._view.update()
         if self._reporter.progress_due():
             self._reporter.progress(self._progress())
@@ -269,10 +249,6 @@ class Supervisor:
             return
         if not sequencer.waits_for():
             raise RunStopped("the record has nothing more that came from outside")
-
-    def _parent_spoke(self) -> None:
-        if not os.read(0, 4096):
-            self._orphaned = True
 
     def _child_ended(self, name: str, child: spawn.Child) -> None:
         raise RunStopped(f"{name} (process {child.pid}) {how(child.reap())}")
@@ -343,8 +319,7 @@ class Supervisor:
         except (LockstepError, OSError) as error:
             stopped, code = stopped or str(error), code or EXIT_UNFINISHED
         self._doors.end_orphans()  # The ledger's sync process is no orphan.
-        if self._fallbacks.made:
-            self._book_fallbacks()
+        self._fallbacks.book(folder, self._note)
         summary = self._summary(stopped, code, run_s)
         try:
             folder.write_json(folders.SUMMARY, summary | {"agents": self._view.table()})
@@ -391,16 +366,8 @@ class Supervisor:
             name = self._fleet.agents[holder].name if holder >= 0 else ""
             value = {**value, "waits_for": name}
         if self._fallbacks.made:
-            moved = {row["model"]: row["to"] for row in self._fallbacks.table()}
-            value = {**value, "moved": moved}
+            value = {**value, "moved": self._fallbacks.moved}
         return value
-
-    def _book_fallbacks(self) -> None:
-        """In the manifest, what its providers do not say: where the models went on since."""
-        try:
-            self._folder.amend_json(folders.MANIFEST, {"fallbacks": self._fallbacks.table()})
-        except (OSError, ValueError) as error:
-            self._note(f"{self._folder.path}: {folders.MANIFEST} was not amended: {error}")
 
     def _note(self, text: str) -> None:
         if self._repetition is not None:

@@ -79,8 +79,8 @@ class InferenceTask:
         from lockstep.workers.inference.process import inference_main
 
         end = EngineEnd(self.memory)
-        more = {} if self.make is None else {"make": self.make}
-        return inference_main(self.spec, end, self.ready, self.board.engine, self.kv_files, **more)
+        given = self.spec, end, self.ready, self.board.engine, self.kv_files
+        return inference_main(*given, self.make)
 
 
 @dataclass(slots=True)

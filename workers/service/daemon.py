@@ -363,7 +363,7 @@ class Service:
     def _offers(self, current: Lane | None) -> dict[str, Any]:
         if current is None or current.folder is None:
             return {}
-        return offers(current.folder, current.progress.get("moved", {}))
+        return offers(current.folder, current.done.progress.get("moved", {}))
 
     # -- what is told ---------------------------------------------------------------------------
 

@@ -161,22 +161,13 @@ class Served:
     async def _whole(
         self, call: Call, made: Callable[[Object, Object], Object], item: bool = False
     ) -> Response:
-        outcome = "failed"
-        try:
+        async with call.failing():
             line = await call.answer()
             result = {} if item else answers.result_of(line)
             if result:
                 call.used(result)
             response = JSONResponse(made(line, result))
-            outcome = "ok"
-        except Problem as problem:
-            outcome = problem.outcome
-            raise
-        except Vanished:
-            outcome = "vanished"
-            raise
-        finally:
-            await call.over(outcome)
+        await call.over("ok")
         return response
 
     async def _streamed(
@@ -185,19 +176,8 @@ class Served:
         check: Callable[[Object], object],
         made: Callable[[stream.Lines], AsyncIterator[Object]],
     ) -> Stream:
-        outcome = "failed"
-        try:
+        async with call.failing():
             lines = await call.begin(check)
-            outcome = ""
-        except Problem as problem:
-            outcome = problem.outcome
-            raise
-        except Vanished:
-            outcome = "vanished"
-            raise
-        finally:
-            if outcome:
-                await call.over(outcome)
         return Stream(call, made(lines))
 
     async def _read(self, request: Request) -> tuple[Offered, Object]:
@@ -244,7 +224,8 @@ class Served:
         return self._said(Problem(error.status_code, text), error.headers)
 
     def _said(self, problem: Problem, more: Any = None) -> Response:
-        self._observed.turned_away(problem.status)
+        if not problem.of_call:
+            self._observed.turned_away(problem.status)
         headers = {**problem.headers(), **(more or {})}
         return JSONResponse(problem.body(), problem.status, headers)
 

@@ -5,6 +5,7 @@ import itertools
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -86,6 +87,18 @@ class Call:
     def used(self, result: Object) -> None:
         """The model has answered."""
         self._usage = usage_of(result)
+
+    @asynccontextmanager
+    async def failing(self) -> AsyncIterator[None]:
+        """What is raised inside is the end of the call."""
+        try:
+            yield
+        except BaseException as error:
+            outcome = "vanished" if isinstance(error, Vanished) else "failed"
+            if isinstance(error, Problem):
+                outcome, error.of_call = error.outcome, True
+            await self.over(outcome)
+            raise
 
     async def over(self, outcome: str) -> None:
         """The call is over; called once."""

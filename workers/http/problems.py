@@ -16,6 +16,7 @@ class Problem(Exception):
         message: For people.
         type, param, code: As OpenAI has them.
         retry_s: When to ask again; None: nothing is said of it.
+        of_call: It became of a call, which is counted as such.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class Problem(Exception):
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
         self.type = _type(status)
-        self.retry_s = retry_s
+        self.retry_s, self.of_call = retry_s, False
 
     @property
     def outcome(self) -> str:

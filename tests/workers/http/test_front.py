@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -28,7 +29,19 @@ providers = ["cpu"]
 intra_op_threads = 1
 """
 TOKEN = "s3cret-word"
-LONG = b'{"model":"small","prompt":"go","ignore_eos":true,"max_tokens":200,"temperature":0}'
+HOLDS = """
+[fleet]
+name = "holds"
+[agents.hold]
+module = "GUESTS/caller.wasm"
+input = "broadcast"
+tools = ["gate"]
+[tools.gate]
+command = ["sh", "-c", "until [ -e gate ]; do sleep 0.02; done; echo open"]
+timeout_ms = 600_000
+env = { PATH = "/usr/bin:/bin" }
+"""
+HELD = {"model": "fleet:holds", "messages": [{"role": "user", "content": "wait"}]}
 
 
 @pytest.fixture
@@ -88,44 +101,48 @@ def test_a_token_is_asked_of_everybody_who_wants_more_than_to_look(
         assert TOKEN not in " ".join(process.info["cmdline"] or [])
 
 
+def hold(web: Web, **more: Any) -> http.client.HTTPConnection:
+    """A request whose answer waits for the gate, once its item is taken."""
+    connection, before = web.connection(), web.status()["accepted"]
+    head = {"Content-Type": "application/json"}
+    connection.request("POST", "/v1/chat/completions", json.dumps({**HELD, **more}), head)
+    web.wait(lambda: web.status()["accepted"] > before)
+    return connection
+
+
 def test_a_service_that_is_stopped_answers_what_it_has_and_takes_nothing_new(made: Any) -> None:
-    web = made(text=MODELS).start()
-    first = web.connection()
-    first.request("POST", "/v1/completions", LONG, {"Content-Type": "application/json"})
-    web.wait(lambda: web.status()["waiting"] == 1)
+    web = made("--stop-s", "200", text=HOLDS).start()
+    first = hold(web)
     web.process.send_signal(signal.SIGTERM)
     web.wait(lambda: web.status()["state"] == "stopping")
-    late = web.post("/v1/completions", {"model": "small", "prompt": "x"})
+    late = web.post("/v1/chat/completions", HELD)
     assert late.status == 503 and late.error["code"] == "stopping" and late.headers["Retry-After"]
+    (web.folder / "gate").touch()
     answer = first.getresponse()
-    assert answer.status == 200 and json.loads(answer.read())["choices"]
+    assert json.loads(answer.read())["choices"][0]["message"]["content"] == "open\n"
     assert web.process.wait() == 0
     first.close()
 
 
-@pytest.fixture(scope="module")
-def lone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    """A service of a model alone, which takes one item of a client at a time."""
-    with Web(tmp_path_factory.mktemp("lone"), "--client-max", "1", text=MODELS).start() as web:
-        yield web
+def test_clients_that_wait_take_room_and_give_it_back_when_they_go(made: Any) -> None:
+    web = made("--client-max", "1", text=HOLDS).start()
+    for stream in (False, True):
+        first = hold(web, stream=stream)
+        busy = web.post("/v1/chat/completions", HELD)
+        assert busy.status == 429 and busy.error["type"] == "rate_limit_error"
+        assert int(busy.headers["Retry-After"]) >= 1 and int(busy.headers["Retry-After-Ms"]) > 0
+        first.close()
+        web.wait(lambda: web.status()["waiting"] == 0)
+    output = (web.state / "runs" / "holds-1" / "output.jsonl").read_text()
+    assert output.count("cancelled by its HTTP client, who has gone") == 2
 
 
-def test_models_are_served_without_any_agent(lone: Web) -> None:
-    assert [model["id"] for model in lone.get("/v1/models").json["data"]] == ["small"]
-    assert lone.chat("say", max_tokens=3).status == 200
-    failed = lone.submit({"id": "x"}, wait=True)["answer"]
+def test_models_are_served_without_any_agent(made: Any) -> None:
+    web = made(text=MODELS).start()
+    assert [model["id"] for model in web.get("/v1/models").json["data"]] == ["small"]
+    assert web.chat("say", max_tokens=3).status == 200
+    failed = web.submit({"id": "x"}, wait=True)["answer"]
     assert failed == [{"id": "x", "error": "no agent of the fleet takes items"}]
-
-
-def test_a_service_that_is_full_says_when_to_come_again(lone: Web) -> None:
-    first = lone.connection()
-    first.request("POST", "/v1/completions", LONG, {"Content-Type": "application/json"})
-    lone.wait(lambda: lone.status()["waiting"] == 1)
-    busy = lone.post("/v1/completions", {"model": "small", "prompt": "x"})
-    assert busy.status == 429 and busy.error["type"] == "rate_limit_error"
-    assert int(busy.headers["Retry-After"]) >= 1 and int(busy.headers["Retry-After-Ms"]) > 0
-    assert first.getresponse().status == 200
-    first.close()
 
 
 def test_a_service_without_http_has_no_front_end_and_takes_no_calls(tmp_path: Path) -> None:

@@ -211,25 +211,9 @@ def test_an_item_that_its_client_can_ask_for_again_goes_on_without_it(web: Web) 
     body = {"model": "small", "prompt": "go on", "ignore_eos": True, "max_tokens": 60}
     head = {"Content-Type": "application/json", "Idempotency-Key": "k2"}
     connection = web.connection()
+    before = web.status()["accepted"]
     connection.request("POST", "/v1/completions", json.dumps(body), head)
-    web.wait(lambda: web.status()["waiting"] == 1)
+    web.wait(lambda: web.status()["accepted"] > before)
     connection.close()
     again = web.post("/v1/completions", body, Idempotency_Key="k2")
     assert again.status == 200 and again.json["usage"]["completion_tokens"] == 60
-
-
-def test_a_client_that_goes_has_its_item_cancelled(web: Web) -> None:
-    for stream in (False, True):
-        before = web.status()["answered"]
-        connection = web.connection()
-        body = {"model": "small", "prompt": "go on", "ignore_eos": True, "max_tokens": 120,
-                "temperature": 0, "stream": stream}  # fmt: skip
-        head = {"Content-Type": "application/json"}
-        connection.request("POST", "/v1/completions", json.dumps(body), head)
-        web.wait(lambda: web.status()["waiting"] == 1)
-        assert connection.sock is not None
-        connection.sock.close()
-        connection.close()
-        web.wait(lambda: web.status()["answered"] == before + 1)  # noqa: B023
-    output = web.state / "runs" / "web-1" / "output.jsonl"
-    web.wait(lambda: output.read_text().count("who has gone") == 2)

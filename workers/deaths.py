@@ -4,9 +4,6 @@ import signal
 import traceback
 from pathlib import Path
 
-from lockstep.engine.errors import EXIT_UNFINISHED, Diverged, LockstepBug, LockstepError
-from lockstep.shm import RingError
-
 CAUSES = {
     "SIGKILL": "by the kernel, probably for memory, or by a person",
     # The inference process alone has such a timer (workers/inference/process.py).
@@ -31,14 +28,3 @@ def told(error: Exception) -> str:
     traceback.print_exception(error)
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
-
-
-def stopped_by(error: Exception) -> tuple[str, int]:
-    """Why an error stopped a run, in one line, and the exit code that says so."""
-    if isinstance(error, Diverged):
-        return str(error), error.exit_code
-    if isinstance(error, (LockstepError, RingError, OSError)) and not isinstance(
-        error, LockstepBug
-    ):
-        return str(error), EXIT_UNFINISHED
-    return f"a bug in Lockstep: {told(error)}", LockstepBug.exit_code

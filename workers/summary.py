@@ -4,10 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from lockstep.engine.actions import Finish
-from lockstep.engine.errors import EXIT_OK, EXIT_UNFINISHED
+from lockstep.engine.errors import (
+    EXIT_OK,
+    EXIT_UNFINISHED,
+    Diverged,
+    LockstepBug,
+    LockstepError,
+)
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.outside import What
 from lockstep.engine.sequencer import Sequencer
+from lockstep.shm import RingError
+from lockstep.workers.deaths import told
 from lockstep.workers.ledger import Ledger
 from lockstep.workers.stalls import Stalls
 
@@ -103,3 +111,14 @@ def waits(stalls: Stalls, run_s: float) -> dict[str, Any]:
         "stalled_s": round(stalls.seconds(), 3),
         "stalls": stalls.table(),
     }
+
+
+def stopped_by(error: Exception) -> tuple[str, int]:
+    """Why an error stopped a run, in one line, and the exit code that says so."""
+    if isinstance(error, Diverged):
+        return str(error), error.exit_code
+    if isinstance(error, (LockstepError, RingError, OSError)) and not isinstance(
+        error, LockstepBug
+    ):
+        return str(error), EXIT_UNFINISHED
+    return f"a bug in Lockstep: {told(error)}", LockstepBug.exit_code

@@ -32,7 +32,7 @@ from lockstep.workers.agent.spec import AgentSpec
 from lockstep.workers.begin_inference import begin_inference, spec_of
 from lockstep.workers.beginning import Beginning
 from lockstep.workers.crew import Crew
-from lockstep.workers.deaths import how, stopped_by, told
+from lockstep.workers.deaths import how, told
 from lockstep.workers.engine_recovery import EngineRecovery
 from lockstep.workers.fallbacks import Fallbacks
 from lockstep.workers.job import Job
@@ -46,7 +46,7 @@ from lockstep.workers.signals import Signals
 from lockstep.workers.spawner import platform_for
 from lockstep.workers.specs import agent_specs
 from lockstep.workers.stalls import Stalls
-from lockstep.workers.summary import ending, figures, waits
+from lockstep.workers.summary import ending, figures, stopped_by, waits
 from lockstep.workers.switchboard import Switchboard
 from lockstep.workers.view import View
 

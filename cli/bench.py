@@ -40,9 +40,7 @@ MINUTES = "Within 8 minutes on two cores: wider intervals."
 Options = Mapping[str, Any]  # What a group's `run` takes besides.
 
 
-@click.group(
-    "bench", cls=Verbs, modules=MODULES, short_help="Measure Lockstep beside other runtimes."
-)
+@click.group("bench", cls=Verbs, modules=MODULES)
 def command() -> None:
     """Measure on this machine, with other runtimes side by side where they are installed.
 

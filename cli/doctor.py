@@ -45,7 +45,7 @@ SYMBOLS = {
 }
 
 
-@click.command("doctor", short_help="Check what a run needs, with a cure for what is missing.")
+@click.command("doctor")
 @click.option("--json", "as_json", is_flag=True,
               help="The last line of standard output is one JSON object.")  # fmt: skip
 @click.option("--agents", type=click.IntRange(1, AGENTS_MAX), metavar="N",

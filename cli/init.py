@@ -19,7 +19,7 @@ NAMED = ("fleet.toml", "README.md")
 NAME_CHARS_MAX = 48
 
 
-@click.command("init", short_help="Make a fleet folder that works.")
+@click.command("init")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @json_option
 def command(folder: Path, as_json: bool) -> int:

@@ -74,9 +74,9 @@ def cli() -> None:
     \b
     Examples:
         lockstep doctor
-        lockstep run fleet.toml --input items.jsonl
-        lockstep verify runs/vote-1
-        lockstep resume runs/vote-1
+        lockstep init first
+        lockstep run first/fleet.toml --input first/input.jsonl
+        lockstep verify runs/first-1
 
     `lockstep help VERB` begins with examples. With --json the last line of standard output is one
     JSON object; of a command that was refused it is {"error", "exit_code"}. Ctrl-C stops a run so

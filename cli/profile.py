@@ -20,7 +20,6 @@ Object = dict[str, Any]
 
 @click.command(
     "profile",
-    short_help="Run a fleet and show where the time went.",
     context_settings={"allow_extra_args": True},  # As of `run`.
 )
 @click.pass_context

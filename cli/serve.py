@@ -5,11 +5,13 @@ from pathlib import Path
 
 import click
 
+from lockstep.cli.kinds import FLEET
+
 SEED_MAX = 2**63 - 1
 
 
-@click.command("serve", short_help="Serve a fleet until somebody ends it.")
-@click.argument("fleet", type=click.Path(path_type=Path))
+@click.command("serve")
+@click.argument("fleet", type=FLEET)
 @click.option("--state", type=click.Path(path_type=Path), metavar="DIR",
               help="Folder of the service: its runs, its control socket.  [default: systemd's "
               "STATE_DIRECTORY, else services/<folder of the fleet file>]")  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lockstep.cli import screen
+from lockstep.cli.kinds import FLEET
 from lockstep.cli.options import json_option
 from lockstep.cli.quiet import ChildrenQuiet
 from lockstep.cli.sweeping import Sweeping
@@ -20,8 +21,8 @@ FAILED_SHOWN_MAX = 5
 DIGEST_CHARS = 12  # Enough to see that two differ; the table has all.
 
 
-@click.command("sweep", short_help="Run a fleet with many seeds and values, into one table.")
-@click.argument("fleet", type=click.Path(path_type=Path))
+@click.command("sweep")
+@click.argument("fleet", type=FLEET)
 @click.option(
     "--input",
     "input_",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lockstep.cli import live, screen
+from lockstep.cli.kinds import RUN
 from lockstep.engine.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ NO_SUMMARY = "without a summary (the supervisor was killed)"
 Table = dict[str, Any]
 
 
-@click.command("top", short_help="Show the agents of a run and what they do.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.command("top")
+@click.argument("run", type=RUN)
 @click.option("--once", is_flag=True, help="One look, also on a terminal.")
 @click.option("--json", "as_json", is_flag=True,
               help="One look; the last line of standard output is one JSON object.")  # fmt: skip

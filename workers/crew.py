@@ -209,7 +209,12 @@ class Crew:
         delays_s = [chance.random() * PERTURB_S_MAX if perturb else 0.0 for _ in order]
         births = [self._birth(*each) for each in zip(order, delays_s, strict=True)]
         self._spawner.settle_memory()
-        self._bear(order, births)
+        born: list[spawn.Child] = []
+        try:
+            self._spawner.start_all(births, born)
+        finally:
+            for index, child in zip(order, born, strict=False):
+                self.seats[index].child = child
 
     def prepare_agents(self, specs: list[AgentSpec]) -> None:
         """Do here, once, what every agent's process would do: what is there is shared by all.
@@ -261,7 +266,9 @@ class Crew:
         self.rung.renew(index)
         first = self.first_turn(index, most)
         seat.renew(AgentLink(seat.link.pair, seat.name), first)
-        self._bear([index], [self._birth(index, 0.0, first)])
+        birth = self._birth(index, 0.0, first)
+        with self._arena.lend(index + 1):
+            seat.child = self._spawner.start(birth.name, birth.body, birth.keep)
         return first
 
     def _body(self, task: Task, first: int = 0) -> Task:
@@ -282,14 +289,6 @@ class Crew:
         return spawn.Birth(
             f"agent {seat.name}", self._body(task, first), keep, self._arena.loan(index + 1)
         )
-
-    def _bear(self, order: list[int], births: list[spawn.Birth]) -> None:
-        born: list[spawn.Child] = []
-        try:
-            self._spawner.start_all(births, born)
-        finally:
-            for index, child in zip(order, born, strict=False):
-                self.seats[index].child = child
 
     def end(self) -> None:
         """Kill and reap everybody, and leave nothing behind.

@@ -9,9 +9,10 @@ less than it is given, a write may be short).
 
 from __future__ import annotations
 
+import mmap
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -169,8 +170,14 @@ def _name_children(killer: Killer) -> None:
             killer.passing("supervisor: an agent was forked")
         return child
 
+    def one_by_one(births: Sequence[spawn.Birth], born: list[spawn.Child]) -> None:
+        for name, body, keep, (advise, start, length) in births:
+            advise(mmap.MADV_DOFORK, start, length)
+            born.append(named(name, body, keep))
+            advise(mmap.MADV_DONTFORK, start, length)
+
     changed: Any = spawn
-    changed.fork = named
+    changed.fork, changed.fork_all = named, one_by_one
 
     _wrap(crew.Crew, "prepare_agents", before=lambda *_: killer.arm())
 

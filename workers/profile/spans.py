@@ -39,6 +39,9 @@ CHUNK_BYTES_MIN = 20_480  # The least that is whole pages and whole records.
 CHUNK_BYTES_MAX = CHUNK_BYTES_MIN << 6
 FREE_BYTES_MIN = 64 << 20  # That the run itself may need: with less, nothing more is recorded.
 NAME_BYTES = 64
+# MADV_POPULATE_WRITE. The first store into a page of a file asks its file system, which may make it
+# wait for somebody else's commit: so all pages are asked for at once, with the chunk.
+POPULATE_WRITE = 23
 
 now = time.monotonic_ns
 
@@ -208,7 +211,10 @@ class Spans:
     def _map(self) -> None:
         """Let the next records go into the last chunk of the file."""
         at = HEADER_BYTES + self._bytes
-        self._memory = mmap.mmap(self._descriptor, self._chunk, offset=at)
+        memory = mmap.mmap(self._descriptor, self._chunk, offset=at)
+        with suppress(OSError):  # Of an older kernel, and only slower.
+            memory.madvise(POPULATE_WRITE)
+        self._memory = memory
         self._bytes += self._chunk
         self._at, self._end = 0, self._chunk
 

@@ -95,12 +95,11 @@ def command(
     from lockstep.workers.service.options import Options
     from lockstep.workers.service.state import Keep
 
-    made = _given("STATE_DIRECTORY") or Path("services", fleet.absolute().parent.name)
-    sockets = socket_dir or (None if state is not None else _given("RUNTIME_DIRECTORY"))
+    state, socket_dir = _places(fleet, state, socket_dir)
     options = Options(
         fleet=fleet.absolute(),
-        state=(state or made).absolute(),
-        socket_dir=sockets.absolute() if sockets is not None else None,
+        state=state,
+        socket_dir=socket_dir,
         seed=seed,
         durability=durability,
         stop_s=stop_s,
@@ -110,6 +109,13 @@ def command(
         http=http_of(http, http_token_file, http_hosts) if http is not None else None,
     )
     return serve(options, os.environ)
+
+
+def _places(fleet: Path, state: Path | None, socket_dir: Path | None) -> tuple[Path, Path | None]:
+    """Folders of the state and of the socket: as given, or as systemd gives them."""
+    made = _given("STATE_DIRECTORY") or Path("services", fleet.absolute().parent.name)
+    sockets = socket_dir or (None if state is not None else _given("RUNTIME_DIRECTORY"))
+    return (state or made).absolute(), sockets.absolute() if sockets is not None else None
 
 
 def _given(variable: str) -> Path | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lockstep.workers.loop import Loop, Timer
 from lockstep.workers.outside.feed import Feed
-from lockstep.workers.outside.lines import TOO_LONG, LineBuffer
+from lockstep.workers.outside.line_buffer import TOO_LONG, LineBuffer
 
 READ_BYTES = 1 << 16
 NOTES_MAX = 10  # Refused lines that are told; the rest is counted.

@@ -21,13 +21,13 @@ from lockstep.engine.version import VERSION
 from lockstep.workers.loop import Loop, Timer
 from lockstep.workers.outside.lines import LineServer
 from lockstep.workers.prepare import Prepared
+from lockstep.workers.service import status
 from lockstep.workers.service.asked import Asked
 from lockstep.workers.service.desk import Desk, Refusal
 from lockstep.workers.service.front import Front
 from lockstep.workers.service.lane import Lane
 from lockstep.workers.service.log import Log
 from lockstep.workers.service.notify import Notifier
-from lockstep.workers.service.offers import offers
 from lockstep.workers.service.options import Options
 from lockstep.workers.service.runs import Runs
 from lockstep.workers.service.state import CONTROL, StateFolder, check_private
@@ -336,34 +336,14 @@ class Service:
 
     def status(self) -> dict[str, Any]:
         """As `desk.Service`."""
-        desk, options, current = self._desk, self._options, self._runs.current
-        load = self._runs.load()
         return {
             "state": self._doing(),
             "pid": os.getpid(),
             "uptime_s": round(time.monotonic() - self._began_s, 1),
-            "fleet": str(options.fleet),
-            "state_dir": str(options.state),
-            "run": str(current.folder) if current is not None else None,
-            "waiting": desk.occupancy.total,
-            "waiting_max": options.limits.waiting_max,
-            "client_waiting_max": options.limits.client_max,
-            "clients": desk.occupancy.clients(),
-            "accepted": desk.accepted_count,
-            "answered": desk.answered_count,
-            "runs": [lane.row() for lane in self._runs.lanes],
-            "runs_begun": self._runs.begun,
-            "done": self._runs.done(),
-            "load": load.now() if load is not None else {},
-            "unreadable": self._runs.unreadable,
+            **status.of_desk(self._desk, self._options),
+            **status.of_runs(self._runs),
             "http": self._front.row() if self._front is not None else None,
-            "offers": self._offers(current),
         }
-
-    def _offers(self, current: Lane | None) -> dict[str, Any]:
-        if current is None or current.folder is None:
-            return {}
-        return offers(current.folder, current.done.progress.get("moved", {}))
 
     # -- what is told ---------------------------------------------------------------------------
 

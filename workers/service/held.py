@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from lockstep.workers.job import Job
 from lockstep.workers.launch import completed, process_of
 from lockstep.workers.loop import Loop
-from lockstep.workers.outside.lines import LineBuffer
+from lockstep.workers.outside.line_buffer import LineBuffer
 
 READ_BYTES = 1 << 20
 LINE_BYTES_MAX = 1 << 30  # Of one of ours: whatever it says is bounded by the fleet.

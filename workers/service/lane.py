@@ -74,8 +74,7 @@ class Lane:
         self.folder: Path | None = None
         self.bare = True
         self._seen: Seen | None = None  # The folder's journal.
-        self.closing = False
-        self.came = 0
+        self.closing, self.came = False, 0
         self._known = 0  # Items by the service that are in the record, as far as we know.
         self.open: dict[int, Asked] = {}
         self.pending: deque[Asked] = deque()  # On their way, or not even that; in order.

@@ -15,12 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lockstep.workers.outside.line_buffer import TOO_LONG, LineBuffer
 from lockstep.workers.outside.lines import (
     CLIENTS_MAX,
-    TOO_LONG,
     UNSENT_BYTES_MAX,
     Answer,
-    LineBuffer,
     LineServer,
     ShortPath,
 )

@@ -43,7 +43,7 @@ def test_a_level_is_priced_against_a_run_that_keeps_nothing(
 def test_only_a_bare_run_keeps_no_history(model: Path, bare: bool) -> None:
     text = journal.fleet(model, 2, deal=True)
     with contestant._folder() as folder:
-        with contestant._started(folder, text, "{}\n" * 8, "memory", bare) as line:
+        with contestant._started(folder, text, "{}\n" * 8, "memory", ["bare"] * bare) as line:
             line.ask(turns=0)
         found = read_journal(folder / "run")
     assert (not list(found.bodies(journal_format.HISTORY))) == bare

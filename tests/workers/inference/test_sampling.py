@@ -92,7 +92,7 @@ def test_what_is_out_of_range_is_refused_by_name(given: dict[str, Any], match: s
 def test_every_parameter_is_in_the_table_of_the_documentation() -> None:
     text = (Path(__file__).parents[3] / "docs/requests.md").read_text()
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| `")]
-    assert sorted(rows) == sorted(f"`{key}`" for key in KEYS)
+    assert sorted(rows) == sorted(f"`{key}`" for key in (*KEYS, "ordinal"))
 
 
 def test_every_value_in_force_is_said() -> None:

@@ -81,7 +81,7 @@ def _short(profile: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         ("messages", figure(run.get("messages"))),
         ("held back", seconds(held)),
     ]
-    digest = run.get("digest_text") or run.get("digest") or ""
+    digest = run.get("digest") or ""
     parts = [page.cards(cards), page.said(f"digest {digest}" if digest else "")]
     if profile.get("advice"):
         parts += ["<h3>What would help</h3>", page.listed(profile["advice"])]

@@ -66,7 +66,7 @@ def test_what_cannot_be_filled_is_left_as_it_was(
     ("folder", "name"), [("first", "first"), ("a b/ä c", "c"), ("ä", "fleet"), ("x" * 90, "x" * 48)]
 )
 def test_the_fleet_is_called_after_its_folder(folder: str, name: str) -> None:
-    assert init._name_of(Path(folder)) == name
+    assert init.name_of(Path(folder)) == name
     text = (init.STARTER / "fleet.toml").read_text().replace("NAME", name)
     assert parse(text.encode(), "fleet.toml").name == name
 

@@ -41,6 +41,7 @@ def command(folder: Path, as_json: bool) -> int:
         f"lockstep run {fleet} --input {given}",
         f"lockstep verify runs/{name}-1",
         f"read {folder / 'README.md'}, change the fleet file and the agents",
+        "lockstep agent new DIR",
     ]
     rows = [("made", folder), *(("next" if n == 0 else "", text) for n, text in enumerate(steps))]
     screen.say(screen.pairs(rows), err=as_json)

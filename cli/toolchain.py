@@ -142,6 +142,7 @@ def _cargo(manifest: Path) -> Path:
     made = [
         Path(file)
         for line in said.splitlines()
+        if line.startswith("{")
         for file in json.loads(line).get("filenames", ())
         if file.endswith(".wasm")
     ]

@@ -77,4 +77,5 @@ def test_every_file_of_the_starter_is_in_the_wheel() -> None:
     patterns = config["options.package_data"]["lockstep.cli"].split()
     cli = ROOT / "cli"
     listed = {path for pattern in patterns for path in cli.glob(pattern)}
-    assert set(init._files(cli / "starter")) <= listed
+    templates = (*init._files(cli / "starter"), *init._files(cli / "agents"))
+    assert set(templates) <= listed

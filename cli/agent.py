@@ -1,4 +1,4 @@
-"""``lockstep agent check``."""
+"""``lockstep agent check``; ``new``, ``build`` and ``run`` have files of their own."""
 
 import json
 import os
@@ -11,13 +11,25 @@ from lockstep.cli import screen
 from lockstep.cli.verbs import Verbs
 
 
-@click.group("agent", cls=Verbs)
+@click.group(
+    "agent",
+    cls=Verbs,
+    modules={verb: f"lockstep.cli.agent_{verb}" for verb in ("new", "build", "run")},
+    related={
+        "new": ("agent run", "agent build", "init"),
+        "build": ("agent check", "agent run"),
+        "run": ("agent build", "run", "replay"),
+    },
+)
 def command() -> None:
     """Agents are WebAssembly modules.
 
     \b
     Examples:
-        lockstep agent check solver.wasm
+        lockstep agent new words
+        lockstep agent run words --input words/items.jsonl
+        lockstep agent build words
+        lockstep agent check words/agent.wasm
     """
 
 
@@ -36,14 +48,18 @@ def check(path: Path, as_json: bool) -> int:
     Exit codes: 0 accepted, 2 refused.
     """
     found = describe(path)
-    screen.say(screen.pairs(_rows(path, found)), err=as_json)
+    screen.say(screen.pairs(rows(path, found)), err=as_json)
     if as_json:
         screen.say_json({"path": str(path), "ok": True, **found})
     return 0
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe(path: Path, shown: Path | None = None) -> dict[str, Any]:
     """What a module offers, found out where a compile bomb harms nobody.
+
+    Args:
+        path: The module.
+        shown: What messages call it, if not by its path.
 
     Raises:
         UsageError: it cannot be read, is refused, or was ended by a limit.
@@ -57,18 +73,20 @@ def describe(path: Path) -> dict[str, Any]:
     from lockstep.workers.prepare import read_file
 
     wasm = read_file(path, "module", MODULE_BYTES_MAX)
+    where = str(shown or path)
 
     def body() -> bytes:
         from lockstep.workers.agent import modules
 
-        return json.dumps(modules.describe(wasm, path=str(path))).encode()
+        return json.dumps(modules.describe(wasm, path=where)).encode()
 
-    answer = spawn.call(f"{path}: compiling it", body, COMPILE_S_MAX, COMPILE_BYTES_MAX)
+    answer = spawn.call(f"{where}: compiling it", body, COMPILE_S_MAX, COMPILE_BYTES_MAX)
     found: dict[str, Any] = json.loads(answer)
     return found
 
 
-def _rows(path: Path, found: dict[str, Any]) -> list[tuple[str, object]]:
+def rows(path: Path, found: dict[str, Any]) -> list[tuple[str, object]]:
+    """Labels and values of what `describe` found."""
     memory = found["memory"]
     bound = f"{memory['pages_max']} at most" if memory["pages_max"] is not None else "no bound"
     start = memory["pages_min"]

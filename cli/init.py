@@ -14,8 +14,8 @@ from lockstep.cli.options import json_option
 from lockstep.engine.errors import UsageError
 
 STARTER = Path(__file__).parent / "starter"
-NAME = "NAME"  # In texts of the starter: what the fleet is called.
-NAMED = ("fleet.toml", "README.md")
+NAME = "NAME"  # In texts of the starter: what the fleet (or agent) is called.
+NAMED = ("fleet.toml", "README.md", "Cargo.toml")
 NAME_CHARS_MAX = 48
 
 
@@ -34,13 +34,14 @@ def command(folder: Path, as_json: bool) -> int:
 
     Exit codes: 0, or 2 when there is something in the folder, or it cannot be written.
     """
-    name = _name_of(folder)
+    name = name_of(folder)
     made = make(folder, name)
     fleet, given = (shlex.quote(str(folder / file)) for file in ("fleet.toml", "input.jsonl"))
     steps = [
         f"lockstep run {fleet} --input {given}",
         f"lockstep verify runs/{name}-1",
         f"read {folder / 'README.md'}, change the fleet file and the agents",
+        "lockstep agent new DIR",
     ]
     rows = [("made", folder), *(("next" if n == 0 else "", text) for n, text in enumerate(steps))]
     screen.say(screen.pairs(rows), err=as_json)
@@ -49,12 +50,13 @@ def command(folder: Path, as_json: bool) -> int:
     return 0
 
 
-def make(folder: Path, name: str) -> list[str]:
+def make(folder: Path, name: str, starter: Path | None = None) -> list[str]:
     """Fill a folder with the starter.
 
     Args:
         folder: Is made, or empty.
         name: Of the fleet.
+        starter: What is copied; None: a fleet's.
 
     Returns:
         The files, by their paths in it.
@@ -62,17 +64,18 @@ def make(folder: Path, name: str) -> list[str]:
     Raises:
         UsageError: there is something in it, or it cannot be written; nothing is left in it.
     """
+    starter = starter or STARTER
     there = folder.is_dir()
     if folder.exists() and not there:
         raise UsageError(f"{folder}: not a folder; nothing was touched")
     if there and any(folder.iterdir()):
         raise UsageError(f"{folder}: the folder is not empty; nothing was touched")
-    files = [path.relative_to(STARTER) for path in _files(STARTER)]
+    files = [path.relative_to(starter) for path in _files(starter)]
     try:
         for file in files:
             target = folder / file
             target.parent.mkdir(parents=True, exist_ok=True)
-            data = (STARTER / file).read_bytes()
+            data = (starter / file).read_bytes()
             target.write_bytes(data.replace(NAME.encode(), name.encode()) if str(file) in NAMED
                                else data)  # fmt: skip
     except OSError as error:
@@ -81,10 +84,10 @@ def make(folder: Path, name: str) -> list[str]:
     return [str(file) for file in files]
 
 
-def _name_of(folder: Path) -> str:
-    """A name for the fleet, after its folder."""
-    text = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().name).strip("-")
-    return text[:NAME_CHARS_MAX] or "fleet"
+def name_of(path: Path, otherwise: str = "fleet") -> str:
+    """A name for a fleet or an agent, after its path."""
+    text = re.sub(r"[^A-Za-z0-9_-]+", "-", path.resolve().name).strip("-")
+    return text[:NAME_CHARS_MAX] or otherwise
 
 
 def _files(folder: Path) -> Iterator[Path]:

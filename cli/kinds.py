@@ -126,6 +126,8 @@ def verb_for(text: str) -> str:
         return f"; did you mean lockstep resume {text}, or verify, replay, top?"
     if text.endswith(".toml"):
         return f"; did you mean lockstep run {text}?"
+    if text.endswith(".wasm"):
+        return f"; did you mean lockstep agent run {text}?"
     return ""
 
 
@@ -148,6 +150,8 @@ def _instead_of_fleet(path: Path) -> str:
         return f"a run, not a fleet file; lockstep resume {path} finishes it, verify runs it again"
     if path.is_dir() and (path / FLEET_FILE).is_file():
         return f"a folder, not a fleet file; did you mean {path / FLEET_FILE}?"
+    if path.suffix == ".wasm":
+        return f"an agent, not a fleet file; did you mean lockstep agent run {path}?"
     if path.exists():
         return ""
     near = _nearest(path, _entries(path.parent, lambda entry: entry.suffix == ".toml"))

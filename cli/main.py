@@ -46,7 +46,7 @@ VERBS: dict[str, tuple[str, Sequence[str]]] = {
     "service": ("Speak to a service, or install one.", ("serve", "top")),
     "graph": ("Show who gives what to whom in a fleet.", ("run",)),
     "model": ("Pull, inspect or check a model folder.", ("doctor", "run")),
-    "agent": ("Check an agent's module.", ("run", "replay")),
+    "agent": ("Make, build, check or run one agent.", ("init", "run", "replay")),
     "doctor": ("Check what a run needs, with a cure for what is missing.", ("run", "model")),
     "profile": ("Run a fleet and show where the time went.", ("run", "top", "bench")),
     "bench": ("Measure Lockstep beside other runtimes.", ("doctor",)),

@@ -28,7 +28,7 @@ def rows(summary: dict[str, Any], output: str = "") -> list[tuple[str, object]]:
     items = "{items_in} in, {items_out} out, {items_failed} failed".format(**summary)
     return [
         ("run", run),
-        ("state", _state(summary)),
+        ("state", state(summary)),
         *([("seed", summary["seed"])] if "seed" in summary else []),
         ("items", items),
         ("tokens", f"{summary['tokens_in']} in, {summary['tokens_out']} out{rate}"),
@@ -42,13 +42,13 @@ def rows(summary: dict[str, Any], output: str = "") -> list[tuple[str, object]]:
         ("digest", summary["digest"]),
         ("digest_text", summary["digest_text"]),
         *_repeats(summary),
-        *_failed(summary, run),
+        *failed(summary, run),
         ("output", output or summary.get("output") or run / "output.jsonl"),
-        *_go_on(summary, run),
+        *go_on(summary, run),
     ]  # fmt: skip
 
 
-def _state(summary: dict[str, Any]) -> str:
+def state(summary: dict[str, Any]) -> str:
     reason = summary.get("reason")
     return f"{summary['state']}: {reason}" if reason else str(summary["state"])
 
@@ -100,7 +100,13 @@ def _stalls(summary: dict[str, Any]) -> list[tuple[str, object]]:
     ]
 
 
-def _failed(summary: dict[str, Any], run: Path) -> list[tuple[str, object]]:
+def failed(summary: dict[str, Any], run: Path) -> list[tuple[str, object]]:
+    """Rows of the agents and items that failed, and why.
+
+    Args:
+        summary: As the supervisor gives it.
+        run: Where its output file lies.
+    """
     agents = list(summary.get("failures") or [f"agent {n}" for n in summary["agents_failed"]])
     lines = agents[:FAILED_SHOWN]
     if len(agents) > FAILED_SHOWN:
@@ -154,7 +160,8 @@ def _count(found: dict[str, tuple[int, list[str]]], line: bytes) -> None:
     found[reason] = (count + 1, ids)
 
 
-def _go_on(summary: dict[str, Any], run: Path) -> list[tuple[str, object]]:
+def go_on(summary: dict[str, Any], run: Path) -> list[tuple[str, object]]:
+    """Rows of what can be done with a run that is kept."""
     lines = []
     if summary["agents_failed"]:
         first = summary["agents_failed"][0]

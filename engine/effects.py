@@ -27,6 +27,7 @@ REQUESTS_OPEN_MAX = 4096  # Requests an agent may wait for at once.
 TIMERS_OPEN_MAX = 4096  # Timers an agent may have set that have not fired.
 TIMER_STEPS_MAX = 2**40
 LOG_LEVELS = ("debug", "info", "warning", "error")
+NO_MODEL = "the fleet has no [models.NAME]"  # Why an agent ends that asks one all the same.
 TIMER_PAYLOAD = struct.Struct("<Q")
 
 
@@ -310,7 +311,7 @@ def _peer_error(record: Record, peers: str, limits: Limits) -> str:
         return "" if peer == PEER_NONE else _bound(peer, limits.agents, "agent")
     if peers == "model":
         bound = limits.models
-        return _bound(peer, bound, "model") if bound else "the fleet has no [models.NAME]"
+        return _bound(peer, bound, "model") if bound else NO_MODEL
     if peers == "tool":
         bound = limits.tools
         return _bound(peer, bound, "tool") if bound else "the fleet has no [tools.NAME]"

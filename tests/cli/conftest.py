@@ -105,11 +105,10 @@ class Place:
             [*PROGRAM, *args],
             cwd=self.path,
             env=self.env,
-            stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=WATCHDOG_S,
             check=False,
-            **more,
+            **{"stdin": subprocess.DEVNULL, **more},
         )
         result = Result(done.returncode, done.stdout.decode(), done.stderr.decode())
         assert "Traceback" not in result.out + result.err

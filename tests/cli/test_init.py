@@ -66,7 +66,7 @@ def test_what_cannot_be_filled_is_left_as_it_was(
     ("folder", "name"), [("first", "first"), ("a b/ä c", "c"), ("ä", "fleet"), ("x" * 90, "x" * 48)]
 )
 def test_the_fleet_is_called_after_its_folder(folder: str, name: str) -> None:
-    assert init._name_of(Path(folder)) == name
+    assert init.name_of(Path(folder)) == name
     text = (init.STARTER / "fleet.toml").read_text().replace("NAME", name)
     assert parse(text.encode(), "fleet.toml").name == name
 
@@ -77,4 +77,5 @@ def test_every_file_of_the_starter_is_in_the_wheel() -> None:
     patterns = config["options.package_data"]["lockstep.cli"].split()
     cli = ROOT / "cli"
     listed = {path for pattern in patterns for path in cli.glob(pattern)}
-    assert set(init._files(cli / "starter")) <= listed
+    templates = (*init._files(cli / "starter"), *init._files(cli / "agents"))
+    assert set(templates) <= listed

@@ -1,0 +1,1 @@
+../../../sdk/lockstep.h

@@ -16,7 +16,7 @@ def profile(agents: int = 5, wall_s: float = 24.0, bins: int = 240) -> dict[str,
     return {
         "format": 1,
         "fleet": "vote",
-        "run": {"state": "finished", "digest_text": "9f3a61c2" * 8, "tokens_out": 7_655,
+        "run": {"state": "finished", "digest": "9f3a61c2" * 8, "tokens_out": 7_655,
                 "tokens_in": 118_500, "requests": 192, "turns": 1_210, "messages": 960,
                 "stalled_s": 1.9, "provider": "cpu"},
         "machine": {"cpu": "A CPU of 2024", "cores": 2, "system": "Linux 6.8", "memory_gib": 8},

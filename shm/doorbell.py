@@ -10,12 +10,14 @@ import time
 from abc import ABC, abstractmethod
 from functools import cache
 
+from lockstep.shm.compiled import mypyc_attr
 from lockstep.shm.errors import PeerDied, RingClosed
 
 _READ_BYTES = 65536  # A full pipe in one read.
 _FEW_BYTES = 64  # As many rings as are there but after a flood of them.
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # shm/blocking.py has one.
 class Doorbell(ABC):
     """The common face. Create it before the process on the other side is started.
 

@@ -18,6 +18,7 @@ from lockstep.engine.strict_json import loads
 TOKENS_MAX = 256  # Of a prompt and its answer, as in a fleet file that does not say.
 RECORD_BYTES = 65_504  # Of an item, as in a fleet file that does not say.
 INPUT_BYTES_MAX = 2**31
+PIECE_BYTES = 1 << 20
 LOG_LINES_SHOWN = 100
 
 
@@ -137,11 +138,12 @@ def _from_stdin(path: Path) -> Path:
 
     if screen.terminal(sys.stdin):
         screen.tell("note", "items come from standard input, one JSON object a line, until Ctrl-D")
-    data = sys.stdin.buffer.read(INPUT_BYTES_MAX + 1)
-    if len(data) > INPUT_BYTES_MAX:
-        raise UsageError(f"standard input: more than {INPUT_BYTES_MAX} bytes")
-    parse_input(data, "standard input", RECORD_BYTES)
-    path.write_bytes(data)
+    with open(path, "wb") as file:
+        while piece := sys.stdin.buffer.read(PIECE_BYTES):
+            file.write(piece)
+            if file.tell() > INPUT_BYTES_MAX:
+                raise UsageError(f"standard input: more than {INPUT_BYTES_MAX} bytes")
+    parse_input(path.read_bytes(), "standard input", RECORD_BYTES)
     return path
 
 

@@ -1,4 +1,4 @@
-"""How the verbs end that run a fleet (`run`, `resume`, `fork`): its summary, or how to go on."""
+"""How verbs end that run a fleet (`run`, `resume`, `fork`, ...): its summary, or how to go on."""
 
 import sys
 from collections.abc import Callable

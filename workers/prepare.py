@@ -183,11 +183,17 @@ def read_file(path: Path, what: str, bytes_max: int) -> bytes:
     try:
         # O_NONBLOCK: opening a FIFO must not wait for its writer.
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
                 raise UsageError(f"{path}: the {what} is not a regular file")
-            data = file.read(bytes_max + 1)
+            # So many bytes are allocated before any is read: as many as there are, not as may be.
+            data = file.read(min(found.st_size, bytes_max) + 1)
+            if found.st_size < len(data) <= bytes_max:  # It grows, or is one of the kernel's.
+                data += file.read(bytes_max + 1 - len(data))
     except OSError as error:
         raise UsageError(f"{path}: cannot read the {what}: {error.strerror}") from None
+    except MemoryError:
+        raise UsageError(f"{path}: there is not memory enough to read the {what}") from None
     if len(data) > bytes_max:
         raise UsageError(f"{path}: the {what} has more than {bytes_max} bytes")
     return data

@@ -22,6 +22,7 @@ from lockstep.workers.outside.lines import CLIENTS_MAX
 # of them, its page tables and its kernel memory included (docs/decisions.md).
 AGENT_BYTES = 3 << 20
 FRESH_AGENT_BYTES = 24 << 20  # Of one that is not forked, measured with 8.
+GUEST_ADDRESSES = 1 << 32  # Reserved for each guest, whatever its memory may grow to.
 DESCRIPTORS_BESIDES = 128  # Files of the run, doors, other processes; some to spare.
 SOCKET_DESCRIPTORS = CLIENTS_MAX + 2  # It, its clients, and one that is told so and sent away.
 PROCESSES_BESIDES = 8  # The supervisor, the inference process and its threads, a compiling child.
@@ -101,8 +102,20 @@ def check(
         for each in resources(record_bytes_max, sockets=sockets, platform=platform)
         if each.agents is not None and each.agents < agents
     ]
+    lacking += addresses_lacking() if agents else ()
     if lacking:
         raise UsageError("\n".join(lacking))
+
+
+def addresses_lacking() -> Iterator[str]:
+    """What to say of a limit of addresses that no agent's process can live with."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < GUEST_ADDRESSES:
+        yield (
+            f"each agent reserves {GUEST_ADDRESSES / 2**30:.1f} GiB of addresses for its guest, "
+            f"mostly unused, and a process may have {limit / 2**30:.1f} GiB; "
+            "ulimit -v unlimited (systemd: no LimitAS=)"
+        )
 
 
 def pair_bytes(record_bytes_max: int) -> int:

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import stat
-import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lockstep.cli import agent_build, agent_run, ending, toolchain
+from lockstep.cli import agent_run, ending, toolchain
 from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet_file import parse
 from lockstep.engine.record import Kind
@@ -61,11 +61,12 @@ def test_a_built_module_is_the_one_that_the_same_source_gave_elsewhere(
 
 
 @pytest.mark.nightly  # The compiler makes WASI's libc first.
-def test_an_agent_with_a_main_of_its_own_is_linked_with_libc(tmp_path: Path) -> None:
-    source = toolchain.source_of(GUESTS / "hello_wasi.c", libc=True)
-    target, found = agent_build.build(source, tmp_path / "hello.wasm")
-    assert found["entry"] == "_start"
-    assert not SAME or target.read_bytes() == (GUESTS / "hello_wasi.wasm").read_bytes()
+def test_an_agent_with_a_main_of_its_own_is_linked_with_libc(place: Any) -> None:
+    source = str(GUESTS / "hello_wasi.c")
+    built = place.lockstep("agent", "build", source, "--libc", "--output", "hello.wasm", "--json")
+    assert built.code == 0 and built.json["entry"] == "_start", built.err
+    fresh = (place.path / "hello.wasm").read_bytes()
+    assert not SAME or fresh == (GUESTS / "hello_wasi.wasm").read_bytes()
 
 
 def test_what_a_compiler_says_is_shown_and_the_module_stays(place: Any) -> None:
@@ -91,7 +92,7 @@ def test_an_agent_is_fed_by_standard_input_and_its_failures_are_told(place: Any)
         )  # fmt: skip
     assert run.code == 3, run.err
     assert [(line["id"], "error" in line) for line in lines(run.out)] == [(7, True), (2, True)]
-    assert "agent trapper: UNREACHABLE" in run.err or "agent trapper: trap" in run.err, run.err
+    assert "failed  agent trapper: " in run.err
     assert "--run-dir DIR keeps the run" in run.err
 
 
@@ -170,8 +171,11 @@ def test_a_module_where_a_fleet_belongs_is_named(there: Any) -> None:
     for args in (("run", "echo.wasm"), ("echo.wasm",)):
         refused = there.lockstep(*args)
         assert refused.code == 2 and "lockstep agent run echo.wasm?" in refused.err
-    bad = there.lockstep("agent", "run", "echo.wasm", stdin=subprocess.DEVNULL, pass_fds=())
-    assert bad.code == 0 and "items   0 in" in bad.err  # Nothing on standard input is no mistake.
+
+
+def test_nothing_on_standard_input_is_no_mistake(there: Any) -> None:
+    run = there.lockstep("agent", "run", "echo.wasm")
+    assert (run.code, run.out) == (0, "") and "items   0 in" in run.err
 
 
 def test_items_of_standard_input_are_named_as_such(there: Any) -> None:
@@ -204,7 +208,7 @@ def path_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.setitem(__import__("sys").modules, "ziglang", None)
+    monkeypatch.setitem(sys.modules, "ziglang", None)
     yield folder
 
 

@@ -1,5 +1,6 @@
 """Bad input: one line that names it, exit 2, and nothing half written."""
 
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -160,3 +161,15 @@ def test_an_output_that_cannot_be_written_is_refused_first(place: Any) -> None:
 )
 def test_a_wrong_command_is_one_line(place: Any, args: tuple[str, ...], expected: str) -> None:
     _refused(place, expected, *args)
+
+
+def test_a_limit_of_addresses_that_no_agent_can_live_with_is_refused(place: Any) -> None:
+    before = place.names()
+    limit = (1_500_000 << 10, resource.RLIM_INFINITY)
+    run = place.lockstep(
+        *("run", "fleet.toml", "--input", "items.jsonl"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit),
+    )
+    assert (run.code, run.out) == (2, ""), run
+    assert "each agent reserves 4.0 GiB of addresses for its guest, mostly unused" in run.err
+    assert run.err.count("\n") == 1 and place.names() == before

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +56,40 @@ def test_what_is_no_ordinary_file_of_a_legal_size_is_refused(tmp_path: Path, kin
             message = "more than 10 bytes"
     with pytest.raises(UsageError, match=message):
         prepare.read_file(path, "input", 10)
+
+
+def test_reading_takes_the_memory_of_the_file_not_of_the_largest_that_is_legal(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "x").write_bytes(b"few")
+    tracemalloc.start()
+    try:
+        assert prepare.read_file(tmp_path / "x", "input", 2**31) == b"few"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_says_that_it_is_empty_is_read_to_its_end() -> None:
+    assert prepare.read_file(Path("/proc/self/status"), "input", 1 << 16).startswith(b"Name:")
+    with pytest.raises(UsageError, match="more than 10 bytes"):
+        prepare.read_file(Path("/proc/self/status"), "input", 10)
+
+
+def test_a_file_that_memory_does_not_hold_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.touch()
+    os.truncate(path, 2**31)
+    code = (
+        "import resource, sys; from pathlib import Path; from lockstep.workers import prepare\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
+        "try: prepare.read_file(Path(sys.argv[1]), 'input', 2**31)\n"
+        "except prepare.UsageError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{path}: there is not memory enough to read the input\n"
 
 
 def test_an_unknown_model_name_is_refused(tmp_path: Path) -> None:

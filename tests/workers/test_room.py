@@ -11,6 +11,7 @@ import pytest
 from lockstep import shm
 from lockstep.engine.errors import UsageError
 from lockstep.workers import room
+from lockstep.workers.agent import engine_config
 
 MIB = 1 << 20
 
@@ -172,7 +173,9 @@ def test_the_soft_limit_of_descriptors_is_raised_as_far_as_the_hard_one_allows(
 
 
 def test_every_socket_needs_room_for_its_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 300))
+    free = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    limits = {resource.RLIMIT_NOFILE: (100, 300)}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits.get(which, free))
     assert [room.descriptors(n).besides for n in (0, 1, 2)] == [194, 260, 326]
     room.check(20, 1024, sockets=1)
     with pytest.raises(UsageError, match=r"21 agents need 302 descriptors \(21 x 2 \+ 260\)"):
@@ -181,3 +184,7 @@ def test_every_socket_needs_room_for_its_clients(monkeypatch: pytest.MonkeyPatch
 
 def test_processes_of_this_user_are_counted_by_threads() -> None:
     assert room._own_threads() >= len(os.listdir("/proc/self/task"))  # noqa: PTH208
+
+
+def test_addresses_are_counted_as_guests_reserve_them() -> None:
+    assert room.GUEST_ADDRESSES == engine_config.MEMORY_RESERVED_BYTES

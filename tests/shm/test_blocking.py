@@ -288,6 +288,7 @@ def test_rings_of_the_dead_are_heard_before_their_death(fork) -> None:  # type: 
     os.close(life)
 
 
+@pytest.mark.interpreted
 def test_a_last_ring_that_comes_with_the_death_is_heard_first() -> None:
     life, last = os.pipe()
 

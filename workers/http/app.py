@@ -219,7 +219,7 @@ class Served:
         return self._said(problem)
 
     async def _no_route(self, request: Request, error: HTTPException) -> Response:
-        path = request.url.path
+        path = request.scope["path"]
         text = f"{request.method} {path[:80]}: {error.detail}"
         return self._said(Problem(error.status_code, text), error.headers)
 

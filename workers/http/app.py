@@ -42,7 +42,7 @@ class Served:
     """
 
     def __init__(self, control: Control, guard: Guard, failed: Told) -> None:
-        self._control, self._guard, self._failed = control, guard, failed
+        self._guard, self._failed = guard, failed
         self._observed = Observations()
         self._asker = Asker(control, self._observed)
         self._market = Market(control)
@@ -201,13 +201,13 @@ class Served:
         return PlainTextResponse("ok\n")
 
     async def _readyz(self, _: Request) -> Response:
-        status = await self._control.ask({"do": "status"})
+        status = await self._market.status()
         ready = status["state"] == "ready"
         return PlainTextResponse(f"{status['state']}\n", 200 if ready else 503)
 
     async def _metrics(self, _: Request) -> Response:
         try:
-            status = await self._control.ask({"do": "status"})
+            status = await self._market.status()
         except Problem:
             status = {}
         text = metrics.exposition(status, self._observed)

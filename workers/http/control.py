@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-from lockstep.workers.http.problems import Problem
+from lockstep.workers.http.problems import Problem, of_service
 from lockstep.workers.outside.lines import ShortPath, uid_of
 
 READ_BYTES = 1 << 16
@@ -37,6 +37,17 @@ class Control:
                     answer = line
         except TimeoutError:
             raise _unreachable("it does not answer") from None
+        return answer
+
+    async def status(self) -> dict[str, Any]:
+        """How the service is.
+
+        Raises:
+            Problem: nobody answers, or with something else.
+        """
+        answer = await self.ask({"do": "status"})
+        if "error" in answer:  # It has too many connections.
+            raise of_service(answer)
         return answer
 
     async def lines(self, command: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:

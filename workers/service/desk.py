@@ -224,6 +224,8 @@ class Desk:
             why = f"run {known.lane.name} does not go on: {known.lane.why}"
             raise Refusal(why, "stuck", id=json.loads(known.id))
         if goes_on and (wait or known.line):
+            # Who has gone is not kept: any number may come and go while it goes on.
+            known.waiters = [waiter for waiter in known.waiters if not waiter.answer.vain]
             known.waiters.append(Waiter(answer, wait, again=True))
         elif not wait:
             answer.give(_receipt(known, True))

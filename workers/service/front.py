@@ -164,7 +164,14 @@ def http_of(address: str, token_file: Path | None, hosts: tuple[str, ...]) -> Ht
     """
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not (colon and host and port.isascii() and port.isdecimal() and int(port) < 1 << 16):
+    if not (
+        colon
+        and host
+        and port.isascii()
+        and port.isdecimal()
+        and len(port) < 6
+        and int(port) < 1 << 16
+    ):
         raise UsageError(f"--http is {address!r}, expected HOST:PORT, such as 127.0.0.1:8000")
     token = _token(token_file) if token_file is not None else ""
     if not token and not _loopback(host):
@@ -211,6 +218,9 @@ def _listening(http: Http) -> socket.socket:
                 continue
             why = f"{_address(http.host, http.port)}: {error.strerror or error}"
             raise UsageError(f"--http: cannot listen at {why}") from None
+        except UnicodeError as error:  # No name that could be asked for.
+            where = _address(http.host, http.port)
+            raise UsageError(f"--http: cannot listen at {where}: {error}") from None
         made.setblocking(False)
         return made
 

@@ -164,7 +164,9 @@ def test_a_fleet_with_an_agent_of_that_name_is_refused(tmp_path: Path) -> None:
     web.manager.close()
 
 
-@pytest.mark.parametrize("address", ["8000", "127.0.0.1", "127.0.0.1:x", ":8000", "h:70000", ""])
+@pytest.mark.parametrize(
+    "address", ["8000", "127.0.0.1", "127.0.0.1:x", ":8000", "h:70000", "h:" + "1" * 5000, ""]
+)
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match="expected HOST:PORT"):
         http_of(address, None, ())
@@ -186,6 +188,14 @@ def test_others_need_a_token(tmp_path: Path) -> None:
     file.write_text(TOKEN)
     http = http_of("0.0.0.0:80", file, ("Example.ORG",))
     assert http.token == TOKEN and http.hosts == ("example.org",) and TOKEN not in repr(http)
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example"])
+def test_a_name_that_is_none_is_refused(host: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    http = http_of(f"{host}:80", tmp_path / "token", ())
+    with pytest.raises(UsageError, match="cannot listen"):
+        front.Front(None, None, http, tmp_path)  # type: ignore[arg-type]
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,9 @@ class Call:
             outcome = "vanished" if isinstance(error, Vanished) else "failed"
             if isinstance(error, Problem):
                 outcome, error.of_call = error.outcome, True
-            await self.over(outcome)
+            await self.over(outcome)  # First: its place is free while the item is cancelled.
+            if outcome == "vanished":
+                await self.vanished()
             raise
 
     async def over(self, outcome: str) -> None:
@@ -134,7 +136,6 @@ class Call:
             for each in (task, gone):
                 each.cancel()
             await asyncio.gather(task, gone, return_exceptions=True)
-        await self.vanished()
         raise Vanished
 
 

@@ -41,6 +41,9 @@ class Offered:
             Problem: there is none of the name, or it is of another kind.
         """
         model = self.models.get(name)
+        if model is None and name in self.names():
+            text = f"model {name!r} is a fleet: only /v1/chat/completions serves it"
+            raise Problem(400, text, param="model", code="model_not_supported")
         if model is None:
             raise self.unknown(name)
         if model["kind"] != kind:

@@ -227,3 +227,11 @@ def test_ids_cannot_be_foreseen_nor_taken_by_a_client(web: Web) -> None:
     for id in ("http-1", "key-k1"):
         refused = web.chat(json.dumps({"id": id}), "fleet:web")
         assert refused.status == 400 and "which is ours" in refused.error["message"]
+
+
+def test_a_refusal_names_what_the_client_has_written(web: Web) -> None:
+    refused = web.chat("hi", max_completion_tokens=0)
+    assert refused.status == 400 and refused.error["param"] == "max_completion_tokens"
+    assert refused.error["message"].startswith("max_completion_tokens")
+    refused = web.post("/v1/completions", {"model": "fleet:web", "prompt": "hi"})
+    assert refused.status == 400 and refused.error["code"] == "model_not_supported"

@@ -61,6 +61,8 @@ class Front:
             )
         self._loop, self._log, self._http, self._control = loop, log, http, control
         self._socket = _listening(http)
+        if http.exposed:
+            log.warning("others on this machine can read the file of --http-token-file: chmod 600")
         self.address = _address(http.host, self._socket.getsockname()[1])
         self._process: subprocess.Popen[bytes] | None = None
         self._timer: Timer | None = None
@@ -179,7 +181,8 @@ def http_of(address: str, token_file: Path | None, hosts: tuple[str, ...]) -> Ht
             f"--http {address}: others can reach it, so it needs --http-token-file; without one "
             "only 127.0.0.1, [::1] and localhost are served"
         )
-    return Http(host, int(port), token, tuple(name.lower() for name in hosts))
+    exposed = token_file is not None and bool(token_file.stat().st_mode & 0o044)
+    return Http(host, int(port), token, tuple(name.lower() for name in hosts), exposed)
 
 
 def _loopback(host: str) -> bool:

@@ -91,10 +91,13 @@ def unit(
     from lockstep.workers.service.unit import unit_of
 
     path = fleet.absolute()
-    http = any(word.split("=")[0] == "--http" for word in arguments)
+    http, token_file = _http(path, arguments)
+    if token_file is not None:  # The unit has no working folder; the last one counts.
+        arguments = (*arguments, "--http-token-file", str(token_file))
     prepared = prepare(path, None, None, serves=True, calls=http)
     models = [model.path for model in prepared.fleet.models]
     needed = [str(path), sys.executable, str(Path(__file__).resolve()), *models]
+    needed += [str(token_file)] if token_file is not None else []
     program = (sys.executable, "-P", "-m", "lockstep.cli.main")
     found = unit_of(name or prepared.fleet.name, program, path, prepared.fleet, needed)
     return replace(
@@ -106,6 +109,23 @@ def unit(
         memory_max=memory_max,
         stop_s=stop_s,
     )
+
+
+def _http(fleet: Path, arguments: tuple[str, ...]) -> tuple[bool, Path | None]:
+    """Whether HTTP clients are served, and the token file, absolute, as `lockstep serve` has it.
+
+    Raises:
+        UsageError: it would refuse what it is given.
+    """
+    from lockstep.cli.serve import command as serve
+    from lockstep.workers.service.front import http_of
+
+    given = serve.make_context("serve", [str(fleet), *arguments]).params
+    address, file = given["http"], given["http_token_file"]
+    if address is None:
+        return False, None
+    http_of(address, file, given["http_hosts"])
+    return True, file.absolute() if file is not None else None
 
 
 def config(for_user: bool = True) -> Path:

@@ -149,7 +149,10 @@ def cancel(service: str, item: str | None, ticket: int | None, as_json: bool) ->
     given = {"item": item, "ticket": ticket}
     what = {key: value for key, value in given.items() if value is not None}
     found = _ask(service, {"do": "cancel", "by": user(), **what})
-    rows = [("event", f"{found['event']}, takes effect at {found['tag']}")]
+    told = f"{found['event']}, takes effect at {found['tag']}"
+    if found["event"] is None:
+        told = "none: it was not handed in to its run yet, and is dropped"
+    rows = [("event", told)]
     screen.say(screen.pairs(rows), err=as_json)
     if as_json:
         screen.say_json(found)

@@ -100,5 +100,11 @@ def test_a_unit_is_installed_below_a_root_and_removed(place: Any) -> None:
     assert "PrivateNetwork=yes" in printed.out
     served = place.lockstep("service", "unit", "echo.toml", "--", "--http", "127.0.0.1:80")
     assert "PrivateNetwork" not in served.out and "AF_INET" in served.out
+    refused = place.lockstep("service", "install", "echo.toml", *root, "--", "--http", "nowhere")
+    assert refused.code == 2 and "expected HOST:PORT" in refused.err
+    open_ = ("service", "unit", "echo.toml", "--", "--http", "0.0.0.0:80", "--http-token-file")
+    assert "No such file" in place.lockstep(*open_, "tok").err
+    place.write("tok", "sesame")
+    assert f"--http-token-file {place.path / 'tok'}\n" in place.lockstep(*open_, "tok").out
     user = place.lockstep("service", "install", "--user", "echo.toml", *root, "--dry-run")
     assert "systemd/user/lockstep-echo.service" in user.out

@@ -17,13 +17,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lockstep.workers.http import answers, metrics, params, stream
 from lockstep.workers.http.answers import Head, Object
-from lockstep.workers.http.asking import Asker, Call, Stream, Vanished
+from lockstep.workers.http.asking import OURS, Asker, Call, Stream, Vanished
 from lockstep.workers.http.control import Control
 from lockstep.workers.http.guard import Guard, body_of
 from lockstep.workers.http.metrics import Observations
 from lockstep.workers.http.offered import FLEET, Market, Offered
 from lockstep.workers.http.params import Asked
-from lockstep.workers.http.problems import Problem
+from lockstep.workers.http.problems import Problem, bad
 from lockstep.workers.http.stream import Pieces
 from lockstep.workers.http.words import Tokenizers, Words
 
@@ -42,7 +42,7 @@ class Served:
     """
 
     def __init__(self, control: Control, guard: Guard, failed: Told) -> None:
-        self._control, self._guard, self._failed = control, guard, failed
+        self._guard, self._failed = guard, failed
         self._observed = Observations()
         self._asker = Asker(control, self._observed)
         self._market = Market(control)
@@ -59,6 +59,7 @@ class Served:
         ]
         handlers: dict[Any, Any] = {
             Problem: self._problem, HTTPException: self._no_route, Vanished: _gone,
+            Exception: self._bug,  # Starlette raises it again, for `__call__`.
         }  # fmt: skip
         self._app: ASGIApp = Starlette(routes=routes, exception_handlers=handlers)
 
@@ -71,23 +72,12 @@ class Served:
         except Problem as problem:
             await self._said(problem)(scope, receive, send)
             return
-        began = False
-
-        async def sends(message: Any) -> None:
-            nonlocal began
-            began = True
-            await send(message)
-
         try:
-            await self._app(scope, receive, sends)
+            await self._app(scope, receive, send)
         except (ClientDisconnect, LocalProtocolError):
             pass  # It went away, or said its last word too early: nobody hears an answer.
         except Exception as error:  # A bug of ours: told, and the next request is served.
             self._failed(f"{scope['method']} {scope['path']}: {error!r}")
-            if not began:
-                await self._said(Problem(500, "a bug in Lockstep; the log has more"))(
-                    scope, receive, send
-                )
 
     # -- what is asked ------------------------------------------------------------------------
 
@@ -137,6 +127,8 @@ class Served:
             raise offered.unknown(asked.model)
         item = asked.request
         ours = None
+        if str(item.get("id", "")).startswith(OURS):
+            raise bad(f"id: {item['id']!r:.80} begins with {' or '.join(OURS)}, which is ours")
         if "id" not in item:
             item["id"], ours = self._asker.ids(request)
         head = Head(item["id"], asked.model, None)
@@ -201,13 +193,13 @@ class Served:
         return PlainTextResponse("ok\n")
 
     async def _readyz(self, _: Request) -> Response:
-        status = await self._control.ask({"do": "status"})
+        status = await self._market.status()
         ready = status["state"] == "ready"
         return PlainTextResponse(f"{status['state']}\n", 200 if ready else 503)
 
     async def _metrics(self, _: Request) -> Response:
         try:
-            status = await self._control.ask({"do": "status"})
+            status = await self._market.status()
         except Problem:
             status = {}
         text = metrics.exposition(status, self._observed)
@@ -218,8 +210,13 @@ class Served:
     async def _problem(self, _: Request, problem: Problem) -> Response:
         return self._said(problem)
 
+    async def _bug(self, request: Request, error: Exception) -> Response:
+        if isinstance(error, (ClientDisconnect, LocalProtocolError)):
+            return await _gone(request, error)
+        return self._said(Problem(500, "a bug in Lockstep; the log has more"))
+
     async def _no_route(self, request: Request, error: HTTPException) -> Response:
-        path = request.url.path
+        path = request.scope["path"]
         text = f"{request.method} {path[:80]}: {error.detail}"
         return self._said(Problem(error.status_code, text), error.headers)
 

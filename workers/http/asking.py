@@ -1,7 +1,6 @@
 """Asking: a call on its way through the service, for as long as its client is there."""
 
 import asyncio
-import itertools
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,6 +19,8 @@ from lockstep.workers.http.problems import Problem, bad, of_service
 CALLS_MAX = 192  # At once: the service takes 256 connections at its control socket.
 SEND_S = 30.0  # A client that reads nothing for so long has gone.
 KEY_CHARS_MAX = 100
+ID_BYTES = 12  # Random ones; ids are input, and decide no bit.
+OURS = ("http-", "key-")  # What our ids begin with, and no client's.
 T = TypeVar("T")
 
 
@@ -97,7 +98,9 @@ class Call:
             outcome = "vanished" if isinstance(error, Vanished) else "failed"
             if isinstance(error, Problem):
                 outcome, error.of_call = error.outcome, True
-            await self.over(outcome)
+            await self.over(outcome)  # First: its place is free while the item is cancelled.
+            if outcome == "vanished":
+                await self.vanished()
             raise
 
     async def over(self, outcome: str) -> None:
@@ -133,7 +136,6 @@ class Call:
             for each in (task, gone):
                 each.cancel()
             await asyncio.gather(task, gone, return_exceptions=True)
-        await self.vanished()
         raise Vanished
 
 
@@ -148,7 +150,6 @@ class Asker:
     def __init__(self, control: Control, observed: Observations) -> None:
         self.control, self.observed = control, observed
         self._calls = 0
-        self._boot, self._numbers = os.urandom(6).hex(), itertools.count(1)
 
     def ids(self, request: Request) -> tuple[str, str | None]:
         """The id of an item, and once more if it is ours: one that no other item has.
@@ -158,7 +159,7 @@ class Asker:
         """
         given = request.headers.get("idempotency-key")
         if given is None:
-            id = f"http-{self._boot}-{next(self._numbers)}"
+            id = f"http-{os.urandom(ID_BYTES).hex()}"  # Nobody can foresee it, and take it first.
             return id, id
         if not 1 <= len(given) <= KEY_CHARS_MAX or not all("!" <= c <= "~" for c in given):
             raise bad(f"Idempotency-Key: expected 1 to {KEY_CHARS_MAX} visible characters of ASCII")

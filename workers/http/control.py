@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-from lockstep.workers.http.problems import Problem
+from lockstep.workers.http.problems import Problem, of_service
 from lockstep.workers.outside.lines import ShortPath, uid_of
 
 READ_BYTES = 1 << 16
 ANSWER_S_MAX = 30.0  # What is answered at once.
-LATER_S, LATER_TIMES = 0.5, 20  # A cancel that comes while a run is brought back.
+LATER_S, LATER_S_MAX = 0.5, 5.0  # Between tries to cancel while a run is brought back.
 
 
 class Control:
@@ -37,6 +37,17 @@ class Control:
                     answer = line
         except TimeoutError:
             raise _unreachable("it does not answer") from None
+        return answer
+
+    async def status(self) -> dict[str, Any]:
+        """How the service is.
+
+        Raises:
+            Problem: nobody answers, or with something else.
+        """
+        answer = await self.ask({"do": "status"})
+        if "error" in answer:  # It has too many connections.
+            raise of_service(answer)
         return answer
 
     async def lines(self, command: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
@@ -66,16 +77,22 @@ class Control:
             writer.close()
 
     async def cancel(self, id: str) -> None:
-        """Cancel an item whose client is gone; one that has ended is none any more."""
+        """Cancel an item whose client is gone; one that has ended is none any more.
+
+        While the item's run is brought back it is asked again, or the item would be worked at for
+        nobody.
+        """
+        wait_s = LATER_S
         command = {"do": "cancel", "item": id, "by": "its HTTP client, who has gone"}
-        for _ in range(LATER_TIMES):
+        while True:
             try:
                 answer = await self.ask(command)
             except Problem:
                 return  # There is no service: its next one goes on with the item.
             if answer.get("code") != "later":
                 return
-            await asyncio.sleep(LATER_S)
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, LATER_S_MAX)
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:

@@ -8,6 +8,7 @@ not answered: so names of Host and the type of a body are checked.
 import asyncio
 import hmac
 import ipaddress
+import re
 from typing import Any
 
 from starlette.requests import Request
@@ -19,6 +20,8 @@ BODY_S = 30.0  # To send a body.
 DEPTH_MAX = 32
 OPEN = ("/healthz", "/readyz")  # Say nothing that needs a token.
 NAMES = ("localhost",)
+# A name or an address, and its port: of anything else others may make another path or host.
+HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::[0-9]{0,5})?", re.ASCII)
 
 
 class Guard:
@@ -39,14 +42,16 @@ class Guard:
         Raises:
             Problem: it is not let in.
         """
-        host = _host_of(request.headers.get("host", ""))
+        given = request.headers.get("host", "")
+        host = _host_of(given)
         if host not in self._hosts and not _literal(host):
-            text = f"Host {host!r:.80} is not served: lockstep serve --http-host allows it"
+            text = f"Host {given!r:.80} is not served: lockstep serve --http-host allows it"
             raise Problem(421, text, code="host_not_allowed")
-        if not self._token or request.url.path in OPEN:
+        # Not `request.url`, which some versions of Starlette make of what the client calls us.
+        if not self._token or request.scope["path"] in OPEN:
             return
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        matches = hmac.compare_digest(given.strip().encode(), self._token)
+        scheme, _, word = request.headers.get("authorization", "").partition(" ")
+        matches = hmac.compare_digest(word.strip().encode(), self._token)
         if not matches or scheme.lower() != "bearer":
             raise Problem(401, "the token is missing or wrong", code="invalid_api_key")
 
@@ -85,10 +90,9 @@ async def _read(request: Request, bytes_max: int) -> bytes:
 
 
 def _host_of(header: str) -> str:
-    """The name in a Host header, in lower case, without its port."""
-    if header.startswith("["):
-        return header.partition("]")[0].removeprefix("[").lower()
-    return header.partition(":")[0].lower()
+    """The name in a Host header, in lower case, without its port; empty: it has none."""
+    found = HOST.fullmatch(header.lower())
+    return (found[1] or found[2]) if found is not None else ""
 
 
 def _literal(host: str) -> bool:

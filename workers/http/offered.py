@@ -1,6 +1,7 @@
 """What is offered: models and fleet, as the service said a moment ago."""
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,6 +41,9 @@ class Offered:
             Problem: there is none of the name, or it is of another kind.
         """
         model = self.models.get(name)
+        if model is None and name in self.names():
+            text = f"model {name!r} is a fleet: only /v1/chat/completions serves it"
+            raise Problem(400, text, param="model", code="model_not_supported")
         if model is None:
             raise self.unknown(name)
         if model["kind"] != kind:
@@ -60,8 +64,19 @@ class Market:
     def __init__(self, control: Control) -> None:
         self._control = control
         self._offered = Offered()
-        self._asked_s = -FRESH_S
-        self._asking = asyncio.Lock()
+        self._asked_s = -math.inf
+        self._asking: asyncio.Future[dict[str, Any]] | None = None
+
+    async def status(self) -> dict[str, Any]:
+        """What the service says of itself. One asks for all: a crowd takes one connection of it.
+
+        Raises:
+            Problem: the service cannot be asked.
+        """
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self._control.status())
+            self._asking.add_done_callback(_heard)
+        return await asyncio.shield(self._asking)
 
     async def offered(self) -> Offered:
         """What is served now.
@@ -69,14 +84,19 @@ class Market:
         Raises:
             Problem: the service cannot be asked, or serves nothing yet.
         """
-        async with self._asking:  # One asks for all.
-            if time.monotonic() - self._asked_s >= FRESH_S:
-                self._offered = offered_of(await self._control.ask({"do": "status"}))
-                if self._offered.names():
-                    self._asked_s = time.monotonic()
+        if time.monotonic() - self._asked_s >= FRESH_S:
+            self._offered = offered_of(await self.status())
+            if self._offered.names():
+                self._asked_s = time.monotonic()
         if not self._offered.names():
             raise Problem(503, "the service is starting", code="starting", retry_s=1.0)
         return self._offered
+
+
+def _heard(asking: "asyncio.Future[dict[str, Any]]") -> None:
+    """Somebody may have asked, and waited for it no more."""
+    if not asking.cancelled():
+        asking.exception()
 
 
 def offered_of(status: dict[str, Any]) -> Offered:

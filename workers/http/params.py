@@ -77,7 +77,13 @@ def chat(body: dict[str, Any]) -> Asked:
         request["max_tokens"] = found[key]
     if "logprobs" in found and type(found["logprobs"]) is not bool:
         raise bad(f"logprobs: {found['logprobs']!r:.80}, expected true or false", "logprobs")
-    return _generation(found, request)
+    try:
+        return _generation(found, request)
+    except Problem as problem:
+        if problem.param != "max_tokens" or given != ["max_completion_tokens"]:
+            raise
+        text = problem.message.replace("max_tokens", given[0], 1)
+        raise bad(text, given[0], problem.code) from None  # As the client calls it.
 
 
 def completion(body: dict[str, Any]) -> Asked:

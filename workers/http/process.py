@@ -16,6 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lockstep.workers.http.app import Served
+from lockstep.workers.http.asking import SEND_S
 from lockstep.workers.http.control import Control
 from lockstep.workers.http.guard import Guard
 from lockstep.workers.service.log import Log
@@ -36,6 +37,8 @@ class Protocol(H11Protocol):
         """As asyncio has it."""
         super().connection_made(transport)
         self._late: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+        transport.set_write_buffer_limits(0)  # We hear of everything that is not taken.
         if len(self.connections) > CONNECTIONS_MAX:
             transport.abort()
             return
@@ -49,7 +52,19 @@ class Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """As asyncio has it."""
         self._stop_waiting()
+        self._taken()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """As asyncio has it: who takes nothing for long has gone, also when we are done."""
+        super().pause_writing()
+        self._taken()
+        self._watch_unread()
+
+    def resume_writing(self) -> None:
+        """As asyncio has it."""
+        self._taken()
+        super().resume_writing()
 
     def on_response_complete(self) -> None:
         """As uvicorn has it: what follows is the head of the next request, in its time."""
@@ -69,6 +84,21 @@ class Protocol(H11Protocol):
         if self.cycle is None or self.conn.their_state is not h11.IDLE:
             return True
         return bool(self.conn.trailing_data[0])
+
+    def _watch_unread(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._unread = self.loop.call_later(SEND_S, self._unread_long, left)
+
+    def _unread_long(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() < before:
+            self._watch_unread()  # Slow, and there.
+        else:
+            self.transport.abort()
+
+    def _taken(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _stop_waiting(self) -> None:
         if self._late is not None:

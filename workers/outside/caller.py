@@ -36,7 +36,7 @@ def with_caller(data: bytes, where: str) -> bytes:
         named = CALLER in table.get("agents", {})
         items = int(table.get("schedule", {}).get("items_in_flight_max", ITEMS_IN_FLIGHT_MAX))
         record = int(table.get("fleet", {}).get("record_bytes_max", RECORD_BYTES_MAX))
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
         return data  # It is no fleet file, which who reads it says.
     if named:
         raise UsageError(

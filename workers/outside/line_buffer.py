@@ -36,6 +36,11 @@ class LineBuffer:
             return TOO_LONG
         return line
 
+    @property
+    def holds_line(self) -> bool:
+        """Whether `next` has one."""
+        return self._data.find(b"\n", max(self._at, self._searched)) >= 0
+
     def rest(self) -> bytes | object | None:
         """At the end: a last line without an end; None when there is none."""
         if self._at == len(self._data) and not self._skipping:

@@ -23,19 +23,26 @@ from lockstep.workers.outside.line_buffer import LineBuffer
 CLIENTS_MAX = 64
 UNSENT_BYTES_MAX = 1 << 16
 READ_BYTES = 1 << 16
+UNWATCHED, HANG_UP = -1, 0  # In place of events; a poll tells of hanging up unasked.
 PAUSE_S = 1.0  # Before the next look: for a descriptor for a client, or at one that waits.
 _PEER = struct.Struct("3i")  # pid, uid, gid: struct ucred.
 
 
 class Answer:
-    """The place of one answer in a client's order. `give` it once, now or later."""
+    """The place of one answer in a client's order. `give` it once, now or later.
 
-    __slots__ = ("_given", "_said", "value")
+    Attributes:
+        value: What was given.
+        vain: The client has gone: nobody hears it.
+    """
+
+    __slots__ = ("_given", "_said", "vain", "value")
 
     def __init__(
         self, given: Callable[[], None], said: Callable[[bytes], None] = lambda _: None
     ) -> None:
         self.value: dict[str, Any] | bytes | None = None
+        self.vain = False
         self._given, self._said = given, said
 
     def more(self, line: bytes) -> None:
@@ -186,7 +193,7 @@ class Client:
         self._answers: deque[Answer] = deque()
         self._unsent = b""
         self._ended = False  # It will send no more.
-        self._events = 0
+        self._events = UNWATCHED
         self._taking = False  # We are in `go_on`.
         self._timer: Timer | None = None
         server.clients[self._descriptor] = self
@@ -228,6 +235,9 @@ class Client:
         self._await()
 
     def _ready(self) -> None:
+        if self._events == HANG_UP and _hung_up(self._connection):
+            self._gone()
+            return
         self._send()
         self.go_on()
         if self._events & select.POLLIN and not self._ended:
@@ -287,15 +297,17 @@ class Client:
         events = select.POLLOUT if self._unsent else 0
         if self._may_read() and not self._ended:
             events |= select.POLLIN
+        if not events and (not self._ended or self._lines.holds_line):
+            # What it has said counts, also when it has hung up, which would be told for ever.
+            events = UNWATCHED
         if events == self._events:
             return
-        # One that waits for us is not watched at all: its hanging up would be told for ever.
-        if not self._events:
+        if self._events == UNWATCHED:
             self._loop.watch(self._descriptor, self._ready, events)
-        elif events:
-            self._loop.change(self._descriptor, events)
-        else:
+        elif events == UNWATCHED:
             self._loop.forget(self._descriptor)
+        else:
+            self._loop.change(self._descriptor, events)
         self._events = events
 
     def _watch_idleness(self, seconds: float) -> None:
@@ -317,6 +329,8 @@ class Client:
         if self._open():
             del self._server.clients[self._descriptor]
             self._loop.forget(self._descriptor)
+            for answer in self._answers:
+                answer.vain = True
             if self._timer is not None:
                 self._timer.cancel()
             self._connection.close()
@@ -342,6 +356,13 @@ def uid_of(connection: socket.socket) -> int:
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     _, uid, _ = _PEER.unpack(data)
     return int(uid)
+
+
+def _hung_up(connection: socket.socket) -> bool:
+    """Whether nobody is at the other end; one that only says no more still hears."""
+    poll = select.poll()
+    poll.register(connection, 0)
+    return bool(poll.poll(0))
 
 
 def _line(value: dict[str, Any] | bytes | None) -> bytes:

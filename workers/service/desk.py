@@ -10,6 +10,7 @@ JSON lines over the control socket; each is answered with one line of JSON, in t
     -> as submit with "wait", of an item that is a call to a model; before it, with "told",
        {"id": "b", "at": 4, "ids": [1031]}: tokens of its answer, behind the first four
     {"do": "cancel", "item": "a"}  {"do": "cancel", "ticket": 17}
+    -> {"ok": true, "event": 11, "tag": "13.0"}; null and null: it was not handed in yet
     {"do": "status"}  {"do": "drain"}
 
 An item is asked for by its id: who asks again hears of the same item, also after a crash. What is
@@ -29,7 +30,7 @@ from lockstep.workers.service.asked import Asked, Waiter
 from lockstep.workers.service.history import mark_of
 from lockstep.workers.service.lane import Lane
 from lockstep.workers.service.limits import Limits, Occupancy
-from lockstep.workers.service.states import STUCK
+from lockstep.workers.service.states import BACKOFF, STARTING, STUCK
 
 KEYS = {
     "submit": ("item", "client", "wait"),
@@ -224,6 +225,8 @@ class Desk:
             why = f"run {known.lane.name} does not go on: {known.lane.why}"
             raise Refusal(why, "stuck", id=json.loads(known.id))
         if goes_on and (wait or known.line):
+            # Who has gone is not kept: any number may come and go while it goes on.
+            known.waiters = [waiter for waiter in known.waiters if not waiter.answer.vain]
             known.waiters.append(Waiter(answer, wait, again=True))
         elif not wait:
             answer.give(_receipt(known, True))
@@ -241,8 +244,18 @@ class Desk:
             if not asked.line and asked.number not in asked.lane.open:
                 raise Refusal(f"item {asked.id:.80} is finished already")
             lane, what = asked.lane, {"item": json.loads(asked.id)}
+            if lane.state in (BACKOFF, STARTING) and asked in lane.pending:
+                self._drop(asked, by)
+                answer.give({"ok": True, "event": None, "tag": None})
+                return
         if not lane.cancel({"do": "cancel", "by": by, **what}, answer):
             raise Refusal("the run is being brought back; ask again", "later", retry_after_s=1.0)
+
+    def _drop(self, asked: Asked, by: str) -> None:
+        """An item that no supervisor was given, and none will be."""
+        asked.lane.pending.remove(asked)
+        asked.lane.came -= 1
+        self.refused(asked, f"cancelled by {by} before it was handed in")
 
     def _drain(self, _: dict[str, Any], answer: Answer) -> None:
         self._service.drain()

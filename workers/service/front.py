@@ -61,6 +61,8 @@ class Front:
             )
         self._loop, self._log, self._http, self._control = loop, log, http, control
         self._socket = _listening(http)
+        if http.exposed:
+            log.warning("others on this machine can read the file of --http-token-file: chmod 600")
         self.address = _address(http.host, self._socket.getsockname()[1])
         self._process: subprocess.Popen[bytes] | None = None
         self._timer: Timer | None = None
@@ -164,7 +166,14 @@ def http_of(address: str, token_file: Path | None, hosts: tuple[str, ...]) -> Ht
     """
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not (colon and host and port.isascii() and port.isdecimal() and int(port) < 1 << 16):
+    if not (
+        colon
+        and host
+        and port.isascii()
+        and port.isdecimal()
+        and len(port) < 6
+        and int(port) < 1 << 16
+    ):
         raise UsageError(f"--http is {address!r}, expected HOST:PORT, such as 127.0.0.1:8000")
     token = _token(token_file) if token_file is not None else ""
     if not token and not _loopback(host):
@@ -172,7 +181,8 @@ def http_of(address: str, token_file: Path | None, hosts: tuple[str, ...]) -> Ht
             f"--http {address}: others can reach it, so it needs --http-token-file; without one "
             "only 127.0.0.1, [::1] and localhost are served"
         )
-    return Http(host, int(port), token, tuple(name.lower() for name in hosts))
+    exposed = token_file is not None and bool(token_file.stat().st_mode & 0o044)
+    return Http(host, int(port), token, tuple(name.lower() for name in hosts), exposed)
 
 
 def _loopback(host: str) -> bool:
@@ -211,6 +221,9 @@ def _listening(http: Http) -> socket.socket:
                 continue
             why = f"{_address(http.host, http.port)}: {error.strerror or error}"
             raise UsageError(f"--http: cannot listen at {why}") from None
+        except UnicodeError as error:  # No name that could be asked for.
+            where = _address(http.host, http.port)
+            raise UsageError(f"--http: cannot listen at {where}: {error}") from None
         made.setblocking(False)
         return made
 

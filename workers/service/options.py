@@ -15,12 +15,14 @@ class Http:
         host, port: To listen at; port 0: any.
         token: That clients must have; empty: none.
         hosts: Names, in lower case, that clients may call the service by, besides localhost.
+        exposed: Others on this machine can read the token's file.
     """
 
     host: str
     port: int
     token: str = field(default="", repr=False)
     hosts: tuple[str, ...] = ()
+    exposed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

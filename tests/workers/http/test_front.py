@@ -88,6 +88,7 @@ def test_a_token_is_asked_of_everybody_who_wants_more_than_to_look(
 ) -> None:
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
+    file.chmod(0o640)
     web = made("--http-token-file", str(file)).start()
     for headers in ({}, {"Authorization": f"Bearer {TOKEN}x"}, {"Authorization": TOKEN},
                     {"Authorization": "Bearer "}, {"Authorization": f"Basic {TOKEN}"}):  # fmt: skip
@@ -96,6 +97,7 @@ def test_a_token_is_asked_of_everybody_who_wants_more_than_to_look(
             assert refused.status == 401 and refused.error["code"] == "invalid_api_key"
             assert refused.headers["WWW-Authenticate"] == "Bearer"
     assert web.get("/v1/models", Authorization=f"Bearer {TOKEN}").status == 200
+    assert "others on this machine can read the file" in web.log.read_text()
     assert web.get("/healthz").status == 200 == web.get("/readyz").status
     for process in psutil.process_iter(["cmdline"]):
         assert TOKEN not in " ".join(process.info["cmdline"] or [])
@@ -164,7 +166,9 @@ def test_a_fleet_with_an_agent_of_that_name_is_refused(tmp_path: Path) -> None:
     web.manager.close()
 
 
-@pytest.mark.parametrize("address", ["8000", "127.0.0.1", "127.0.0.1:x", ":8000", "h:70000", ""])
+@pytest.mark.parametrize(
+    "address", ["8000", "127.0.0.1", "127.0.0.1:x", ":8000", "h:70000", "h:" + "1" * 5000, ""]
+)
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match="expected HOST:PORT"):
         http_of(address, None, ())
@@ -184,8 +188,20 @@ def test_others_need_a_token(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         http_of("0.0.0.0:80", tmp_path / "none", ())
     file.write_text(TOKEN)
+    file.chmod(0o644)
     http = http_of("0.0.0.0:80", file, ("Example.ORG",))
+    assert http.exposed
+    file.chmod(0o600)
+    assert not http_of("0.0.0.0:80", file, ()).exposed
     assert http.token == TOKEN and http.hosts == ("example.org",) and TOKEN not in repr(http)
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example"])
+def test_a_name_that_is_none_is_refused(host: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    http = http_of(f"{host}:80", tmp_path / "token", ())
+    with pytest.raises(UsageError, match="cannot listen"):
+        front.Front(None, None, http, tmp_path)  # type: ignore[arg-type]
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

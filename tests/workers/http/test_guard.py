@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from starlette.datastructures import URL
 from starlette.requests import Request
 
 from lockstep.workers.http.guard import Guard
@@ -39,7 +40,14 @@ def status(guard: Guard, host: str, authorization: str | None, path: str = "/v1/
         ("localhost.evil.example", REBOUND),
         ("evil.example:localhost", REBOUND),
         ("box.example.", REBOUND),
-        ("[::1", IN),
+        ("[::1", REBOUND),
+        ("[::1]x", REBOUND),
+        ("127.0.0.1:/healthz?x=", REBOUND),
+        ("127.0.0.1:80/healthz#", REBOUND),
+        ("127.0.0.1/healthz", REBOUND),
+        ("me@127.0.0.1", REBOUND),
+        ("127.0.0.1:8000 ", REBOUND),
+        ("127.0.0.1:\u00b2", REBOUND),
         ("[evil.example]", REBOUND),
         ("", REBOUND),
         ("\xff", REBOUND),
@@ -73,3 +81,16 @@ def test_only_who_has_the_token_is_heard(authorization: str | None, expected: in
     assert status(guard, "localhost", authorization, "/metrics") == expected
     for path in ("/healthz", "/readyz"):  # They say nothing that needs one.
         assert status(guard, "localhost", authorization, path) == IN
+
+
+class Fooled(Request):
+    """As old versions of Starlette read the path: of a URL that the Host header is part of."""
+
+    url = URL("http://127.0.0.1:/healthz?x=:1/v1/models")
+
+
+def test_what_a_client_calls_us_opens_no_other_path() -> None:
+    headers = [(b"host", b"127.0.0.1")]
+    request = Fooled({"type": "http", "method": "GET", "path": "/v1/models", "headers": headers})
+    with pytest.raises(Problem, match="token"):
+        Guard("secret", []).check(request)

@@ -217,3 +217,21 @@ def test_an_item_that_its_client_can_ask_for_again_goes_on_without_it(web: Web) 
     connection.close()
     again = web.post("/v1/completions", body, Idempotency_Key="k2")
     assert again.status == 200 and again.json["usage"]["completion_tokens"] == 60
+
+
+def test_ids_cannot_be_foreseen_nor_taken_by_a_client(web: Web) -> None:
+    first, second = (web.chat("hi", max_tokens=1).json["id"] for _ in range(2))
+    known = len("chatcmpl-http-")
+    assert first[:known] == second[:known] == "chatcmpl-http-"
+    assert first[known : known + 8] != second[known : known + 8]
+    for id in ("http-1", "key-k1"):
+        refused = web.chat(json.dumps({"id": id}), "fleet:web")
+        assert refused.status == 400 and "which is ours" in refused.error["message"]
+
+
+def test_a_refusal_names_what_the_client_has_written(web: Web) -> None:
+    refused = web.chat("hi", max_completion_tokens=0)
+    assert refused.status == 400 and refused.error["param"] == "max_completion_tokens"
+    assert refused.error["message"].startswith("max_completion_tokens")
+    refused = web.post("/v1/completions", {"model": "fleet:web", "prompt": "hi"})
+    assert refused.status == 400 and refused.error["code"] == "model_not_supported"

@@ -149,3 +149,8 @@ def test_an_agent_of_that_name_is_refused_and_what_is_no_fleet_file_left_to_its_
         with_caller(FLEET.replace(b"agents.a", b"agents.caller"), "f")
     for data in (b"[", b"\xff", b"agents = 1", b"fleet = 1", b"[fleet]\nrecord_bytes_max = 'x'"):
         assert with_caller(data, "f") == data
+
+
+def test_a_file_without_a_sensible_bound_is_left_to_who_reads_it() -> None:
+    data = b"[schedule]\nitems_in_flight_max = inf\n"
+    assert with_caller(data, "fleet.toml") == data

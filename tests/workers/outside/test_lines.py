@@ -123,6 +123,28 @@ def test_a_client_that_has_said_all_gets_its_answers_and_a_vanished_one_costs_no
         intake.until(lambda: not server.clients)
 
 
+def test_who_has_hung_up_is_let_go_of_while_its_answer_is_owed(
+    intake: Any, serve: Serve, tmp_path: Path
+) -> None:
+    waiting: list[Answer] = []
+    server = serve(lambda line, answer: waiting.append(answer))
+    with connect(tmp_path) as half, connect(tmp_path) as gone, connect(tmp_path) as late:
+        half.sendall(b"1\n")
+        half.shutdown(socket.SHUT_WR)  # It hears on.
+        gone.sendall(b"2\n")
+        gone.close()
+        late.sendall(b"3\n")
+        late.shutdown(socket.SHUT_WR)
+        intake.until(lambda: len(waiting) == 3 and len(server.clients) == 2)
+        late.close()
+        intake.until(lambda: len(server.clients) == 1)
+        assert [answer.vain for answer in waiting] == [False, True, True]
+        for answer in waiting:
+            answer.give({"ok": True})
+        assert answers(intake, half, 1) == [{"ok": True}]
+        intake.until(lambda: not server.clients)
+
+
 def test_a_client_that_does_not_read_is_not_read(intake: Any, serve: Serve, tmp_path: Path) -> None:
     heard: list[bytes] = []
 
@@ -183,6 +205,29 @@ def test_nothing_is_read_while_there_is_no_room(intake: Any, serve: Serve, tmp_p
         server.resume()
         intake.until(lambda: not server.clients)
         assert heard[-1] == b"5"
+
+
+def test_lines_of_one_who_has_hung_up_wait_for_room(
+    intake: Any, serve: Serve, tmp_path: Path
+) -> None:
+    room = [True]
+    waiting: list[Answer] = []
+
+    def on_line(line: bytes, answer: Answer) -> None:
+        room[0] = False
+        waiting.append(answer)
+
+    server = serve(on_line, may_read=lambda: room[0])
+    with connect(tmp_path) as client:
+        client.sendall(b"1\n2\n")
+    intake.until(lambda: len(waiting) == 1)
+    intake.loop.turn(0.01)
+    room[0] = True
+    server.resume()
+    assert len(waiting) == 2
+    room[0] = True
+    server.resume()
+    intake.until(lambda: not server.clients)
 
 
 def test_clients_are_bounded(intake: Any, serve: Serve, tmp_path: Path) -> None:

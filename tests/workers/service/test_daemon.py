@@ -22,7 +22,7 @@ from lockstep.workers.service.daemon import Service
 from lockstep.workers.service.lane import Lane
 from lockstep.workers.service.options import Options
 from lockstep.workers.service.state import Keep
-from lockstep.workers.service.states import BACKOFF, ENDED, LIVE, STUCK
+from lockstep.workers.service.states import BACKOFF, ENDED, LIVE, STARTING, STUCK
 
 SUBMIT = b'{"do": "submit", "item": {"id": "x"}, "wait": true}'
 
@@ -110,6 +110,19 @@ def test_an_item_on_its_way_to_a_run_that_ends_is_answered_once_by_the_next(
     again = ask(service)
     assert b'"run": "echo-2", "item": 1,' in until_given(service, first)
     assert b'"run": "echo-2", "item": 1,' in until_given(service, again)
+
+
+@pytest.mark.parametrize("state", [BACKOFF, STARTING])
+def test_an_item_that_was_not_handed_in_is_dropped_when_it_is_cancelled(
+    service: Service, state: str
+) -> None:
+    service._runs.current = lane = lane_of(service, "echo-1", state)
+    answer = ask(service)
+    (asked,) = lane.pending
+    cancelled = ask(service, b'{"do": "cancel", "by": "ann", "item": %b}' % asked.id.encode())
+    assert cancelled.value == {"ok": True, "event": None, "tag": None}
+    assert "cancelled by ann before it was handed in" in until_given(service, answer)["error"]
+    assert not lane.pending and lane.came == 0 and service._desk.occupancy.total == 0
 
 
 def test_an_item_on_its_way_to_a_run_that_ends_is_refused_when_nothing_new_is_taken(

@@ -32,7 +32,7 @@ from lockstep.workers.profile.agents import ProfiledAgent
 from lockstep.workers.profile.disks import timed_backend
 from lockstep.workers.profile.inference import ProfiledInference
 from lockstep.workers.profile.place import Place
-from lockstep.workers.profile.spans import Kind, Role, Spans, now
+from lockstep.workers.profile.spans import HEADER_BYTES, Kind, Role, Spans, now
 from lockstep.workers.profile.toolshop import timed_tools
 from lockstep.workers.report import Reporter
 from lockstep.workers.signals import Signals
@@ -55,7 +55,8 @@ class ProfiledCrew(Crew):
         self._place, self._nodes = place, nodes
         self._scratch: Path | None = None  # Where ONNX Runtime keeps what it notes.
         self._loading: Loading | None = None  # Of the inference process that there is.
-        self._agent_bytes = min(AGENT_BYTES_MAX, AGENTS_BYTES_MAX // max(len(fleet.agents), 1))
+        share = AGENTS_BYTES_MAX // max(len(fleet.agents), 1)
+        self._agent_bytes = min(AGENT_BYTES_MAX, share) - HEADER_BYTES
 
     def placed(self) -> None:
         """The tracks have a place: let the inference process know, which is there already."""

@@ -40,8 +40,6 @@ def execute(
     """
     from lockstep.workers.launch import Interrupted
 
-    from lockstep.workers.launch import Interrupted
-
     listening = Listening(show_folder=kept)
     try:
         with listening:

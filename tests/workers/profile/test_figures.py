@@ -214,5 +214,5 @@ def test_what_cannot_be_made_sense_of_is_told_in_one_line(chain: Profiled) -> No
     run = chain.run.parent / "damaged"
     shutil.copytree(chain.run, run)
     (run / "summary.json").write_text('{"agents": [{}]}')
-    with pytest.raises(UsageError, match="no profile can be made of .*profile.*KeyError.*damaged"):
+    with pytest.raises(UsageError, match=r"no profile can be made of .*profile.*KeyError.*damaged"):
         make(run, {})

@@ -135,7 +135,20 @@ socket.socketpair = high
 
 
 def test_a_high_number_of_a_descriptor_is_like_any_other(tmp_path: Path) -> None:
-    test_nothing_is_promised_before_it_is_synced_and_then_in_order(tmp_path, HIGH)
+    code = (
+        HIGH
+        + """
+handle = disk.make("file")
+syncer = SyncProcess(disk)
+syncer.take(handle)
+syncer.ask(2, 7)
+assert syncer._socket.fileno() >= 1500
+found = syncer.answers(True)
+syncer.close()
+answer(found)
+"""
+    )
+    assert play(tmp_path, code) == [[2, 7]]
 
 
 def test_what_comes_while_a_sync_is_under_way_is_synced_as_a_group(tmp_path: Path) -> None:

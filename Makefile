@@ -47,7 +47,8 @@ wheel: $(VENV)/.run
 	    $$lockstep run first/fleet.toml --input first/input.jsonl
 	rm -rf $(VENV)-wheel
 
-# The compiled form (docs/install.md), in an environment of its own, asked to run the example.
+# The compiled form (docs/install.md), in an environment of its own, asked to run the example, and
+# to record it.
 compiled: $(VENV)/.run
 	rm -rf $(VENV)-compiled && $(PYTHON) -m venv $(VENV)-compiled
 	LOCKSTEP_COMPILE=1 $(VENV)-compiled/bin/python -m pip -q install .

@@ -6,7 +6,7 @@ several runs is the median of theirs, from the lowest end of their intervals to 
 no number of runs makes that narrower than they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
@@ -82,16 +82,26 @@ def is_group(value: object) -> bool:
     """Whether it has the shape of a group's object: what came from a file may be anything."""
     return (
         isinstance(value, dict)
-        and _all(value.get("ratios"), ("median", "low", "high"))
-        and _all(value.get("results"), ("value",))
+        and isinstance(value.get("group"), str)
+        and _all(value.get("ratios"), _is_ratio)
+        and _all(value.get("results"), _is_result)
         and isinstance(value.get("skipped"), list)
         and isinstance(value.get("notes"), dict)
     )
 
 
-def _all(value: object, keys: tuple[str, ...]) -> bool:
-    """Whether these are numbers in all that it holds."""
+def _all(value: object, holds: Callable[[Json], bool]) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(one, dict) and all(is_number(one.get(key)) for key in keys)
-        for one in value.values()
+        isinstance(one, dict) and holds(one) for one in value.values()
     )
+
+
+def _is_ratio(one: Json) -> bool:
+    """They lie on a scale of factors, which begins above 0."""
+    if not all(is_number(one.get(key)) for key in ("low", "median", "high")):
+        return False
+    return bool(0 < one["low"] <= one["median"] <= one["high"])
+
+
+def _is_result(one: Json) -> bool:
+    return is_number(one.get("value")) and isinstance(one.get("unit"), str)

@@ -40,16 +40,29 @@ def execute(
     """
     from lockstep.workers.launch import Interrupted
 
-    with Listening(show_folder=kept) as listening:
-        try:
-            found = call(listening).summary
-        except (Interrupted, RunStopped) as error:
-            stopped: dict[str, Any] | None = getattr(error, "summary", None)
-            if stopped is None:
-                raise _go_on(error, listening.folder, folder, kept) from None
-            found = stopped
-    (show or tell)(found, output, listening.notes, as_json)
+    listening = Listening(show_folder=kept)
+    try:
+        with listening:
+            found = _summary(call, listening, folder, kept)
+        (show or tell)(found, output, listening.notes, as_json)
+    except KeyboardInterrupt:  # One more, when the run had stopped already.
+        raise _go_on(Interrupted("interrupted"), listening.folder, folder, kept) from None
     return int(found["exit_code"])
+
+
+def _summary(
+    call: "Callable[[Listening], Run]", listening: Listening, folder: str, kept: bool
+) -> dict[str, Any]:
+    """The summary of what is run, also of what a person stopped."""
+    from lockstep.workers.launch import Interrupted
+
+    try:
+        return call(listening).summary
+    except (Interrupted, RunStopped) as error:
+        stopped: dict[str, Any] | None = getattr(error, "summary", None)
+        if stopped is None:
+            raise _go_on(error, listening.folder, folder, kept) from None
+        return stopped
 
 
 def tell(found: dict[str, Any], output: str, notes: list[str], as_json: bool) -> None:

@@ -75,6 +75,9 @@ def command(
         except (Interrupted, RunStopped) as error:
             _add(made, listening, getattr(error, "summary", None), not no_report)
             raise
+        except KeyboardInterrupt:
+            _missed(listening)
+            raise
         _add(made, listening, done.summary, not no_report)
         return done
 
@@ -103,10 +106,15 @@ def _add(made: Object, listening: Listening, summary: Object | None, report: boo
     except LockstepError as error:
         listening("note", f"no profile: {error}")
     except KeyboardInterrupt:
-        again = f"lockstep profile {listening.folder}"
-        listening("note", f"no profile: interrupted; what was recorded is there: {again}")
+        _missed(listening)
     if summary is not None:
         summary["profile"] = profiles.brief(made) if made else None
+
+
+def _missed(listening: Listening) -> None:
+    """A person did not wait for the profile."""
+    if listening.folder:
+        listening("note", f"no profile: `lockstep profile {listening.folder}` makes it")
 
 
 def _made(folder: Path, report: bool) -> Object:

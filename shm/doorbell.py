@@ -14,7 +14,6 @@ from lockstep.shm.compiled import mypyc_attr
 from lockstep.shm.errors import PeerDied, RingClosed
 
 _READ_BYTES = 65536  # A full pipe in one read.
-_FEW_BYTES = 64  # As many rings as are there but after a flood of them.
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)  # shm/blocking.py has one.
@@ -254,41 +253,6 @@ class PipeDoorbell(Doorbell):
 
     def waiting(self) -> Doorbell:
         return type(self)((self._open()[0], -1))
-
-
-class BlockingDoorbell(PipeDoorbell):
-    """A pipe that the waiter blocks on itself: one system call for a wait, not two.
-
-    Whether it blocks is a property of each end, unlike of an eventfd: so who waits does, and who
-    rings does not, whatever the other side makes of it. No trust is asked for (`TrustedDoorbell`).
-    """
-
-    def __init__(self, ends: tuple[int, int] | None = None) -> None:
-        super().__init__(ends)
-        if ends is None:
-            os.set_blocking(self.fileno(), True)
-
-    def wait(self, timeout_s: float | None = None) -> bool:
-        if timeout_s is not None or not self._descriptors:
-            return super().wait(timeout_s)
-        if self._take(_FEW_BYTES) == _FEW_BYTES:
-            self.clear()
-        return True
-
-    def clear(self) -> bool:
-        self._open()
-        rung = False
-        while self._poll.poll(0):
-            rung = True
-            if self._take(_READ_BYTES) < _READ_BYTES:
-                break
-        return rung
-
-    def _take(self, most: int) -> int:
-        size = len(os.read(self._descriptors[0], most))
-        if not size:
-            raise PeerDied("doorbell: nobody is left who could ring it")
-        return size
 
 
 class SharedDoorbell(PipeDoorbell):

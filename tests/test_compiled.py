@@ -92,6 +92,31 @@ def test_mypyc_makes_c_of_every_module_on_the_list(tmp_path: Path) -> None:
     assert all(f'"lockstep.{name[:-3].replace("/", ".")}"' in made for name in modules())
 
 
+def classes(path: Path) -> list[ast.ClassDef]:
+    """Of a module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+
+
+def test_classes_on_the_list_that_others_are_made_of_allow_it() -> None:
+    closed = {
+        each.name
+        for name in modules()
+        for each in classes(ROOT / name)
+        if not any("allow_interpreted_subclasses" in ast.unparse(d) for d in each.decorator_list)
+    }
+    listed = {ROOT / name for name in modules()}
+    others = [p for top in ("workers", "cli", "bench") for p in (ROOT / top).rglob("*.py")]
+    refused = [
+        (path.name, each.name)
+        for path in others
+        if path not in listed
+        for each in classes(path)
+        if closed & {base.id for base in each.bases if isinstance(base, ast.Name)}
+    ]
+    assert refused == []
+
+
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
     """Environment of a process that imports compiled modules."""
@@ -155,3 +180,17 @@ def test_the_tests_of_engine_and_shm_pass_against_the_compiled_form(
         command, cwd=ROOT, env=dict(compiled), capture_output=True, text=True, timeout=SUITE_S_MAX
     )
     assert done.returncode == 0, done.stdout[-4000:]
+
+
+@pytest.mark.nightly
+def test_a_run_is_recorded_in_the_compiled_form(
+    compiled: Mapping[str, str], tmp_path: Path
+) -> None:
+    vote = ROOT / "examples/vote"
+    command = [sys.executable, "-P", "-m", "lockstep.cli.main", "profile", str(vote / "fleet.toml")]
+    more = ["--input", str(vote / "questions.jsonl"), "--run-dir", str(tmp_path / "run")]
+    done = subprocess.run(
+        [*command, *more], env=dict(compiled), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/profile.json").is_file()

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from lockstep.engine import actions
 from lockstep.engine import tag as tags
 from lockstep.engine.compare import ended
+from lockstep.engine.compiled import mypyc_attr
 from lockstep.engine.digest import Digest, identity_record
 from lockstep.engine.effects import LOG_LEVELS
 from lockstep.engine.errors import Diverged, JournalCorrupt, JournalFull, UsageError
@@ -69,6 +70,7 @@ def backend_of(platform: str) -> Backend:
     return REAL if platform_of(platform).forks else INLINE
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # The benchmark that keeps no history.
 class Ledger:
     """Journal, digests, output and logs of one run. One writer: the supervisor.
 

@@ -20,10 +20,13 @@ class Parent:
         self._signals = signals
         self._gone = False
         self.descriptors = (_PIPE, signals.descriptor)
+        self._poll = select.poll()
+        for descriptor in self.descriptors:
+            self._poll.register(descriptor, select.POLLIN)
 
     def look(self) -> bool:
         """As `heard`, of what is readable now."""
-        return self.heard(select.select(self.descriptors, [], [], 0)[0])
+        return self.heard([descriptor for descriptor, _ in self._poll.poll(0)])
 
     def heard(self, ready: Collection[int]) -> bool:
         """Take what came in; whether the run is to stop: a signal came, or it is gone.

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from lockstep.engine.compiled import mypyc_attr
 from lockstep.engine.errors import JournalError, JournalFull
 
 Bytes = bytes | memoryview
@@ -58,6 +59,7 @@ class Storage(Protocol):
         """Remove a file; nothing to one that is not there."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)  # A profiled run's (profile/disks.py).
 class Disk:
     """A folder of the file system.
 

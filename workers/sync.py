@@ -137,7 +137,7 @@ class SyncProcess:
         """As `Syncer`."""
         found: list[Answer] = []
         while self._child is not None and (self._open or not wait):
-            if wait and not select.select([self._socket], [], [], ANSWER_S_MAX)[0]:
+            if wait and not self._answered_in(ANSWER_S_MAX):
                 raise self._silent()
             try:
                 data = self._socket.recv(ANSWER.size, socket.MSG_DONTWAIT)
@@ -154,6 +154,12 @@ class SyncProcess:
                 raise self._failure(OSError(code, os.strerror(code)), position)
             found.append((Ask(what), position))
         return found
+
+    def _answered_in(self, seconds: float) -> bool:
+        # A poll: `select.select` refuses numbers of descriptors from 1,024 on.
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def attach(self, loop: Loop, handler: Callable[[], None]) -> None:
         """As `Syncer`."""

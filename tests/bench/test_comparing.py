@@ -112,6 +112,22 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
         load(tmp_path / "none")
 
 
+def test_numbers_that_cannot_be_compared_are_no_report(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    for found in (
+        group({"a": (0.0, 1.0, 2.0)}),
+        group({"a": (-1.0, -0.5, 2.0)}),
+        group({"a": (1.0, 3.0, 2.0)}),
+        group({"a": (1.0, 1.0, float("inf"))}),
+        group({}, rate=10**400),
+        {**group({}), "results": {"rate": {"value": 1.0}}},
+        {**group({}), "group": 3},
+    ):
+        path.write_text(json.dumps(report({"shm": found})))
+        with pytest.raises(UsageError, match=r"x\.json: is no report"):
+            load(path)
+
+
 def test_text_and_page_of_a_session_say_the_same() -> None:
     whole = report(BEFORE["groups"], failed={"gpu": "no GPU is here"})
     text, page = told.session_text(whole), told.session_page(whole)

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from lockstep.cli import profile
+from lockstep.workers import api
+from lockstep.workers.launch import Interrupted
 from lockstep.workers.profile.making import PICTURES
 
 FILES = ("profile.json", "trace.json.gz")
@@ -93,6 +96,19 @@ def test_ctrl_c_leaves_the_profile_of_what_was_until_then(place: Any) -> None:
     assert process.returncode == 130, err
     assert "where the time went" in out and "lockstep resume" in out
     assert all((place.path / "run" / name).exists() for name in FILES)
+
+
+def test_a_second_ctrl_c_says_how_to_go_on_and_how_the_profile_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: Any, listen: Any, **__: Any) -> Any:
+        listen("run", str(tmp_path))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "run", stopped)
+    with pytest.raises(Interrupted, match=f"interrupted; go on with: lockstep resume {tmp_path}"):
+        profile.command.main(["fleet.toml"], standalone_mode=False)
+    assert f"no profile: `lockstep profile {tmp_path}` makes it" in capfd.readouterr().err
 
 
 def test_files_that_cannot_be_written_are_told_in_one_line(profiled: Any, tmp_path: Path) -> None:

@@ -214,3 +214,13 @@ def test_the_error_of_a_run_that_nobody_booked_says_how_to_go_on(
     with pytest.raises(Interrupted) as error:
         ending.execute(call, as_json=True, folder=str(tmp_path) if known else "")
     assert str(error.value) == told.format(text=text, resume=f"lockstep resume {tmp_path}")
+
+
+def test_ctrl_c_when_the_run_had_stopped_already_says_how_to_go_on(tmp_path: Path) -> None:
+    def call(listening: Any) -> Any:
+        listening("run", str(tmp_path))
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as error:
+        ending.execute(call, as_json=True)
+    assert str(error.value) == f"interrupted; go on with: lockstep resume {tmp_path}"

@@ -60,5 +60,6 @@ def report(groups: dict[str, Any], **more: Any) -> dict[str, Any]:
         "form": "pure Python",
         "packages": {"numpy": "2.2"},
     }
+    groups = {name: {"group": name, **one} for name, one in groups.items()}
     return {"format": 1, "quick": False, "lockstep": "0.1", "commit": "abc", "machine": described,
             "stable_percent": 5.0, "window": 3, "failed": {}, "groups": groups, **more}  # fmt: skip

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,14 @@ def test_fifty_perturbed_runs_of_a_hundred_agents_give_one_digest(tmp_path: Path
 @pytest.mark.nightly
 def test_five_perturbed_runs_of_a_thousand_agents_give_one_digest(tmp_path: Path) -> None:
     assert len(digests(tmp_path, agents=1000, items=4, runs=5)) == 1
+
+
+@pytest.mark.nightly
+def test_so_many_agents_that_descriptors_have_high_numbers_keep_their_promises(
+    tmp_path: Path,
+) -> None:
+    summary = launch(replace(job(tmp_path, 1050, 2, "run"), durability="sync"))
+    assert (summary["state"], summary["messages"]) == ("finished", 2100)
 
 
 def test_a_fleet_that_the_machine_cannot_hold_is_refused_before_anything_starts(

@@ -119,6 +119,38 @@ def test_a_process_that_answers_without_the_fsync_is_found(tmp_path: Path) -> No
         test_nothing_is_promised_before_it_is_synced_and_then_in_order(tmp_path, mutant)
 
 
+# The socket to the process gets a number as in a run of 1,010 agents.
+HIGH = """
+import fcntl, resource, socket
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+pair = socket.socketpair
+def high(*kind):
+    ours, theirs = pair(*kind)
+    number = fcntl.fcntl(ours.fileno(), fcntl.F_DUPFD_CLOEXEC, 1500)
+    ours.close()
+    return socket.socket(fileno=number), theirs
+socket.socketpair = high
+"""
+
+
+def test_a_high_number_of_a_descriptor_is_like_any_other(tmp_path: Path) -> None:
+    code = (
+        HIGH
+        + """
+handle = disk.make("file")
+syncer = SyncProcess(disk)
+syncer.take(handle)
+syncer.ask(2, 7)
+assert syncer._socket.fileno() >= 1500
+found = syncer.answers(True)
+syncer.close()
+answer(found)
+"""
+    )
+    assert play(tmp_path, code) == [[2, 7]]
+
+
 def test_what_comes_while_a_sync_is_under_way_is_synced_as_a_group(tmp_path: Path) -> None:
     code = (
         HELD

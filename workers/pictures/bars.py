@@ -13,6 +13,7 @@ ROW = 24
 HEAD, FOOT = 8, 34
 LEGEND = 20
 COLUMNS_HEIGHT = 240
+FACTOR_MAX = 1e12  # Beyond it an interval ends at the edge.
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ def _span(
 
 def _factors(low: float, high: float) -> list[float]:
     """Marks that enclose a range around 1: round numbers, of a wide one powers of 2, 4, 16, ..."""
-    low, high = min(low, 1.0), max(high, 1.0)
+    low, high = min(max(low, 1 / FACTOR_MAX), 1.0), max(min(high, FACTOR_MAX), 1.0)
     near = [mark for mark in ticks(low, high) if mark > 0]
     if high <= 4 * low and near[0] <= low:
         return near

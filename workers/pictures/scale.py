@@ -65,8 +65,11 @@ def finite(values: Iterable[object]) -> list[float]:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it can be drawn: no NaN, no infinity, nothing that is no number."""
-    return isinstance(value, int | float) and math.isfinite(value)
+    """Whether it can be drawn: no NaN, no infinity, nothing that is no number or beyond a float."""
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def figure(value: object) -> str:

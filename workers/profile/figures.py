@@ -106,16 +106,20 @@ def agents(tracks: Tracks, requests: Requests, booked: Sequence[Mapping[str, Any
     held = {row["agent"]: row["s"] for row in stalls(tracks)}
     asked = requests.by_agent()
     found: dict[str, Object] = {}
+    which: dict[str, list[Any]] = {}
     for track in tracks.of_role(Role.AGENT):
         turns = track.of(Kind.TURN)
         guest, ring = ns_of(turns).sum() / 1e9, turns["b"].sum() / 1e9
         start = seconds([track.of(Kind.START)])
         waiting = max(track.life_ns / 1e9 - guest - ring - start, 0.0)
-        numbers = {"turns": len(turns), "guest_s": guest, "ring_s": ring, "waiting_s": waiting}
+        numbers = {"guest_s": guest, "ring_s": ring, "waiting_s": waiting}
+        # One that began again repeats turns: they are counted once, and their time twice.
+        which.setdefault(track.name, []).append(turns["a"])
         row = found.setdefault(track.name, {"name": track.name})
         for key, value in {**numbers, "start_s": start}.items():
             row[key] = row.get(key, 0) + value
         row |= {
+            "turns": len(np.unique(np.concatenate(which[track.name]))),
             "fuel": known.get(track.name, {}).get("fuel"),
             **asked.get(track.index, NO_REQUESTS),
         }

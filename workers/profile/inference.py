@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from lockstep.workers.profile.place import Place
 from lockstep.workers.profile.spans import Role, Spans
@@ -16,11 +17,11 @@ class ProfiledInference:
     Args:
         task: What it does.
         place: Of the tracks.
-        nodes: Whether ONNX Runtime is to note the nodes of its graphs, too.
+        scratch: Folder for what ONNX Runtime notes of the nodes of its graphs; None: it does not.
     """
 
-    def __init__(self, task: InferenceTask, place: Place, nodes: bool) -> None:
-        self._task, self._place, self._nodes = task, place, nodes
+    def __init__(self, task: InferenceTask, place: Place, scratch: Path | None) -> None:
+        self._task, self._place, self._scratch = task, place, scratch
 
     def __call__(self) -> int:
         spans = Spans(self._place, Role.INFERENCE, 0, "inference", INFERENCE_BYTES_MAX)
@@ -28,5 +29,5 @@ class ProfiledInference:
         from lockstep.workers.profile.nodes import Nodes
         from lockstep.workers.profile.serving import ProfiledServer
 
-        nodes = Nodes() if self._nodes else None
+        nodes = None if self._scratch is None else Nodes(self._scratch)
         return replace(self._task, make=partial(ProfiledServer, spans, self._place, nodes))()

@@ -20,7 +20,8 @@ from lockstep.workers.profile import figures, latency, series
 from lockstep.workers.profile.limits import limits
 from lockstep.workers.profile.node_events import by_operator, node_events
 from lockstep.workers.profile.perfetto import TRACE, write_trace
-from lockstep.workers.profile.tracks import Tracks, read
+from lockstep.workers.profile.spans import State
+from lockstep.workers.profile.tracks import STOPS, Tracks, read
 
 FIGURES, REPORT = "profile.json", "report.html"
 FORMAT = 1
@@ -52,25 +53,35 @@ def make(
         The object of ``profile.json``, with ``files`` and ``trace`` (`perfetto.write_trace`).
 
     Raises:
-        UsageError: it was not profiled, or the files cannot be written.
+        UsageError: it was not profiled, what was recorded is damaged, or the files cannot be
+            written.
     """
-    tracks = read(run)
-    told("figures", 0.0)
-    profile = profile_of(run, tracks, machine)
-    files = {"profile": run / FIGURES, "trace": run / TRACE}
     try:
-        about = {"run": str(run), "fleet": profile["fleet"], "wall_s": profile["wall_s"]}
-        trace = write_trace(files["trace"], tracks, about, told, node_events(run))
-        _write(files["profile"], json.dumps(profile) + "\n")
-        if report and find_spec(PICTURES) is not None:
-            told("report", 0.0)
-            files["report"] = run / REPORT
-            _write(files["report"], import_module(PICTURES).profile_page(profile))
+        return _make(run, machine, told, report)
     except OSError as error:
         raise UsageError(
             f"{run}: cannot write the profile: {error.strerror or error}; the tracks are in "
             f"{run / PROFILE}, and `lockstep profile {run}` makes it again"
         ) from None
+    except (LookupError, OverflowError, ValueError, MemoryError) as error:
+        raise UsageError(
+            f"{run}: no profile can be made of what is in {run / PROFILE} and {SUMMARY}: "
+            f"{type(error).__name__}: {error}; are they damaged? The run itself was not touched"
+        ) from error
+
+
+def _make(run: Path, machine: Mapping[str, Any], told: Told, report: bool) -> Object:
+    tracks = read(run)
+    told("figures", 0.0)
+    profile = profile_of(run, tracks, machine)
+    files = {"profile": run / FIGURES, "trace": run / TRACE}
+    about = {"run": str(run), "fleet": profile["fleet"], "wall_s": profile["wall_s"]}
+    trace = write_trace(files["trace"], tracks, about, told, node_events(run))
+    _write(files["profile"], json.dumps(profile) + "\n")
+    if report and find_spec(PICTURES) is not None:
+        told("report", 0.0)
+        files["report"] = run / REPORT
+        _write(files["report"], import_module(PICTURES).profile_page(profile))
     return {**profile, "files": {k: str(path) for k, path in files.items()}, "trace": trace}
 
 
@@ -109,7 +120,7 @@ def profile_of(run: Path, tracks: Tracks, machine: Mapping[str, Any]) -> Object:
     if nodes:
         found["nodes"] = nodes
     found["limits"] = limits(tracks, found["processes"], [name for name, _ in models])
-    found["advice"] = _advice(found, tracks)
+    found["advice"] = _advice(found, tracks, run / PROFILE)
     return found
 
 
@@ -131,11 +142,12 @@ def _fleet(run: Path) -> tuple[list[tuple[str, int]], str]:
     return [(model.name, model.rows_max) for model in fleet.models], fleet.name
 
 
-def _advice(profile: Mapping[str, Any], tracks: Tracks) -> list[str]:
+def _advice(profile: Mapping[str, Any], tracks: Tracks, folder: Path) -> list[str]:
     """What would help, or has to be known; the most important first."""
+    full = STOPS[State.NO_ROOM]
     found = [
-        f"{figures.shown(track)} was recorded until it met {track.stopped}; what came later is "
-        "not in these figures"
+        f"{figures.shown(track)} was recorded until it met {track.stopped}"
+        f"{f' of {folder}' * (track.stopped == full)}; what came later is not in these figures"
         for track in tracks.all
         if track.stopped
     ]
@@ -146,7 +158,8 @@ def _advice(profile: Mapping[str, Any], tracks: Tracks) -> list[str]:
     if run.get("turns", 0) > turns + len(profile["agents"]):  # The last ones may not be there.
         found.append(f"{turns} of {run['turns']} turns were recorded: these figures are of a part")
     rows = [row for row in run.get("stalls", ()) if row.get("agent")]
-    if rows and float(run.get("stalled_s", 0)) > advice.STALL_SHARE * wall_s:
+    # Of the part that was recorded: the summary of a run that went on is of all of it.
+    if rows and sum(row["s"] for row in profile["stalls"]) > advice.STALL_SHARE * wall_s:
         found.append(advice.advice(rows[0]))
     phases = {phase["name"]: phase["s"] for phase in profile["phases"]}
     idle = phases.get("waiting: nothing asked", 0.0) / (sum(phases.values()) or 1.0)

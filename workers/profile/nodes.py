@@ -2,8 +2,8 @@
 
 ONNX Runtime keeps its events in memory, a million at most, and writes them to a file of its own
 when it is told to. So it is told after `STEPS_MAX` steps that computed something, or at the end of
-the run. Its file has no name while the run has no folder: nothing is left of it if the process is
-killed.
+the run. Its file has a name only while the models are loaded: then nothing is left of it if the
+whole run is killed.
 """
 
 import os
@@ -23,10 +23,14 @@ STEPS_MAX = 200
 
 
 class Nodes:
-    """Of the sessions of this process. Made before they are."""
+    """Of the sessions of this process. Made before they are.
 
-    def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="lockstep-nodes-"))
+    Args:
+        scratch: Folder for their files. Who made it removes it, whatever becomes of this process.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        self._folder = Path(tempfile.mkdtemp(dir=scratch))
         self._files: dict[str, int] = {}
         self._steps = 0
         self._decoders: dict[int, Decoder] = {}

@@ -191,9 +191,15 @@ def _rates(
     if not len(steps):
         return
     first = int(steps["end"][0])
-    places = (steps["end"] - np.uint64(first)) // np.uint64(RATE_NS)
-    for place, count in enumerate(np.bincount(places.astype(np.int64), steps[field]).tolist()):
+    places, which = np.unique((steps["end"] - np.uint64(first)) // np.uint64(RATE_NS),
+                              return_inverse=True)  # fmt: skip
+    counts = np.bincount(which, steps[field]).tolist()
+    # A part without steps is not counted, however long it is: only its beginning is told.
+    after = [*places[1:].tolist(), None]
+    for place, count, following in zip(places.tolist(), counts, after, strict=True):
         yield number, first + place * RATE_NS, name, count / RATE_NS * 1e9
+        if following not in (None, place + 1):
+            yield number, first + (place + 1) * RATE_NS, name, 0.0
 
 
 def _some(records: Records) -> Records:

@@ -135,7 +135,7 @@ class Spans:
         self._state = State.OPEN
         self._descriptor = -1
         self._bytes = 0  # Of records that the file has room for.
-        self._chunk = CHUNK_BYTES_MIN
+        self._chunk = _whole(min(CHUNK_BYTES_MIN, bytes_max))
         self._memory: bytearray | mmap.mmap = bytearray(self._chunk)
         self._at, self._end = 0, self._chunk
         text = name.encode()[:NAME_BYTES]
@@ -189,10 +189,12 @@ class Spans:
                 return False
             if self._at < self._end:
                 return True
-        if self._bytes >= self._bytes_max:
+        # Only the last chunk is not whole pages: nothing is mapped behind it.
+        chunk = min(self._chunk * 2, CHUNK_BYTES_MAX, _whole(self._bytes_max - self._bytes))
+        if chunk < RECORD_BYTES:
             self._stop(State.LIMIT)
             return False
-        self._chunk = min(self._chunk * 2, CHUNK_BYTES_MAX)
+        self._chunk = chunk
         try:
             self._take(HEADER_BYTES + self._bytes + self._chunk)
             self._map()
@@ -224,3 +226,8 @@ class Spans:
         if self._descriptor >= 0:
             with suppress(OSError):  # Then it ends with its last record, and does not say why.
                 os.pwrite(self._descriptor, STOPPED.pack(now(), state), STOPPED_AT)
+
+
+def _whole(size: int) -> int:
+    """Bytes of the whole records that so many bytes have room for."""
+    return size - size % RECORD_BYTES

@@ -7,8 +7,11 @@ a ring, and nothing waits for it.
 
 import os
 import select
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,18 +19,20 @@ from lockstep.engine import actions
 from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.wire import ToEngine
-from lockstep.shm import Platform
+from lockstep.shm import Platform, RingError
 from lockstep.workers import supervisor
 from lockstep.workers.agent.spec import AgentSpec
 from lockstep.workers.beginning import Beginning, New
 from lockstep.workers.crew import Crew
+from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.job import Job
+from lockstep.workers.loading import Loading
 from lockstep.workers.outside.tools import Tools
 from lockstep.workers.profile.agents import ProfiledAgent
 from lockstep.workers.profile.disks import timed_backend
 from lockstep.workers.profile.inference import ProfiledInference
 from lockstep.workers.profile.place import Place
-from lockstep.workers.profile.spans import Kind, Role, Spans, now
+from lockstep.workers.profile.spans import HEADER_BYTES, Kind, Role, Spans, now
 from lockstep.workers.profile.toolshop import timed_tools
 from lockstep.workers.report import Reporter
 from lockstep.workers.signals import Signals
@@ -48,26 +53,49 @@ class ProfiledCrew(Crew):
     def __init__(self, place: Place, nodes: bool, fleet: Fleet, platform: Platform) -> None:
         super().__init__(fleet, platform)
         self._place, self._nodes = place, nodes
-        self._agent_bytes = min(AGENT_BYTES_MAX, AGENTS_BYTES_MAX // max(len(fleet.agents), 1))
+        self._scratch: Path | None = None  # Where ONNX Runtime keeps what it notes.
+        self._loading: Loading | None = None  # Of the inference process that there is.
+        share = AGENTS_BYTES_MAX // max(len(fleet.agents), 1)
+        self._agent_bytes = min(AGENT_BYTES_MAX, share) - HEADER_BYTES
 
     def placed(self) -> None:
         """The tracks have a place: let the inference process know, which is there already."""
         if self.engine is not None:
             self.engine_link.memory.engine_bell.ring()
 
+    def fork_inference(self, spec: InferenceSpec) -> Loading:
+        """As `Crew.fork_inference`."""
+        self._loading = super().fork_inference(spec)
+        return self._loading
+
     def end(self) -> None:
         """As `Crew.end`; first, the inference process keeps what ONNX Runtime noted."""
-        if self._nodes and self.engine is not None:
+        try:
+            if self._nodes and self._place.path is not None:
+                self._keep_nodes()
+        finally:
+            super().end()
+            if self._scratch is not None:
+                shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _keep_nodes(self) -> None:
+        """Nothing, of a process that still loads its models or has written nonsense."""
+        if self.engine is None or self._loading is None or self._loading.said is None:
+            return
+        with suppress(RingError):
             self.engine_link.send((ToEngine.STOP, 0, 0, 0, 0))
             self.engine_link.flush()
-            select.select([self.engine.descriptor], [], [], NODES_S_MAX)
-        super().end()
+            poll = select.poll()
+            poll.register(self.engine.descriptor, select.POLLIN)
+            poll.poll(NODES_S_MAX * 1000)
 
     def _body(self, task: Task, first: int = 0) -> Task:
         if isinstance(task, AgentTask):
             return ProfiledAgent(task, self._place, self._agent_bytes, first)
         if isinstance(task, InferenceTask):
-            return ProfiledInference(task, self._place, self._nodes)
+            if self._nodes and self._scratch is None:
+                self._scratch = Path(tempfile.mkdtemp(prefix="lockstep-nodes-"))
+            return ProfiledInference(task, self._place, self._scratch)
         return task
 
 

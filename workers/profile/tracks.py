@@ -30,6 +30,8 @@ RECORDS = np.dtype(
 )
 KINDS = np.array(list(Kind), np.uint32)
 BLOCK = 1 << 15  # Records in memory at a time, as Python objects.
+WORD_MAX = 1 << 62  # Moments, lengths and counts: sums of two are numbers with a sign.
+C_MAX = {Kind.WAIT: 1, Kind.DECODE: 1024, Kind.WEIGHTS: 1024}  # A switch, rows, threads.
 STOPS = {State.LIMIT: "its limit", State.NO_ROOM: "no room on the disk"}
 
 Records = npt.NDArray[np.void]
@@ -167,6 +169,10 @@ def _last(records: Records) -> int:
 def _good(records: Records) -> int:
     """How many records there are before the first that is none."""
     good = np.isin(records["kind"], KINDS) & (records["start"] <= records["end"])
+    for field in ("end", "a", "b"):
+        good &= records[field] < WORD_MAX
+    for kind, most in C_MAX.items():
+        good &= (records["kind"] != kind) | (records["c"] <= most)
     return int(np.argmin(good)) if not good.all() else len(good)
 
 

@@ -61,13 +61,15 @@ class Connection:
         text = json.dumps(command, ensure_ascii=False)
         data = text.encode("utf-8", "surrogatepass") + b"\n"  # Half a pair the service refuses.
         self.socket.settimeout(0.0)
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN | select.POLLOUT)
         try:
             while data:
                 # Who does not read its answers is not read either: so both at once.
-                readable, writable, _ = select.select([self.socket], [self.socket], [])
-                if readable:
+                ((_, ready),) = poll.poll()
+                if ready & ~select.POLLOUT:
                     self._receive()
-                if writable:
+                if ready & select.POLLOUT:
                     data = data[self.socket.send(data) :]
         except OSError as error:
             raise self._lost(error.strerror or "") from None

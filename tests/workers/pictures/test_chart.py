@@ -124,7 +124,9 @@ def test_a_column_stands_for_each_count() -> None:
     assert "nothing to show" in texts(parsed(columns("t", "a", "x", "y", [0, 0], None)))
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.99, 1.01), (0.3, 9.0), (1e-4, 1e5), (2.0, 3.0)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.99, 1.01), (0.3, 9.0), (1e-4, 1e5), (2.0, 3.0), (1e-308, 1e308)]
+)
 def test_intervals_stand_beside_a_line_at_one(low: float, high: float) -> None:
     middle = (low * high) ** 0.5
     root = parsed(intervals("t", "a", "ratio", [Span("r", [("ratio", low, middle, high)])]))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from profiled import Profiled
 
+from lockstep.engine.errors import UsageError
 from lockstep.workers.profile import figures, latency, series
 from lockstep.workers.profile.arrows import Arrow, arrows
 from lockstep.workers.profile.latency import Requests
-from lockstep.workers.profile.making import profile_of
-from lockstep.workers.profile.spans import Kind, Role
-from lockstep.workers.profile.tracks import RECORDS, Track, Tracks
+from lockstep.workers.profile.making import make, profile_of
+from lockstep.workers.profile.perfetto import write_trace
+from lockstep.workers.profile.spans import Kind, Role, State
+from lockstep.workers.profile.tracks import RECORDS, STOPS, Track, Tracks
 
 MS, S = 1_000_000, 1_000_000_000
 
@@ -167,3 +172,47 @@ def test_a_profile_has_what_it_promises_and_is_json(chain: Profiled) -> None:
     assert {"MatMul", "GroupQueryAttention"} & {each["operator"] for each in again["nodes"]}
     names = [limit["name"] for limit in again["limits"]]
     assert names == ["memory bandwidth, default", "processors", "system calls of the supervisor"]
+
+
+def test_turns_that_were_repeated_are_counted_once() -> None:
+    tracks = a_run([], [], [(Kind.TURN, n * MS, n * MS + 5, n) for n in (1, 2, 3)])
+    tracks.all.append(track(Role.AGENT, [(Kind.TURN, n * S, n * S + 5, n) for n in (2, 3, 4)]))
+    (row,) = figures.agents(tracks, Requests.of(tracks), ())
+    assert (row["turns"], row["guest_s"]) == (4, pytest.approx(30e-9))
+
+
+def test_advice_against_stalls_is_of_the_part_that_was_recorded(chain: Profiled) -> None:
+    run = chain.run.parent / "resumed"
+    shutil.copytree(chain.run, run)
+    summary = json.loads((run / "summary.json").read_bytes())
+    row = {"agent": "burner", "s": 900.0, "steps": 1, "quanta": 2.0}
+    (run / "summary.json").write_text(json.dumps({**summary, "stalled_s": 900.0, "stalls": [row]}))
+    tracks = a_run()  # In which nobody was held back.
+    assert not any("burner" in line for line in profile_of(run, tracks, {})["advice"])
+
+
+def test_a_disk_that_was_full_is_named(chain: Profiled) -> None:
+    tracks = a_run()
+    tracks.supervisor.stopped = STOPS[State.NO_ROOM]
+    said = profile_of(chain.run, tracks, {})["advice"][0]
+    assert said.startswith(
+        f"supervisor was recorded until it met no room on the disk of {chain.run / 'profile'}; "
+    )
+
+
+def test_a_moment_far_beyond_the_others_takes_no_memory(tmp_path: Path) -> None:
+    far = 1 << 60
+    tracks = a_run([], [(Kind.STEP, 0, MS, 1, 0, 3), (Kind.STEP, 1, far, 2, 0, 4)])
+    path = tmp_path / "trace.json.gz"
+    write_trace(path, tracks, {}, lambda what, share: None, [])
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    rates = [each["args"]["value"] for each in events if each["name"] == "tokens/s"]
+    assert rates == pytest.approx([30.0, 0.0, 40.0])
+
+
+def test_what_cannot_be_made_sense_of_is_told_in_one_line(chain: Profiled) -> None:
+    run = chain.run.parent / "damaged"
+    shutil.copytree(chain.run, run)
+    (run / "summary.json").write_text('{"agents": [{}]}')
+    with pytest.raises(UsageError, match=r"no profile can be made of .*profile.*KeyError.*damaged"):
+        make(run, {})

@@ -134,6 +134,39 @@ def test_records_that_make_no_sense_end_a_track(place: Place, tmp_path: Path, ju
     assert len(written(tmp_path)) == 2
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        (Kind.WAIT, 1, 2, 0, 0, 7),
+        (Kind.DECODE, 1, 2, 0, 1, 2**32 - 1),
+        (Kind.WEIGHTS, 1, 1, 0, 2**40, 2**32 - 1),
+        (Kind.STEP, 1, 2**63, 1, 0, 0),
+        (Kind.TURN, 1, 2, 1, 2**63, 0),
+        (Kind.ASKED, 1, 1, 2**64 - 1, 0, 0),
+    ],
+)
+def test_numbers_that_no_process_writes_end_a_track(
+    place: Place, tmp_path: Path, record: tuple[int, ...]
+) -> None:
+    track = begun(place)
+    track.add(Kind.PASS, 1, 2)
+    track.add(*record)
+    track.add(Kind.PASS, 3, 4)
+    assert len(written(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("bytes_max", [1_000, CHUNK_BYTES_MIN + 1_000, 20 * CHUNK_BYTES_MIN - 1])
+def test_a_track_takes_no_more_room_than_its_limit(
+    place: Place, tmp_path: Path, bytes_max: int
+) -> None:
+    track = begun(place, bytes_max=bytes_max)
+    for number in range(30 * IN_A_CHUNK):
+        track.add(Kind.PASS, number, number + 1)
+    (path,) = (tmp_path / "profile").iterdir()
+    assert path.stat().st_size <= HEADER_BYTES + bytes_max
+    assert len(written(tmp_path)) == bytes_max // RECORD_BYTES
+
+
 def test_a_track_ends_at_its_limit_and_says_so(place: Place, tmp_path: Path) -> None:
     track = begun(place, bytes_max=CHUNK_BYTES_MIN)
     for number in range(10 * IN_A_CHUNK):

@@ -140,7 +140,7 @@ def test_slices_nest_and_fill_each_life_without_a_gap(chain: Profiled) -> None:
 def test_a_killed_agent_leaves_a_track_that_ends_there_and_the_next_one_begins_another(
     tmp_path: Path,
 ) -> None:
-    text = fleets.CHAIN.replace("loops = 9000", "loops = 900000")
+    text = fleets.CHAIN.replace("loops = 9000", "loops = 40_000_000")
     state: dict[str, Any] = {}
 
     def listen(what: str, value: Any) -> None:
@@ -182,7 +182,7 @@ def test_an_interrupted_run_has_the_profile_of_what_was_until_then(tmp_path: Pat
             raise KeyboardInterrupt
 
     heard: list[Any] = []
-    text = fleets.CHAIN.replace("loops = 9000", "loops = 900000")
+    text = fleets.CHAIN.replace("loops = 9000", "loops = 40_000_000")
     with pytest.raises(Interrupted):
         raise_of(launch(job(tmp_path, "run", text, profile="spans"), listen))
     tracks = read(tmp_path / "run")
@@ -209,7 +209,7 @@ def test_a_killed_supervisor_leaves_tracks_that_can_be_read(tmp_path: Path) -> N
             (pid,) = fleets.children_of(os.getpid())
             os.kill(pid, signal.SIGKILL)
 
-    text = fleets.CHAIN.replace("loops = 9000", "loops = 900000")
+    text = fleets.CHAIN.replace("loops = 9000", "loops = 40_000_000")
     with pytest.raises(RunStopped):
         launch(job(tmp_path, "run", text, profile="spans"), listen)
     check_nesting(read(tmp_path / "run"))

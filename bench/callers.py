@@ -4,6 +4,7 @@ import http.client
 import json
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -59,25 +60,35 @@ def crowd(
         UsageError: one was not answered.
     """
     found: list[float] = []
-    broken: list[UsageError] = []
-    start = threading.Barrier(clients)
 
     def one(number: int) -> None:
         caller = Caller(address, model)
-        start.wait()
         try:
             for _ in range(calls):
                 found.append(caller.answer(content, seed=number, **more))
-        except UsageError as error:
-            broken.append(error)
         finally:
             caller.close()
 
-    threads = [threading.Thread(target=one, args=(n,)) for n in range(clients)]
+    all_at_once(clients, one)
+    return sorted(found)
+
+
+def all_at_once(count: int, body: Callable[[int], None]) -> None:
+    """Run ``body(number)`` side by side, from one moment on; what one of them raises is raised."""
+    start = threading.Barrier(count)
+    broken: list[BaseException] = []
+
+    def one(number: int) -> None:
+        start.wait()
+        try:
+            body(number)
+        except BaseException as error:
+            broken.append(error)
+
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     if broken:
         raise broken[0]
-    return sorted(found)

@@ -1,6 +1,7 @@
 """Options that several verbs have."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -11,6 +12,13 @@ json_option = click.option(
     "as_json",
     is_flag=True,
     help="The last line of standard output is one JSON object.",
+)
+input_option = click.option(
+    "--input",
+    "input_",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="JSON Lines, one item each.",
 )
 model_option = click.option(
     "--model",

@@ -6,7 +6,7 @@ import click
 
 from lockstep.cli import ending
 from lockstep.cli.kinds import FLEET
-from lockstep.cli.options import json_option
+from lockstep.cli.options import input_option, json_option
 
 SEED_MAX = 2**63 - 1
 
@@ -17,13 +17,7 @@ SEED_MAX = 2**63 - 1
 )
 @click.pass_context
 @click.argument("fleet", type=FLEET)
-@click.option(
-    "--input",
-    "input_",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="JSON Lines, one item each.",
-)
+@input_option
 @click.option(
     "--output",
     type=click.Path(path_type=Path),

@@ -9,7 +9,7 @@ import click
 
 from lockstep.cli import screen
 from lockstep.cli.kinds import FLEET
-from lockstep.cli.options import json_option
+from lockstep.cli.options import input_option, json_option
 from lockstep.cli.quiet import ChildrenQuiet
 from lockstep.cli.sweeping import Sweeping
 
@@ -23,13 +23,7 @@ DIGEST_CHARS = 12  # Enough to see that two differ; the table has all.
 
 @click.command("sweep")
 @click.argument("fleet", type=FLEET)
-@click.option(
-    "--input",
-    "input_",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="JSON Lines, one item each.",
-)
+@input_option
 @click.option(
     "--seeds", default="", metavar="A..B", help="Seeds, such as 0..99 or 1,5,9.  [default: its own]"
 )

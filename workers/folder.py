@@ -127,9 +127,7 @@ class RunFolder:
             wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
             return wanted
         runs.mkdir(parents=True, exist_ok=True)
-        pattern = re.compile(re.escape(fleet_name) + r"-(\d+)")
-        taken = [int(m[1]) for entry in runs.iterdir() if (m := pattern.fullmatch(entry.name))]
-        number = max(taken, default=0) + 1
+        number = free_number(runs, fleet_name)
         while True:
             path = runs / f"{fleet_name}-{number}"
             try:
@@ -199,6 +197,14 @@ def check_free(wanted: Path) -> None:
         raise UsageError(f"{wanted}: holds a run {state}; nothing was touched")
     if any(wanted.iterdir()):
         raise UsageError(f"{wanted}: the folder is not empty; nothing was touched")
+
+
+def free_number(parent: Path, name: str) -> int:
+    """One more than the largest N of what is called NAME-N in a folder, which need not be there."""
+    pattern = re.compile(re.escape(name) + r"-(\d+)")
+    there = parent.iterdir() if parent.is_dir() else iter(())
+    taken = [int(found[1]) for entry in there if (found := pattern.fullmatch(entry.name))]
+    return max(taken, default=0) + 1
 
 
 def holder_of(run: Path) -> int | None:

@@ -160,17 +160,17 @@ def place(tmp_path: Path, env: dict[str, str]) -> Place:
     return _fill(tmp_path, env)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]) -> tuple[Place, Result]:
-    """A finished run (runs/small-1 with --json) that tests only read."""
+    """A finished run (runs/small-1 with --json) that tests of a file have together."""
     place = _fill(tmp_path_factory.mktemp("done"), env)
     args = ("--input", "items.jsonl", "--output", "copy.jsonl", "--json")
     return place, place.lockstep("run", "fleet.toml", *args)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]) -> tuple[Place, Result]:
-    """A finished run that asks a model (runs/asks-1 with --json) that tests only read."""
+    """A finished run that asks a model (runs/asks-1 with --json) that tests of a file have together."""
     place = _fill(tmp_path_factory.mktemp("asked"), env)
     return place, place.lockstep("run", "asks.toml", "--input", "items.jsonl", "--json")
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-
 import psutil
 from serving import Serving
 
@@ -35,24 +32,3 @@ def address_of(service: Serving) -> str:
 def front_of(service: Serving) -> psutil.Process:
     """The process of the front end."""
     return psutil.Process(service.status()["http"]["pid"])
-
-
-def all_at_once(count: int, body: Callable[[int], None]) -> None:
-    """Run bodies side by side, from one moment on; what one of them raises is raised."""
-    start = threading.Barrier(count)
-    broken: list[BaseException] = []
-
-    def one(number: int) -> None:
-        start.wait()
-        try:
-            body(number)
-        except BaseException as error:
-            broken.append(error)
-
-    threads = [threading.Thread(target=one, args=(n,)) for n in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if broken:
-        raise broken[0]

@@ -103,12 +103,7 @@ def chat(head: Head, answer: Mapping[str, Any], result: Object) -> Object:
         }
         for choice in choices_of(result)
     ]
-    return {
-        **head.of("chat.completion", "chatcmpl"),
-        "choices": choices,
-        "usage": usage_of(result),
-        "lockstep": place_of(answer, result),
-    }
+    return _whole(head.of("chat.completion", "chatcmpl"), choices, answer, result)
 
 
 def completion(head: Head, answer: Mapping[str, Any], result: Object) -> Object:
@@ -122,12 +117,14 @@ def completion(head: Head, answer: Mapping[str, Any], result: Object) -> Object:
         }
         for choice in choices_of(result)
     ]
-    return {
-        **head.of("text_completion", "cmpl"),
-        "choices": choices,
-        "usage": usage_of(result),
-        "lockstep": place_of(answer, result),
-    }
+    return _whole(head.of("text_completion", "cmpl"), choices, answer, result)
+
+
+def _whole(
+    head: Object, choices: list[Object], answer: Mapping[str, Any], result: Object
+) -> Object:
+    said = {"usage": usage_of(result), "lockstep": place_of(answer, result)}
+    return {**head, "choices": choices, **said}
 
 
 def embeddings(head: Head, answer: Mapping[str, Any], result: Object, floats: bool) -> Object:

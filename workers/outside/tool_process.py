@@ -144,7 +144,7 @@ def adopt_orphans() -> None:
 
 def _reap_orphans(commands: Sequence[int]) -> None:
     """Bury whom we adopted. A command itself is its call's to reap."""
-    for pid in _children():
+    for pid in children():
         if pid not in commands:
             try:
                 os.waitpid(pid, os.WNOHANG)
@@ -155,7 +155,7 @@ def _reap_orphans(commands: Sequence[int]) -> None:
 def end_descendants() -> None:
     """Kill and reap every child until there is none: the orphans of the killed come to us."""
     end_s = time.monotonic() + REAP_S_MAX
-    while (pids := _children()) and time.monotonic() < end_s:
+    while (pids := children()) and time.monotonic() < end_s:
         for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)  # Ours and not reaped: the pid is nobody else's.
@@ -166,7 +166,8 @@ def end_descendants() -> None:
             os.waitpid(pid, os.WNOHANG)
 
 
-def _children() -> list[int]:
+def children() -> list[int]:
+    """Processes of ours that were not reaped."""
     text = Path(f"/proc/self/task/{os.getpid()}/children")
     try:
         return [int(pid) for pid in text.read_text().split()]

@@ -10,7 +10,7 @@ import select
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,9 @@ from lockstep.workers.crew import Crew
 from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.job import Job
 from lockstep.workers.loading import Loading
+from lockstep.workers.outside.tool_process import children
 from lockstep.workers.outside.tools import Tools
+from lockstep.workers.overdue import cpu_ticks
 from lockstep.workers.profile.agents import ProfiledAgent
 from lockstep.workers.profile.disks import timed_backend
 from lockstep.workers.profile.inference import ProfiledInference
@@ -194,7 +196,7 @@ class ProfiledSupervisor(Supervisor):
         begun = self._passed() if 0 < self._woke <= self._taken <= self._decided else now()
         self._count(begun)
         self._hold(None)
-        for pid in _children():
+        for pid in children():
             self._use(pid, begun)
         code = super()._close(stopped, code)
         self._use(os.getpid(), now())
@@ -203,12 +205,10 @@ class ProfiledSupervisor(Supervisor):
 
     def _use(self, pid: int, moment: int) -> None:
         """What a process has used so far, unless the system does not say."""
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            return
-        ns = (int(fields[11]) + int(fields[12])) * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
-        self._spans.add(Kind.USED, moment, moment, pid, ns, _calls(pid))
+        ticks = cpu_ticks(pid)
+        if ticks is not None:
+            ns = ticks * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
+            self._spans.add(Kind.USED, moment, moment, pid, ns, _calls(pid))
 
 
 def _calls(pid: int) -> int:
@@ -219,15 +219,6 @@ def _calls(pid: int) -> int:
         return 0
     counts = dict(line.split(": ") for line in lines)
     return int(counts["syscr"]) + int(counts["syscw"])
-
-
-def _children() -> Iterator[int]:
-    """Processes of ours."""
-    try:
-        text = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-    except OSError:
-        return
-    yield from map(int, text.split())
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ results.html     plots of it
 import fcntl
 import json
 import os
-import re
 import shutil
 import time
 from pathlib import Path
@@ -144,10 +143,7 @@ def _hold(path: Path) -> int:
 
 def _free(name: str) -> Path:
     parent = Path.cwd() / "sweeps"
-    pattern = re.compile(re.escape(name) + r"-(\d+)")
-    there = parent.iterdir() if parent.is_dir() else iter(())
-    taken = [int(found[1]) for path in there if (found := pattern.fullmatch(path.name))]
-    return parent / f"{name}-{max(taken, default=0) + 1}"
+    return parent / f"{name}-{folders.free_number(parent, name)}"
 
 
 def _read(path: Path) -> dict[int, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""One service for all tests that only ask; what they did is then run again and compared."""
+"""One service for the tests of a file that only ask; what they did is then run again and compared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from web import Web
 from lockstep.workers import verify
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     folder = tmp_path_factory.mktemp("web")
     with Web(folder).start() as service:

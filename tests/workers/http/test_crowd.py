@@ -17,10 +17,11 @@ from typing import Any
 import fleets
 import openai
 import rawhttp
-from crowd import HTTP, WEB, address_of, all_at_once
+from crowd import HTTP, WEB, address_of
 from prometheus_client.parser import text_string_to_metric_families
 from serving import Serving
 
+from lockstep.bench.callers import all_at_once
 from lockstep.workers import verify
 from lockstep.workers.export import export
 from lockstep.workers.journal_view import frames

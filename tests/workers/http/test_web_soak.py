@@ -16,8 +16,10 @@ import fleets
 import psutil
 import pytest
 import rawhttp
-from crowd import HTTP, WEB, address_of, all_at_once
+from crowd import HTTP, WEB, address_of
 from serving import Serving
+
+from lockstep.bench.callers import all_at_once
 
 SECONDS = float(os.environ.get("LOCKSTEP_SOAK_S", "3600"))
 CLIENTS, CALLS = 8, 40  # Of a round: each client's, half of them streamed.

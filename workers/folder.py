@@ -9,12 +9,11 @@ output.jsonl    the output, in item order
 logs/           one file per agent that logged
 summary.json    figures at the end
 profile/        what its processes recorded, if it was profiled (docs/profiling.md)
-run.lock        held (flock) by the supervisor while the run is alive
+run.lock        held by the supervisor while the run is alive (workers/lock_file.py)
 control.sock    where a living run is spoken to (workers/outside/control.py); those of sources are
                 beside it
 """
 
-import fcntl
 import json
 import os
 import re
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.engine.errors import UsageError
+from lockstep.workers import lock_file
 from lockstep.workers.storage import sync_folder
 
 JOURNALS, LOGS, PROFILE = "journal", "logs", "profile"
@@ -74,13 +74,10 @@ class RunFolder:
         where = wanted if wanted is not None else base / "runs"
         try:
             path = cls._make(wanted, base / "runs", fleet_name)
-            lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            made = cls(path.resolve(), lock, found)
+            made = cls(path.resolve(), lock_file.take(path / LOCK), found)
         except OSError as error:
             raise UsageError(f"{where}: cannot make the run folder: {error.strerror}") from None
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.write(lock, f"{os.getpid()}\n".encode())
             for name in ("modules", "journal", "logs"):
                 (path / name).mkdir(mode=0o700)
         except OSError as error:
@@ -99,18 +96,11 @@ class RunFolder:
         if not (path / JOURNALS).is_dir():
             raise UsageError(f"{path}: no run in this folder")
         try:
-            lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = lock_file.take(path / LOCK)
+        except lock_file.Taken as taken:
+            raise UsageError(f"{path}: {taken.who} is running it; nothing was touched") from None
         except OSError as error:
             raise UsageError(f"{path}: cannot hold the run: {error.strerror}") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise UsageError(
-                f"{path}: process {holder_of(path)} is running it; nothing was touched"
-            ) from None
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         try:
             (path / LOGS).mkdir(mode=0o700, exist_ok=True)
             for part in path.glob(".*.part"):  # Half written when the run was killed.
@@ -209,18 +199,7 @@ def free_number(parent: Path, name: str) -> int:
 
 def holder_of(run: Path) -> int | None:
     """Pid of the supervisor that runs this folder now; None when nobody does."""
-    try:
-        lock = os.open(run / LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        text = os.read(lock, 32).strip()
-        return int(text) if text.isdigit() else 0
-    finally:
-        os.close(lock)
-    return None
+    return lock_file.holder_of(run / LOCK)
 
 
 def living_holder_of(run: Path) -> int | None:

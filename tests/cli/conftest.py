@@ -170,7 +170,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]) -> tuple
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]) -> tuple[Place, Result]:
-    """A finished run that asks a model (runs/asks-1 with --json) that tests of a file have together."""
+    """A finished run that asks a model (runs/asks-1, --json): tests of a file have it together."""
     place = _fill(tmp_path_factory.mktemp("asked"), env)
     return place, place.lockstep("run", "asks.toml", "--input", "items.jsonl", "--json")
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,9 +37,11 @@ def _table(place: Any, out: str) -> list[list[str]]:
     return [row[: -len(TIMES)] for row in rows]
 
 
-def _until(reached: Callable[[], bool]) -> None:
+def _until(process: "subprocess.Popen[str]", reached: Callable[[], bool]) -> None:
+    """Wait for it; not for what a process that has ended can bring no more."""
     end_s = time.monotonic() + WATCHDOG_S
     while not reached():
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < end_s, "the watchdog ended a wait"
 
 
@@ -110,7 +113,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(place: Any) -> N
     sweep = ("sweep", "endless.toml", "--input", "items.jsonl", "--seeds", "1..3", "--jobs", "2")
     process = place.start(*sweep, "--out", "out", "--json")
     boards = [place.path / f"out/runs/0000{n}" / folders.BOARD for n in (1, 2)]
-    _until(lambda: all(board.exists() for board in boards))
+    _until(process, lambda: all(board.exists() for board in boards))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert process.returncode == 130, err
@@ -121,16 +124,19 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(place: Any) -> N
         summary = json.loads((boards[number - 1].parent / folders.SUMMARY).read_text())
         assert summary["reason"] == "interrupted"
     assert not (place.path / "out/runs/00003").exists()  # Nothing was started any more.
-    # Twice: at once, though a supervisor hears nothing.
+    assert not any(board.exists() for board in boards)
+    # Twice: at once, though a supervisor hears nothing. Whoever looks for them is in nobody's way.
     process = place.start(*sweep, "--out", "out")
-    _until(lambda: all(folders.holder_of(board.parent) and board.exists() for board in boards))
+    _until(
+        process, lambda: all(folders.holder_of(board.parent) and board.exists() for board in boards)
+    )
     pids = [folders.holder_of(board.parent) or 0 for board in boards]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    _until(lambda: all(_status(pid, "State") == "T" for pid in pids))
+    _until(process, lambda: all(_status(pid, "State") == "T" for pid in pids))
     process.send_signal(signal.SIGINT)
     pending = 1 << (signal.SIGINT - 1)
-    _until(lambda: all(int(_status(pid, "ShdPnd"), 16) & pending for pid in pids))
+    _until(process, lambda: all(int(_status(pid, "ShdPnd"), 16) & pending for pid in pids))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=WATCHDOG_S)
     assert process.returncode == 130, err

@@ -1,6 +1,6 @@
 """The state folder of a service: its runs, which of them takes new items, and who holds it.
 
-service.lock    held (flock) by the service while it lives
+service.lock    held by the service while it lives (workers/lock_file.py)
 service.json    for people and clients: pid, fleet file, control socket, current run
 current         link to the run that takes new items
 last-run        the highest number that a run ever had: none has it again
@@ -8,7 +8,6 @@ runs/NAME-n/    run folders; each is whole, and can be verified, replayed, copie
 control.sock    where the service is spoken to (or in the folder that --socket-dir names)
 """
 
-import fcntl
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from typing import Any
 from lockstep.engine.errors import UsageError
 from lockstep.engine.journal.format import SEGMENT_BYTES
 from lockstep.workers import folder as folders
+from lockstep.workers import lock_file
 from lockstep.workers.storage import sync_folder
 
 LOCK, INFO, CURRENT, RUNS, CONTROL, LAST = (
@@ -72,28 +72,20 @@ class StateFolder:
                 raise UsageError(f"{path}: is not empty, and not the state of a service")
             path.chmod(0o700)
             # First of all: whoever dies behind it leaves what is known as a state folder.
-            self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = lock_file.take(path / LOCK)
+        except lock_file.Taken as taken:
+            raise UsageError(f"{path}: {taken.who} is this service already") from None
         except OSError as error:
             raise UsageError(f"{path}: cannot hold the state: {error.strerror}") from None
         try:
-            self._begin()
-        except BaseException:
-            os.close(self._lock)
-            raise
-
-    def _begin(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip()
-            raise UsageError(f"{self.path}: process {holder} is this service already") from None
-        try:
-            os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
             self.runs.mkdir(mode=0o700, exist_ok=True)
             self._booked = self._last = self._last_booked()
         except OSError as error:
-            raise UsageError(f"{self.path}: cannot hold the state: {error.strerror}") from None
+            self.close()
+            raise UsageError(f"{path}: cannot hold the state: {error.strerror}") from None
+        except UsageError:
+            self.close()
+            raise
 
     @property
     def held(self) -> bool:

@@ -1,14 +1,13 @@
 """The folder of a sweep: what it is, its runs, what is finished, its table.
 
 sweep.json       what the sweep is (`plan.Plan.record`)
-sweep.lock       held (flock) by the process that works on it
+sweep.lock       held by the process that works on it (workers/lock_file.py)
 runs/00001/      a run folder each, by number
 finished.jsonl   a row for each run that is finished, in the order in which they were
 results.csv      the table, in order of the grid; results.jsonl the same
 results.html     plots of it
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from typing import Any
 
 from lockstep.engine.errors import UsageError
 from lockstep.workers import folder as folders
+from lockstep.workers import lock_file
 from lockstep.workers.storage import sync_folder
 from lockstep.workers.sweeps.grid import Point
 from lockstep.workers.sweeps.plan import Plan, differences
@@ -127,18 +127,10 @@ def _hold(path: Path) -> int:
     if path.is_dir() and not (path / LOCK).exists() and any(path.iterdir()):
         raise UsageError(f"{path}: holds something else; nothing was touched")
     path.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(lock, 32).decode("ascii", "replace").strip()
-        os.close(lock)
-        raise UsageError(
-            f"{path}: process {holder} works on this sweep; nothing was touched"
-        ) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
+        return lock_file.take(path / LOCK)
+    except lock_file.Taken as taken:
+        raise UsageError(f"{path}: {taken.who} works on this sweep; nothing was touched") from None
 
 
 def _free(name: str) -> Path:

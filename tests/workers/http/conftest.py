@@ -1,4 +1,4 @@
-"""One service for the tests of a file that only ask; what they did is then run again and compared."""
+"""One service for tests of a file that only ask; what they did is then run again and compared."""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ import pytest
 pytest.importorskip("onnx")
 
 from lockstep.bench.bandwidth import Probe, step_bytes
-from lockstep.bench.decoder_graph import DecoderShape, build, random_weights
+from lockstep.bench.decoder_graph import build
+from lockstep.bench.decoder_shape import DecoderShape, random_weights
 
 SIZES: dict[str, Any] = {
     "layers": 2, "hidden": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "intermediate": 96,

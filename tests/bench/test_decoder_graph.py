@@ -21,8 +21,9 @@ pytest.importorskip("onnx")
 
 import onnxruntime as ort
 
-from lockstep.bench import decoder_graph, int4
-from lockstep.bench.decoder_graph import DecoderShape, SpecialTokens
+from lockstep.bench import decoder_folder, decoder_graph, decoder_shape, int4
+from lockstep.bench.decoder_folder import SpecialTokens
+from lockstep.bench.decoder_shape import DecoderShape
 
 TOKENS_MAX = 24
 SPECIAL = SpecialTokens(bos=0, eos=2, pad=1)
@@ -118,7 +119,7 @@ def _rms_norm(x: Any, scale: Any, eps: float) -> Any:
 
 
 def _built(shape: DecoderShape, seed: int = 0) -> bytes:
-    model = decoder_graph.build(shape, decoder_graph.random_weights(shape, seed))
+    model = decoder_graph.build(shape, decoder_shape.random_weights(shape, seed))
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -127,7 +128,7 @@ def _built(shape: DecoderShape, seed: int = 0) -> bytes:
 def test_prefill_and_decode_on_one_buffer_equal_the_reference(
     shape: DecoderShape, prompt: list[int]
 ) -> None:
-    expected = reference_logits(shape, decoder_graph.random_weights(shape, 0), [*prompt, 7, 36, 0])
+    expected = reference_logits(shape, decoder_shape.random_weights(shape, 0), [*prompt, 7, 36, 0])
     slab = Slab(shape, _built(shape), rows=1)
     parts = [slab.run(0, [prompt])[0]] + [slab.run(0, [[token]])[0] for token in (7, 36, 0)]
     np.testing.assert_allclose(np.concatenate(parts), expected, rtol=0, atol=1e-4)
@@ -137,14 +138,14 @@ def test_prefill_and_decode_on_one_buffer_equal_the_reference(
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 def test_four_bit_matrices_compute_what_the_rounded_ones_do(tied: bool) -> None:
     shape = dataclasses.replace(TINY, hidden=32, intermediate=64, tied_embeddings=tied)
-    weights = decoder_graph.random_weights(shape, 0)
+    weights = decoder_shape.random_weights(shape, 0)
     rounded = {
         name: int4.restore(*int4.quantise(w)) if w.ndim == 2 else w for name, w in weights.items()
     }
-    head = rounded[decoder_graph.EMBED if tied else decoder_graph.HEAD]
+    head = rounded[decoder_shape.EMBED if tied else decoder_shape.HEAD]
     # The embedding itself is looked up, not multiplied with: it keeps its bits.
     exact = dataclasses.replace(shape, tied_embeddings=False)
-    rounded |= {decoder_graph.EMBED: weights[decoder_graph.EMBED], decoder_graph.HEAD: head}
+    rounded |= {decoder_shape.EMBED: weights[decoder_shape.EMBED], decoder_shape.HEAD: head}
     expected = reference_logits(exact, rounded, PROMPTS[2])
     bits = dataclasses.replace(shape, weight_bits=4)
     found = Slab(bits, _built(bits), rows=1).run(0, [PROMPTS[2]])[0]
@@ -186,17 +187,17 @@ def test_same_input_gives_the_same_bytes_and_another_seed_others() -> None:
 def test_folder_written_twice_is_equal_and_external_weights_compute_the_same(
     tmp_path: Path,
 ) -> None:
-    weights = decoder_graph.random_weights(TIED, 0)
+    weights = decoder_shape.random_weights(TIED, 0)
     inside, outside = tmp_path / "inside", tmp_path / "outside"
-    decoder_graph.write_folder(inside, TIED, weights, SPECIAL, external_bytes_min=1)
-    decoder_graph.write_folder(inside, TIED, weights, SPECIAL)
+    decoder_folder.write_folder(inside, TIED, weights, SPECIAL, external_bytes_min=1)
+    decoder_folder.write_folder(inside, TIED, weights, SPECIAL)
     for _ in range(2):  # The second time over the first one's files.
-        written = decoder_graph.write_folder(outside, TIED, weights, SPECIAL, external_bytes_min=1)
+        written = decoder_folder.write_folder(outside, TIED, weights, SPECIAL, external_bytes_min=1)
         names = ["model.onnx", "model.onnx.data", "genai_config.json"]
         assert [path.name for path in written] == names
         first = [path.read_bytes() for path in written]
     again = tmp_path / "again"
-    written = decoder_graph.write_folder(again, TIED, weights, SPECIAL, external_bytes_min=1)
+    written = decoder_folder.write_folder(again, TIED, weights, SPECIAL, external_bytes_min=1)
     assert first == [path.read_bytes() for path in written]
     assert sorted(path.name for path in inside.iterdir()) == ["genai_config.json", "model.onnx"]
 
@@ -215,7 +216,7 @@ def test_folder_written_twice_is_equal_and_external_weights_compute_the_same(
 
 
 def test_genai_config_names_the_shape_and_the_special_tokens() -> None:
-    config = json.loads(json.dumps(decoder_graph.genai_config(TINY, SPECIAL)))
+    config = json.loads(json.dumps(decoder_folder.genai_config(TINY, SPECIAL)))
     model, decoder = config["model"], config["model"]["decoder"]
     ids = (model["bos_token_id"], model["eos_token_id"], model["pad_token_id"])
     assert ids == (0, 2, 1)
@@ -242,7 +243,7 @@ def test_impossible_shape_is_refused(change: dict[str, int], message: str) -> No
 
 
 def test_wrong_weights_are_refused_by_name() -> None:
-    weights = decoder_graph.random_weights(TINY, 0)
+    weights = decoder_shape.random_weights(TINY, 0)
     with pytest.raises(ValueError, match=r"lm_head\.weight has shape \(37, 24\), expected None"):
         decoder_graph.build(TIED, weights)
     weights["model.norm.weight"] = weights["model.norm.weight"][:-1]

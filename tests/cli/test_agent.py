@@ -131,7 +131,7 @@ def test_a_kept_run_is_verified_and_is_the_run_of_its_fleet_file(place: Any) -> 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "a module that is not there": (("run", "nowhere.wasm"), "nowhere.wasm: no such file"),
     "a file that is none": (("run", "items.jsonl"), "expected a core WebAssembly module"),
-    "a config that is no JSON": (("run", "echo.wasm", "--config", "{"), "--config is no JSON"),
+    "a config that is no JSON": (("run", "echo.wasm", "--config", "{"), "--config: not valid JSON"),
     "a config that is no object": (("run", "echo.wasm", "--config", "[1]"), "expected a JSON obj"),
     "a null": (("run", "echo.wasm", "--config", '{"a": null}'), "null has no form in a fleet"),
     "a model that is none": (("run", "echo.wasm", "--model", "."), "genai_config.json: missing"),

@@ -18,7 +18,7 @@ import pytest
 from lockstep.cli.top import NO_SUMMARY
 from lockstep.workers.identity import read_journal
 
-WATCHDOG_S = 60.0
+WATCHDOG_S = 120.0
 AGENT = {
     *("name", "index", "pid", "state", "step", "turns", "fuel", "mailbox", "requests", "stall_s"),
     *("cpu_s", "memory_bytes"),

@@ -17,7 +17,7 @@ import pytest
 from lockstep.workers import folder as folders
 from lockstep.workers.sweeps.table import TIMES
 
-WATCHDOG_S = 100.0
+WATCHDOG_S = 120.0
 SMALL = ("asks.toml", "--input", "items.jsonl", "--durability", "memory", "--seeds", "1..2",
          "--set", "agents.ask.config.temperature=0.5,0.9")  # fmt: skip
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-WATCHDOG_S = 60.0
+WATCHDOG_S = 120.0
 TOP = [sys.executable, "-m", "lockstep.cli.main", "top", "run"]
 BEGIN, END = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 # A shell with job control, as far as we need one: runs its arguments in the foreground, takes the

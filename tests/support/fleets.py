@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from lockstep.shm import BoardReader, Snapshot
+from lockstep.workers.folder import holder_of
 
 TESTS = Path(__file__).resolve().parent.parent
 GUESTS = TESTS / "guests"
@@ -114,6 +115,13 @@ name = "echo"
 module = "GUESTS/echo.wasm"
 input = "broadcast"
 """
+
+
+def supervisor_of(run: str | Path) -> int:
+    """Pid of the supervisor of a run that goes on. Other tests' processes may have our parent."""
+    pid = holder_of(Path(run))
+    assert pid, f"nobody runs {run}"
+    return pid
 
 
 def children_of(pid: int) -> list[int]:

@@ -26,7 +26,7 @@ from lockstep.workers.identity import read_journal
 from lockstep.workers.job import Job
 from lockstep.workers.launch import Interrupted, Listener, launch
 
-WATCHDOG_S = 60  # Ends what hangs; nothing is measured by it.
+WATCHDOG_S = 120  # Ends what hangs; nothing is measured by it.
 
 
 @dataclass

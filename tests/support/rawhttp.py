@@ -7,7 +7,7 @@ import socket
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-ANSWER_S_MAX = 60.0  # A server that says nothing for so long hangs.
+ANSWER_S_MAX = 120.0  # A server that says nothing for so long hangs.
 
 
 class Reply(NamedTuple):

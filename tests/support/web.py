@@ -11,7 +11,7 @@ import fleets
 import tensorfolders
 from serving import Serving
 
-PATIENCE_S = 60  # Of a client: then the test fails.
+PATIENCE_S = 120  # Of a client: then the test fails.
 FLEET = """
 [fleet]
 name = "web"

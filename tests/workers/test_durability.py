@@ -64,7 +64,7 @@ def test_a_sync_process_that_is_killed_idle_is_replaced_and_nobody_notices(tmp_p
         # Not when everything is done: the last progress is told while the run is closed.
         busy = what == "progress" and value["turns"] > 8 and value["items_done"] < 40
         if busy and not killed:
-            (supervisor,) = fleets.children_of(os.getpid())
+            supervisor = fleets.supervisor_of(tmp_path / "killed" / "run")
             killed.append(sync_process_of(supervisor))
             os.kill(killed[0], signal.SIGKILL)
 

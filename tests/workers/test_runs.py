@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import fleets
 import pytest
 import wasmtime
-from disorder import hogs, one_core
+from disorder import Disturber, hogs, one_core
 
 from lockstep.engine.compare import ended
 from lockstep.engine.errors import Diverged, UsageError
@@ -55,44 +54,6 @@ def hash_seed(seed: int) -> Iterator[None]:
             os.environ["PYTHONHASHSEED"] = before
 
 
-def nice(listener_state: dict[str, int]) -> Callable[[str, Any], None]:
-    """Listener that lowers the priority of everybody once the run has begun."""
-
-    def listen(what: str, _value: Any) -> None:
-        if what == "run" and not listener_state:
-            for pid in fleets.children_of(os.getpid()):
-                listener_state[str(pid)] = pid
-                for process in (pid, *fleets.children_of(pid)):
-                    os.setpriority(os.PRIO_PROCESS, process, 19)
-
-    return listen
-
-
-def stopper(chance: random.Random) -> Callable[[str, Any], None]:
-    """Listener that stops and continues random processes of the run at each progress line."""
-    stopped: list[int] = []
-
-    def listen(what: str, _value: Any) -> None:
-        while stopped:
-            try:
-                os.kill(stopped.pop(), signal.SIGCONT)
-            except ProcessLookupError:
-                pass
-        for supervisor in fleets.children_of(os.getpid()):
-            workers = fleets.children_of(supervisor)
-            if what == "progress" and workers:
-                pid = chance.choice(sorted(workers))
-                try:
-                    os.kill(pid, signal.SIGSTOP)
-                except ProcessLookupError:
-                    continue  # The run ended just now.
-                stopped.append(pid)
-                # Nothing else would continue it: a stopped process makes no progress lines.
-                threading.Timer(0.15, _continue, (pid,)).start()
-
-    return listen
-
-
 def interrupting() -> Callable[[str, Any], None]:
     """Listener that presses Ctrl-C once, when the run has got going."""
     interrupted: list[int] = []
@@ -103,13 +64,6 @@ def interrupting() -> Callable[[str, Any], None]:
             raise KeyboardInterrupt
 
     return listen
-
-
-def _continue(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGCONT)
-    except ProcessLookupError:
-        pass
 
 
 def test_twenty_perturbed_runs_give_one_digest(tmp_path: Path) -> None:
@@ -127,12 +81,14 @@ def test_twenty_perturbed_runs_give_one_digest(tmp_path: Path) -> None:
                     with one_core():
                         summary = launch(perturbed)
                 case 2:
-                    summary = launch(perturbed, nice({}))
+                    with Disturber(random.Random(number), nice=True) as disturber:
+                        summary = launch(perturbed, disturber)
                 case 3:
-                    summary = launch(perturbed, stopper(random.Random(number)))
+                    with Disturber(random.Random(number), stop=True) as disturber:
+                        summary = launch(perturbed, disturber)
                 case _:
-                    with one_core(), hogs(1):
-                        summary = launch(perturbed, nice({}))
+                    with one_core(), hogs(1), Disturber(random.Random(number), nice=True) as nice:
+                        summary = launch(perturbed, nice)
         assert summary["state"] == "finished", summary["reason"]
         digests.add(summary["digest"])
     assert len(digests) == 1
@@ -447,7 +403,7 @@ def test_a_killed_supervisor_takes_everybody_along_and_its_segment_is_swept(
     def listen(what: str, value: Any) -> None:
         seen[what] = value
         if what == "progress" and "pids" not in seen and value["turns"] > 10:
-            (supervisor,) = fleets.children_of(os.getpid())
+            supervisor = fleets.supervisor_of(tmp_path / "run")
             seen["pids"] = [supervisor, *fleets.children_of(supervisor)]
             os.kill(supervisor, signal.SIGKILL)
 
@@ -462,13 +418,16 @@ def test_a_killed_supervisor_takes_everybody_along_and_its_segment_is_swept(
 
 
 def test_a_run_leaves_no_process_and_no_segment(tmp_path: Path) -> None:
-    pids: list[int] = []
-    launch(
-        job(tmp_path, fleets.CHAIN, 2, "run"),
-        lambda _what, _value: pids.extend(fleets.children_of(os.getpid())),
-    )
-    assert fleets.children_of(os.getpid()) == []
-    assert pids and fleets.segments_of(pids[0]) == []
+    pids: set[int] = set()
+
+    def listen(what: str, value: Any) -> None:
+        if what == "run":
+            pids.add(fleets.supervisor_of(value))
+        pids.update(child for pid in [*pids] for child in fleets.children_of(pid))
+
+    launch(job(tmp_path, fleets.CHAIN, 2, "run"), listen)
+    assert len(pids) > 1 and all(fleets.gone(pid) for pid in pids)
+    assert [name for pid in pids for name in fleets.segments_of(pid)] == []
     names = sorted(p.name for p in (tmp_path / "run").iterdir())
     assert names == ["fleet.toml", "input.jsonl", "journal", "logs", "manifest.json", "modules",
                      "output.jsonl", "run.lock", "summary.json"]  # fmt: skip

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
-import threading
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +13,7 @@ from typing import Any
 
 import fleets
 import pytest
-from disorder import hogs, one_core
+from disorder import Disturber, hogs, one_core
 
 from lockstep.engine.errors import UsageError
 from lockstep.workers import verify
@@ -52,42 +49,13 @@ def job(folder: Path, agents: int, items: int, name: str, perturb: int = 0) -> J
     )
 
 
-class Disturber:
-    """Listener that slows or stops processes of the run as it goes."""
-
-    def __init__(self, nice: bool, stop: bool, chance: random.Random) -> None:
-        self._nice, self._stop, self._chance = nice, stop, chance
-        self.supervisor = 0
-
-    def __call__(self, what: str, _value: Any) -> None:
-        found = fleets.children_of(os.getpid())
-        for supervisor in found:
-            self.supervisor = supervisor
-            workers = sorted(fleets.children_of(supervisor))
-            if what == "progress" and self._nice and workers:
-                self._nice = False
-                for pid in self._chance.sample(workers, len(workers) // 2):
-                    self._signal(pid, None)
-            if what == "progress" and self._stop and workers:
-                pid = self._chance.choice(workers)
-                self._signal(pid, signal.SIGSTOP)
-                # Nothing else would continue it: a stopped process makes no progress lines.
-                threading.Timer(0.1, self._signal, (pid, signal.SIGCONT)).start()
-
-    def _signal(self, pid: int, number: signal.Signals | None) -> None:
-        try:
-            if number is None:
-                os.setpriority(os.PRIO_PROCESS, pid, 19)
-            else:
-                os.kill(pid, number)
-        except ProcessLookupError:
-            pass  # The run ended just now.
-
-
 def disturbed(asked: Job, disorder: str) -> dict[str, Any]:
     """The run under a disorder; nothing of it is left."""
-    listener = Disturber("nice" in disorder, disorder == "stopped", random.Random(asked.perturb))
+    chance = random.Random(asked.perturb)
     with ExitStack() as stack:
+        listener = stack.enter_context(
+            Disturber(chance, nice="nice" in disorder, stop=disorder == "stopped")
+        )
         if disorder == "hogs":
             stack.enter_context(hogs(1))
             stack.enter_context(hogs(1))

@@ -14,8 +14,8 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +112,12 @@ def kill(service: Serving, kind: str) -> bool:
 
 def deaths(folder: Path, calls: int, kinds: Callable[[int], str], count: int, *args: str) -> None:
     """A load, and so many deaths in it."""
-    port = _free_port()
     fleet = fleets.fleet(folder, WEB)
     died: Counter[str] = Counter()
-    with Serving(folder, fleet, "--http", f"127.0.0.1:{port}", *args).start() as service:
+    with (
+        _port() as port,
+        Serving(folder, fleet, "--http", f"127.0.0.1:{port}", *args).start() as service,
+    ):
         load = Load(address_of(service), calls)
         for number in range(count):
             load.until((number + 1) * calls // (count + 1))
@@ -150,10 +152,13 @@ def _check(run: Path) -> int:
     return len(ids)
 
 
-def _free_port() -> int:
-    """One that stays the same through all lives of the service."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+@contextmanager
+def _port() -> Iterator[int]:
+    """One for all lives of the service: bound here, so that nobody else is given it."""
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # The service may listen there.
+        bound.bind(("127.0.0.1", 0))
+        yield int(bound.getsockname()[1])
 
 
 def test_every_call_is_answered_once_whoever_dies(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ SAID: Any = [{"role": "user", "content": "say something"}]
 
 @pytest.fixture(scope="module")
 def client(web: Web) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=web.url, api_key="none", max_retries=0, timeout=60) as client:
+    with openai.OpenAI(base_url=web.url, api_key="none", max_retries=0, timeout=120) as client:
         yield client
 
 

@@ -167,7 +167,7 @@ def test_another_users_process_is_not_heard(intake: Any, folder: Path) -> None:
             os.setuid(65534)
             client = socket.socket(socket.AF_UNIX)
             client.connect(CONTROL)
-            client.settimeout(60)
+            client.settimeout(120)
             os.write(writing, client.recv(1000))
         finally:
             os._exit(0)

@@ -194,13 +194,12 @@ def test_an_interrupt_ends_the_tools_and_what_is_recorded_verifies(tmp_path: Pat
 
 def test_tools_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     tool(tmp_path, ENDLESS)
-    supervisors: list[int] = []
+    killed: list[int] = []
 
     def listen(what: str, value: Any) -> None:
-        if what == "progress" and len(pids(tmp_path)) == 2 and not supervisors:
-            supervisors.extend(fleets.children_of(os.getpid()))
-            for pid in supervisors:
-                os.kill(pid, signal.SIGKILL)
+        if what == "progress" and len(pids(tmp_path)) == 2 and not killed:
+            killed.append(fleets.supervisor_of(tmp_path / "run"))
+            os.kill(killed[0], signal.SIGKILL)
 
     clock = '[sources.clock]\nkind = "timer"\nevery_ms = 10\nto = ["caller"]\n'
     with pytest.raises(Exception, match="ended with SIGKILL"):

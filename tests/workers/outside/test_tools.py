@@ -512,7 +512,6 @@ from lockstep.workers.loop import Loop
 from lockstep.workers.outside import tools
 from lockstep.workers.outside.commands import Command
 from lockstep.workers.outside.gate import Gate
-tools.END_S_MAX = 0.3
 command = Command("cat", "/bin/cat", ("cat",), "/", {}, 0.2, 1000, 1000, 1)
 loop, came, gone = Loop(), [], []
 class Taker:
@@ -524,6 +523,7 @@ made = tools.Tools(loop, Gate(Taker()), [command], died)
 made.call(CallTool(1, 0, 0, b"one"))
 while not came:
     loop.turn()
+made._silence_s = 0.5  # From here on: it had to come to life first.
 os.kill(made.pid, signal.SIGSTOP)
 made.call(CallTool(2, 0, 0, b"two"))
 while not gone:
@@ -534,7 +534,7 @@ print(came, *gone[0], sep="|")
 
 def test_a_tools_process_that_hangs_is_killed_and_named() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SILENT], capture_output=True, text=True, check=False, timeout=60,
+        [sys.executable, "-c", SILENT], capture_output=True, text=True, check=False, timeout=120,
         env={**os.environ, **ENVIRONMENT},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

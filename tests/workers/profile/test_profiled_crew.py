@@ -16,7 +16,7 @@ from profiled import job
 from lockstep.engine.errors import ModelError, UsageError
 from lockstep.workers.launch import ENVIRONMENT, launch
 
-END_S_MAX = 60  # A hang; the crew would wait for a day.
+END_S_MAX = 120  # A hang; the crew would wait for a day.
 
 PRELUDE = """
 import json, os, signal, sys

@@ -201,13 +201,12 @@ def raise_of(summary: dict[str, Any]) -> None:
 
 
 def test_a_killed_supervisor_leaves_tracks_that_can_be_read(tmp_path: Path) -> None:
-    state: dict[str, Any] = {}
+    killed: list[int] = []
 
     def listen(what: str, value: Any) -> None:
-        state[what] = value
-        if what == "progress" and value["turns"] > 8:
-            (pid,) = fleets.children_of(os.getpid())
-            os.kill(pid, signal.SIGKILL)
+        if what == "progress" and value["turns"] > 8 and not killed:
+            killed.append(fleets.supervisor_of(tmp_path / "run"))
+            os.kill(killed[0], signal.SIGKILL)
 
     text = fleets.CHAIN.replace("loops = 9000", "loops = 40_000_000")
     with pytest.raises(RunStopped):

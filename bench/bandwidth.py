@@ -21,7 +21,7 @@ def step_bytes(shape: Mapping[str, Any], past: int) -> float:
     whole. Norms and rotary tables are left out (below 1 % for models of this kind).
 
     Args:
-        shape: Sizes, as `bench.decoder_graph.DecoderShape` names them.
+        shape: Sizes, as `bench.decoder_shape.DecoderShape` names them.
         past: Tokens whose keys and values there are.
     """
     hidden, inner = shape["hidden"], shape["intermediate"]

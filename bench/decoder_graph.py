@@ -1,97 +1,38 @@
-"""Decoder graph: a Llama-shaped ONNX model from numpy weights, in the onnxruntime-genai layout.
+"""Decoder graph: a Llama-shaped ONNX model from numpy weights, as onnxruntime-genai has it.
 
 Benchmarks and examples need models of exact sizes on machines without torch, without a download
 and without an exporter. This module writes the graph that the onnxruntime-genai builder writes
 for a CPU (same names, same operators, same attributes), so what is measured on it is what users of
-that builder get, and other runtimes load the same folder.
+that builder get.
 
 Invariant: same shape and same weights give the same bytes. Nothing here reads a clock, a path,
-a library version or a dict order. Weights carry the Hugging Face names and the Hugging Face
-orientation (out, in), so a state dict goes in as it is; `weight_shapes` lists them.
+a library version or a dict order.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
-from onnx.external_data_helper import set_external_data
 
+from lockstep.bench.decoder_shape import EMBED, HEAD, DecoderShape, rotary_tables, weight_shapes
 from lockstep.bench.int4 import BITS, BLOCK, quantise
 
-Array = npt.NDArray[np.float32]
 Weights = Mapping[str, npt.NDArray[Any]]
 Names = Sequence[str]
 
 IR_VERSION = 10  # Both as the builder of onnxruntime-genai 0.18 writes them.
 OPSET = 22
 MICROSOFT = "com.microsoft"
-MODEL_NAME = "model.onnx"
-DATA_NAME = "model.onnx.data"
-EXTERNAL_BYTES_MIN = 16 << 20  # Weights of this size or more go to DATA_NAME, smaller inside.
-EXTERNAL_ALIGN_BYTES = 4096  # Offsets in DATA_NAME, so that a tensor can be mapped.
-EMBED = "model.embed_tokens.weight"
-HEAD = "lm_head.weight"
 HEAD_NODE = "lm_head.MatMul.weight"  # The same matrix as HEAD, (hidden, vocab).
 ROTARY_TABLES = ("cos_cache", "sin_cache")
 MASK = "/model/attn_mask_reformat/attn_mask_subgraph"
 SEQLENS = f"{MASK}/Sub/Cast/output_0"
 TOTAL = f"{MASK}/Gather/Cast/output_0"
-
-
-@dataclass(frozen=True)
-class DecoderShape:
-    """The sizes that fix a graph."""
-
-    layers: int
-    hidden: int  # Width of the residual stream.
-    heads: int  # Query heads.
-    kv_heads: int  # Key and value heads; divides heads.
-    head_dim: int  # A multiple of 16, which is what the attention kernel takes.
-    intermediate: int  # Width of the gated MLP.
-    vocab: int
-    context_tokens: int  # Rows of the rotary tables: prompt and answer together.
-    rope_base: float = 10_000.0
-    rms_eps: float = 1e-5
-    tied_embeddings: bool = False  # The output matrix is the embedding; no lm_head.weight.
-    weight_bits: int = 32  # Of the matrices: 32, or 4 (bench/int4.py); the embedding has 32.
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that no kernel could run.
-
-        Raises:
-            ValueError: a size below 1, kv_heads that do not divide heads, a bad head_dim.
-        """
-        for name, value in vars(self).items():
-            if name not in ("rope_base", "rms_eps", "tied_embeddings") and value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1")
-        if self.heads % self.kv_heads:
-            raise ValueError(f"kv_heads {self.kv_heads} does not divide heads {self.heads}")
-        if self.head_dim % 16:
-            raise ValueError(f"head_dim is {self.head_dim}, expected a multiple of 16")
-        if self.weight_bits not in (BITS, 32):
-            raise ValueError(f"weight_bits is {self.weight_bits}, expected {BITS} or 32")
-
-
-class SpecialTokens(NamedTuple):
-    """Token ids that genai_config.json names: begin, end, padding."""
-
-    bos: int
-    eos: int
-    pad: int
-
-
-# The shape of a well-known 135 M-parameter model; the one that speed is quoted for.
-SHAPE_135M = DecoderShape(
-    30, 576, 9, 3, 64, 1536, 49_152, context_tokens=2048, tied_embeddings=True
-)
 
 
 def build(shape: DecoderShape, weights: Weights) -> onnx.ModelProto:
@@ -121,132 +62,6 @@ def build(shape: DecoderShape, weights: Weights) -> onnx.ModelProto:
         residual, branch = graph.add_layer(layer, residual, branch)
     graph.add_head(residual, branch)
     return graph.model()
-
-
-def random_weights(shape: DecoderShape, seed: int) -> dict[str, Array]:
-    """Draw weights for a model that speaks noise but computes sane numbers.
-
-    Args:
-        shape: The sizes.
-        seed: Any integer from 0; the same seed gives the same bytes.
-
-    Returns:
-        One float32 array per name of `weight_shapes`. Norms lie around 1 and the rest is scaled
-        so that logits spread by about 1: a lost norm or a swapped matrix is seen.
-    """
-    rng = np.random.Generator(np.random.PCG64(seed))
-    drawn: dict[str, Array] = {}
-    for name, size in weight_shapes(shape).items():
-        mean, spread = (1.0, 0.1) if len(size) == 1 else (0.0, size[1] ** -0.5)
-        array = rng.standard_normal(size, dtype=np.float32)
-        drawn[name] = np.float32(mean) + np.float32(spread) * array
-    return drawn
-
-
-def weight_shapes(shape: DecoderShape) -> dict[str, tuple[int, ...]]:
-    """List the weights that `build` takes, in a fixed order.
-
-    Returns:
-        Hugging Face name to array shape; matrices are (out, in).
-    """
-    hidden, inner = shape.hidden, shape.intermediate
-    q_width, kv_width = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    layer_shapes: dict[str, tuple[int, ...]] = {
-        "input_layernorm": (hidden,),
-        "self_attn.q_proj": (q_width, hidden),
-        "self_attn.k_proj": (kv_width, hidden),
-        "self_attn.v_proj": (kv_width, hidden),
-        "self_attn.o_proj": (hidden, q_width),
-        "post_attention_layernorm": (hidden,),
-        "mlp.gate_proj": (inner, hidden),
-        "mlp.up_proj": (inner, hidden),
-        "mlp.down_proj": (hidden, inner),
-    }
-    shapes: dict[str, tuple[int, ...]] = {EMBED: (shape.vocab, hidden)}
-    for layer in range(shape.layers):
-        for name, size in layer_shapes.items():
-            shapes[f"model.layers.{layer}.{name}.weight"] = size
-    shapes["model.norm.weight"] = (hidden,)
-    if not shape.tied_embeddings:
-        shapes[HEAD] = (shape.vocab, hidden)
-    return shapes
-
-
-def rotary_tables(shape: DecoderShape) -> tuple[Array, Array]:
-    """Compute the cosine and sine tables of the rotary embedding.
-
-    The angles are rounded to float32 as in the models' own code, because trained weights know
-    those angles; cosine and sine are taken in float64 and rounded once, because float32 vector
-    cosines differ between CPUs and the file's bytes must not.
-
-    Returns:
-        Cosines and sines, each float32 (context_tokens, head_dim / 2).
-    """
-    exponents = np.arange(0, shape.head_dim, 2, dtype=np.float64) / shape.head_dim
-    frequencies = np.float32(1.0) / np.power(shape.rope_base, exponents).astype(np.float32)
-    positions = np.arange(shape.context_tokens, dtype=np.float32)
-    angles = np.outer(positions, frequencies).astype(np.float64)
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-
-
-def genai_config(shape: DecoderShape, special: SpecialTokens) -> dict[str, Any]:
-    """Describe the model as onnxruntime-genai's builder does (genai_config.json)."""
-    kv = ("key", "value")
-    inputs = {"input_ids": "input_ids", "attention_mask": "attention_mask"}
-    decoder = {
-        "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
-        "filename": MODEL_NAME,
-        "head_size": shape.head_dim,
-        "hidden_size": shape.hidden,
-        "inputs": inputs | {f"past_{x}_names": f"past_key_values.%d.{x}" for x in kv},
-        "outputs": {"logits": "logits"} | {f"present_{x}_names": f"present.%d.{x}" for x in kv},
-        "num_attention_heads": shape.heads,
-        "num_hidden_layers": shape.layers,
-        "num_key_value_heads": shape.kv_heads,
-    }
-    model: dict[str, Any] = {"type": "llama", "decoder": decoder, "vocab_size": shape.vocab}
-    model |= {f"{name}_token_id": token for name, token in special._asdict().items()}
-    model["context_length"] = shape.context_tokens
-    search: dict[str, Any] = {"do_sample": False, "max_length": shape.context_tokens, "top_k": 50}
-    search |= {"past_present_share_buffer": True, "early_stopping": True, "min_length": 0}
-    search |= {"num_beams": 1, "num_return_sequences": 1, "no_repeat_ngram_size": 0}
-    search |= {f"{name}_penalty": 1.0 for name in ("length", "repetition")}
-    search |= {"diversity_penalty": 0.0, "temperature": 1.0, "top_p": 1.0}
-    return {"model": dict(sorted(model.items())), "search": dict(sorted(search.items()))}
-
-
-def write_folder(
-    folder: Path,
-    shape: DecoderShape,
-    weights: Weights,
-    special: SpecialTokens,
-    external_bytes_min: int = EXTERNAL_BYTES_MIN,
-) -> list[Path]:
-    """Write model.onnx, model.onnx.data when the weights are big, and genai_config.json.
-
-    Files of these names are replaced; others (a tokenizer) are left alone.
-
-    Args:
-        folder: Made if it is not there.
-        shape: The sizes.
-        weights: As for `build`.
-        special: Token ids for genai_config.json.
-        external_bytes_min: Weights of this many bytes in all, or more, go to model.onnx.data.
-
-    Returns:
-        The paths written, model.onnx first.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    model_path, data_path = folder / MODEL_NAME, folder / DATA_NAME
-    data_path.unlink(missing_ok=True)
-    model = build(shape, weights)
-    big = sum(len(tensor.raw_data) for tensor in model.graph.initializer) >= external_bytes_min
-    if big:
-        _move_weights(model, data_path)
-    model_path.write_bytes(model.SerializeToString(deterministic=True))
-    config_path = folder / "genai_config.json"
-    config_path.write_text(json.dumps(genai_config(shape, special), indent=4) + "\n", "utf-8")
-    return [model_path, *([data_path] if big else []), config_path]
 
 
 class _Graph:
@@ -415,14 +230,3 @@ def _check(shape: DecoderShape, weights: Weights) -> None:
         found = tuple(weights[name].shape) if name in weights else None
         if found != expected.get(name):
             raise ValueError(f"weight {name} has shape {found}, expected {expected.get(name)}")
-
-
-def _move_weights(model: onnx.ModelProto, path: Path) -> None:
-    """Move the initialisers of ``model`` into the file ``path``, in graph order."""
-    with path.open("wb") as file:
-        for tensor in model.graph.initializer:
-            file.write(bytes(-file.tell() % EXTERNAL_ALIGN_BYTES))
-            length = len(tensor.raw_data)
-            set_external_data(tensor, path.name, offset=file.tell(), length=length)
-            file.write(tensor.raw_data)
-            tensor.ClearField("raw_data")

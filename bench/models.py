@@ -108,14 +108,8 @@ def token_ids(text: str) -> list[int]:
 
 
 def _build(folder: Path, sizes: dict[str, Any]) -> None:
-    from lockstep.bench.decoder_graph import (
-        EMBED,
-        HEAD,
-        DecoderShape,
-        SpecialTokens,
-        random_weights,
-        write_folder,
-    )
+    from lockstep.bench.decoder_folder import SpecialTokens, write_folder
+    from lockstep.bench.decoder_shape import EMBED, HEAD, DecoderShape, random_weights
 
     shape = DecoderShape(**sizes)
     weights = random_weights(shape, SEED)

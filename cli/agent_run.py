@@ -7,13 +7,12 @@ from typing import Any
 import click
 
 from lockstep.cli import agent_build, child, ending, init, screen, summary, toolchain
-from lockstep.cli.kinds import MODEL
+from lockstep.cli.kinds import MODEL, json_object
 from lockstep.cli.options import json_option
 from lockstep.cli.run import SEED_MAX
 from lockstep.engine import toml_text
 from lockstep.engine.effects import NO_MODEL
 from lockstep.engine.errors import UsageError
-from lockstep.engine.strict_json import loads
 
 TOKENS_MAX = 256  # Of a prompt and its answer, as in a fleet file that does not say.
 RECORD_BYTES = 65_504  # Of an item, as in a fleet file that does not say.
@@ -58,7 +57,7 @@ def command(
     Exit codes: 0 done, 2 refused, 3 finished with failed items, or the agent failed or stopped,
     130 interrupted.
     """
-    settings = _config(config)
+    settings = json_object(config, "--config")
     from lockstep.workers import api
     from lockstep.workers.scratch import RUN, Scratch
 
@@ -114,16 +113,6 @@ def _model(folder: Path) -> dict[str, Any]:
     found = child.call(what, "lockstep.cli.model:inspect_folder", str(folder), "")
     tokens = min(TOKENS_MAX, int(found["context"]))
     return {"path": str(folder.resolve()), "providers": ["cpu"], "tokens_max": tokens}
-
-
-def _config(text: str) -> dict[str, Any]:
-    try:
-        value = loads(text)
-    except ValueError as error:
-        raise UsageError(f"--config is no JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise UsageError(f"--config is {text[:40]!r}, expected a JSON object")
-    return value
 
 
 def _built(path: Path) -> Path:

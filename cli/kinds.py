@@ -100,6 +100,27 @@ def runs_in(folder: Path) -> list[Path]:
     return _entries(folder, is_run)
 
 
+def json_object(text: str | bytes, where: str) -> dict[str, Any]:
+    """A JSON object as a person gives it.
+
+    Args:
+        text: What was given.
+        where: It came from there, for messages.
+
+    Raises:
+        UsageError: it is no JSON object.
+    """
+    from lockstep.engine.strict_json import loads
+
+    try:
+        value = loads(text)
+    except ValueError as error:
+        raise UsageError(f"{where}: not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{where}: found {value!s:.40}, expected a JSON object")
+    return value
+
+
 def agents(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Names of the agents of the run that was given before, for a shell."""
     from lockstep.engine.fleet_file import parse

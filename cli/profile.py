@@ -58,34 +58,46 @@ def command(
     run.nothing_extra(context, options["input_"])
     made: Object = {}
     input_, order = options.pop("input_"), options.pop("order") or ""
-
-    def call(listening: Listening) -> "Run":
-        from lockstep.workers import api
-        from lockstep.workers.launch import Interrupted
-
-        try:
-            done = api.run(
-                fleet,
-                input_,
-                **options,
-                order=order,
-                profile="nodes" if nodes else "spans",
-                listen=listening,
-            )
-        except (Interrupted, RunStopped) as error:
-            _add(made, listening, getattr(error, "summary", None), not no_report)
-            raise
-        except KeyboardInterrupt:
-            _missed(listening)
-            raise
-        _add(made, listening, done.summary, not no_report)
-        return done
-
+    asked = {**options, "input": input_, "order": order, "profile": "nodes" if nodes else "spans"}
     try:
-        return ending.execute(call, as_json=as_json, output=str(options["output"] or ""))
+        return ending.execute(
+            lambda listening: _recorded(fleet, asked, listening, made, not no_report),
+            as_json=as_json,
+            output=str(options["output"] or ""),
+        )
     finally:
         if made:
             screen.say(f"\n{profiles.text(made)}", err=as_json)
+
+
+def _recorded(
+    fleet: Path, options: Object, listening: Listening, made: Object, report: bool
+) -> "Run":
+    """Run a fleet, and make the profile of what was, however it ended.
+
+    Args:
+        fleet: The fleet file.
+        options: What else `api.run` takes.
+        listening: Hears what comes.
+        made: Gets the profile; it stays empty when none can be made.
+        report: Whether to draw report.html.
+
+    Raises:
+        LockstepError, KeyboardInterrupt: as `api.run`.
+    """
+    from lockstep.workers import api
+    from lockstep.workers.launch import Interrupted
+
+    try:
+        done = api.run(fleet, **options, listen=listening)
+    except (Interrupted, RunStopped) as error:
+        _add(made, listening, getattr(error, "summary", None), report)
+        raise
+    except KeyboardInterrupt:
+        _missed(listening)
+        raise
+    _add(made, listening, done.summary, report)
+    return done
 
 
 def _again(folder: Path, as_json: bool, report: bool) -> int:

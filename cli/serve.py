@@ -2,10 +2,15 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lockstep.cli.kinds import FLEET
+from lockstep.engine.errors import UsageError
+
+if TYPE_CHECKING:
+    from lockstep.workers.service.options import Http
 
 SEED_MAX = 2**63 - 1
 
@@ -82,15 +87,10 @@ def command(
 
     Exit codes: 0 ended by a person, 2 refused, 3 a run that cannot go on.
     """
-    from lockstep.engine.errors import UsageError
     from lockstep.workers.launch import ENVIRONMENT
-
-    if http is None and (http_token_file is not None or http_hosts):
-        raise UsageError("--http-token-file and --http-host need --http")
 
     os.environ.update(ENVIRONMENT)
     from lockstep.workers.service.daemon import serve
-    from lockstep.workers.service.front import http_of
     from lockstep.workers.service.limits import Limits
     from lockstep.workers.service.options import Options
     from lockstep.workers.service.state import Keep
@@ -106,9 +106,20 @@ def command(
         run_items_max=run_items_max,
         limits=Limits(waiting_max, min(client_max, waiting_max)),
         keep=Keep(keep_runs, keep_days, keep_bytes),
-        http=http_of(http, http_token_file, http_hosts) if http is not None else None,
+        http=_http(http, http_token_file, http_hosts),
     )
     return serve(options, os.environ)
+
+
+def _http(address: str | None, token: Path | None, hosts: tuple[str, ...]) -> "Http | None":
+    """How HTTP clients are served; None: not at all."""
+    from lockstep.workers.service.front import http_of
+
+    if address is not None:
+        return http_of(address, token, hosts)
+    if token is not None or hosts:
+        raise UsageError("--http-token-file and --http-host need --http")
+    return None
 
 
 def _places(fleet: Path, state: Path | None, socket_dir: Path | None) -> tuple[Path, Path | None]:

@@ -11,6 +11,7 @@ import click
 
 from lockstep.cli import screen
 from lockstep.cli.cancel import user
+from lockstep.cli.kinds import json_object
 from lockstep.cli.options import json_option
 from lockstep.cli.verbs import Verbs
 from lockstep.engine.errors import EXIT_OK, EXIT_UNFINISHED, UsageError
@@ -109,9 +110,9 @@ def submit(
 
     Exit codes: 0, 2 refused, 3 an item failed.
     """
-    given = [json_item(text, "ITEM") for text in items]
+    given = [json_object(text, "ITEM") for text in items]
     if input_ is not None:
-        given += [json_item(line, "--input") for line in input_ if line.strip()]
+        given += [json_object(line, "--input") for line in input_ if line.strip()]
     if not given:
         raise UsageError("no items: give some, or --input FILE")
     found = []
@@ -200,23 +201,6 @@ def top(context: click.Context, service: str, as_json: bool) -> int:
     if not run:
         raise UsageError(f"{service}: no run takes items yet")
     return int(context.invoke(verb.command, run=Path(run), as_json=as_json))
-
-
-def json_item(text: str | bytes, where: str) -> dict[str, Any]:
-    """An item as a person gives it.
-
-    Raises:
-        UsageError: it is no JSON object.
-    """
-    from lockstep.engine.strict_json import loads
-
-    try:
-        value = loads(text)
-    except ValueError as error:
-        raise UsageError(f"{where}: not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise UsageError(f"{where}: found {value!s:.40}, expected a JSON object")
-    return value
 
 
 def _answers(

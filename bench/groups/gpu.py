@@ -15,7 +15,7 @@ from typing import Any
 
 from lockstep.bench import machine, models
 from lockstep.bench.device import Asked
-from lockstep.bench.groups import Tell
+from lockstep.bench.groups import Tell, building
 from lockstep.bench.report import Report
 from lockstep.engine.errors import UsageError
 from lockstep.workers.inference.proofs import devices
@@ -28,10 +28,7 @@ LAST_S = 900.0  # Of one process.
 SAID_CHARS_MAX = 600
 
 
-def setup(tell: Tell) -> None:
-    """Build the models. Raises UsageError: one cannot be made."""
-    for make in (models.large, models.large_fp32):
-        tell(f"model: {make(tell)}")
+setup = building(models.large, models.large_fp32)
 
 
 def run(quick: bool, tell: Tell, provider: str = "cuda", folders: Sequence[Path] = ()) -> Report:

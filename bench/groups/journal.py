@@ -15,7 +15,7 @@ import psutil
 
 from lockstep.bench import machine, models
 from lockstep.bench.contestant import lockstep, write_fleet
-from lockstep.bench.groups import Tell
+from lockstep.bench.groups import Tell, building
 from lockstep.bench.line import Line
 from lockstep.bench.pairs import PAIRS_MIN, interleave, ratio
 from lockstep.bench.report import Report
@@ -82,13 +82,7 @@ config = {{ tokens = 1, bytes = 64, hops = 1_000_000_000 }}
 """
 
 
-def setup(tell: Tell) -> None:
-    """Build the model.
-
-    Raises:
-        UsageError: the packages that build it are not there.
-    """
-    tell(f"model: {models.large(tell)}")
+setup = building(models.large)
 
 
 def run(quick: bool, tell: Tell) -> Report:

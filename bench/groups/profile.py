@@ -13,7 +13,7 @@ import psutil
 
 from lockstep.bench import machine, models
 from lockstep.bench.contestant import lockstep
-from lockstep.bench.groups import Tell
+from lockstep.bench.groups import Tell, building
 from lockstep.bench.groups.agents import ENDLESS
 from lockstep.bench.groups.agents import FLEET as RING
 from lockstep.bench.groups.journal import FLEET as ASKING
@@ -34,13 +34,7 @@ class Cost(NamedTuple):
     cpu: float
 
 
-def setup(tell: Tell) -> None:
-    """Build the model.
-
-    Raises:
-        UsageError: the packages that build it are not there.
-    """
-    tell(f"model: {models.small(tell)}")
+setup = building(models.small)
 
 
 def run(quick: bool, tell: Tell) -> Report:

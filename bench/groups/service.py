@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from lockstep.bench import machine, models
 from lockstep.bench.callers import Caller, crowd
 from lockstep.bench.contestant import write_fleet
-from lockstep.bench.groups import Tell
+from lockstep.bench.groups import Tell, building
 from lockstep.bench.pairs import PAIRS_MIN, interleave, ratio
 from lockstep.bench.report import Report
 from lockstep.engine.errors import UsageError
@@ -81,13 +81,7 @@ config = { fuel = 1000, tail = 0, requests = 0, tokens = 1, prompt_bytes = 0 }
 LINES = f'\n[sources.lines]\nkind = "socket"\npath = "{SOURCE}"\n'
 
 
-def setup(tell: Tell) -> None:
-    """Build the model.
-
-    Raises:
-        UsageError: the packages that build it are not there.
-    """
-    tell(f"model: {models.large(tell)}")
+setup = building(models.large)
 
 
 def run(quick: bool, tell: Tell) -> Report:

@@ -13,7 +13,7 @@ from typing import Any
 
 from lockstep.bench import machine, models
 from lockstep.bench.contestant import whole
-from lockstep.bench.groups import Tell
+from lockstep.bench.groups import Tell, building
 from lockstep.bench.pairs import Ratio, interleave, paired, ratio
 from lockstep.bench.report import Report
 from lockstep.workers.pictures.chart import Chart, Line, row
@@ -146,13 +146,7 @@ CELLS = (
 )
 
 
-def setup(tell: Tell) -> None:
-    """Build the model.
-
-    Raises:
-        UsageError: the packages that build it are not there.
-    """
-    tell(f"model: {models.small(tell)}")
+setup = building(models.small)
 
 
 def run(quick: bool, tell: Tell, curves: Path | None = None) -> Report:

@@ -37,7 +37,7 @@ import torch
 import torch.nn.functional as functional
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from lockstep.bench import decoder_graph
+from lockstep.bench import decoder_folder, decoder_shape
 
 Ids = npt.NDArray[np.int64]
 Params = dict[str, torch.Tensor]
@@ -48,7 +48,7 @@ PAD, BOS, EOS, UNK = range(len(SPECIALS))
 ALPHABET = "0123456789+="  # Ids 4 to 15, in this order.
 DIGIT_0 = len(SPECIALS)
 PLUS, EQUALS = DIGIT_0 + 10, DIGIT_0 + 11
-SHAPE = decoder_graph.DecoderShape(
+SHAPE = decoder_shape.DecoderShape(
     layers=3,
     hidden=128,
     heads=4,
@@ -136,7 +136,7 @@ def initial_params(seed: int) -> Params:
     """Draw the weights by Hugging Face name: norms one, matrices normal."""
     generator = torch.Generator().manual_seed(seed)
     params: Params = {}
-    for name, size in decoder_graph.weight_shapes(SHAPE).items():
+    for name, size in decoder_shape.weight_shapes(SHAPE).items():
         if len(size) == 1:
             value = torch.ones(size)
         else:
@@ -162,13 +162,13 @@ def forward(params: Params, ids: torch.Tensor) -> torch.Tensor:
         float32 logits (rows, length, vocab).
     """
     rows, length = ids.shape
-    tables = (torch.from_numpy(table[:length]) for table in decoder_graph.rotary_tables(SHAPE))
+    tables = (torch.from_numpy(table[:length]) for table in decoder_shape.rotary_tables(SHAPE))
     cosines, sines = tables
 
     def norm(x: torch.Tensor, name: str) -> torch.Tensor:
         return functional.rms_norm(x, (SHAPE.hidden,), params[f"{name}.weight"], SHAPE.rms_eps)
 
-    x = functional.embedding(ids, params[decoder_graph.EMBED])
+    x = functional.embedding(ids, params[decoder_shape.EMBED])
     for layer in range(SHAPE.layers):
         stem = f"model.layers.{layer}"
 
@@ -188,7 +188,7 @@ def forward(params: Params, ids: torch.Tensor) -> torch.Tensor:
         h = norm(x, f"{stem}.post_attention_layernorm")
         h = functional.silu(linear(h, "mlp.gate_proj")) * linear(h, "mlp.up_proj")
         x = x + linear(h, "mlp.down_proj")
-    return functional.linear(norm(x, "model.norm"), params[decoder_graph.HEAD])
+    return functional.linear(norm(x, "model.norm"), params[decoder_shape.HEAD])
 
 
 def train(problems: Problems, steps: int, seed: int) -> Params:
@@ -242,8 +242,8 @@ def export(params: Params, folder: Path) -> None:
         SystemExit: the graph's logits differ by more than LOGITS_TOLERANCE.
     """
     weights = {name: value.detach().numpy() for name, value in params.items()}
-    special = decoder_graph.SpecialTokens(bos=BOS, eos=EOS, pad=PAD)
-    decoder_graph.write_folder(folder, SHAPE, weights, special)
+    special = decoder_folder.SpecialTokens(bos=BOS, eos=EOS, pad=PAD)
+    decoder_folder.write_folder(folder, SHAPE, weights, special)
     make_tokenizer().save(str(folder / "tokenizer.json"))
     config = {
         "bos_token": SPECIALS[BOS],

@@ -15,8 +15,8 @@ from lockstep.engine.record import (
     Record,
 )
 from lockstep.engine.settings import nearest
-from lockstep.engine.strict_json import dumps, loads
-from lockstep.workers.inference.fields import Fields
+from lockstep.engine.strict_json import dumps
+from lockstep.workers.inference.fields import Fields, object_of
 from lockstep.workers.inference.request import (
     NAME_BYTES_MAX,
     PRIORITY_MAX,
@@ -73,7 +73,7 @@ class Calls:
         if not self._models or record.flags & FLAG_RAW:
             return model, self.takes(model)
         try:
-            name = _object(record.payload).get("model")
+            name = _object(record).get("model")
         except RequestRejected:
             return model, self.takes(model)
         if isinstance(name, str) and name not in self._names:
@@ -93,7 +93,7 @@ class Calls:
             fields = self._fields(record)
             priority = fields.integer("priority", 0, PRIORITY_MAX) or 0
             timeout_steps = fields.integer("timeout_steps", 0, TIMEOUT_STEPS_MAX) or 0
-            request = parse_tensor_request(_object(record.payload))
+            request = parse_tensor_request(_object(record))
             runs = self._models[model].prepare(request)
         except RequestRejected as error:
             refusal = str(error)
@@ -113,7 +113,7 @@ class Calls:
     def _fields(self, record: Record) -> Fields:
         if record.flags & FLAG_RAW:
             raise RequestRejected("request: the binary form is for decoders, expected JSON")
-        fields = Fields(_object(record.payload))
+        fields = Fields(_object(record))
         name = fields.name("model", NAME_BYTES_MAX)
         if name is not None and name not in self._names:
             hint = nearest(name, self._names)
@@ -153,13 +153,6 @@ def _tokens(answer: dict[str, Any] | None) -> int:
     return int(answer["usage"]["prompt_tokens"]) if answer and "usage" in answer else 0
 
 
-def _object(payload: bytes) -> dict[str, Any]:
-    if len(payload) > REQUEST_BYTES_MAX:
-        raise RequestRejected(f"request: {len(payload)} bytes, at most {REQUEST_BYTES_MAX}")
-    try:
-        found = loads(payload, DEPTH_MAX)
-    except ValueError as error:
-        raise RequestRejected(f"request: not valid JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise RequestRejected(f"request: expected a JSON object, found {type(found).__name__}")
-    return found
+def _object(record: Record) -> dict[str, Any]:
+    """The request. Raises `RequestRejected`."""
+    return object_of(record.payload, REQUEST_BYTES_MAX, DEPTH_MAX)

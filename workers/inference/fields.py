@@ -9,6 +9,7 @@ from typing import Any
 
 from lockstep.engine.errors import RequestRejected
 from lockstep.engine.settings import nearest
+from lockstep.engine.strict_json import loads
 
 
 class Fields:
@@ -70,6 +71,28 @@ class Fields:
             size = f"{len(value)} of them" if isinstance(value, list) else f"{value!r:.80}"
             raise RequestRejected(f"{key}: {size}, expected a list of at most {count_max}")
         return value
+
+
+def object_of(payload: bytes, bytes_max: int, depth_max: int) -> dict[str, Any]:
+    """The object that a request is.
+
+    Args:
+        payload: JSON in UTF-8.
+        bytes_max: Of the payload.
+        depth_max: Of the JSON.
+
+    Raises:
+        RequestRejected: it is longer or deeper than that, not valid, or no object.
+    """
+    if len(payload) > bytes_max:
+        raise RequestRejected(f"request: {len(payload)} bytes, at most {bytes_max}")
+    try:
+        found = loads(payload, depth_max)
+    except ValueError as error:
+        raise RequestRejected(f"request: not valid JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise RequestRejected(f"request: expected a JSON object, found {type(found).__name__}")
+    return found
 
 
 def whole(value: Any, key: str, low: int, high: int) -> int:

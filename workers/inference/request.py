@@ -10,9 +10,8 @@ from typing import Any
 
 from lockstep.engine.errors import RequestRejected
 from lockstep.engine.settings import nearest
-from lockstep.engine.strict_json import loads
 from lockstep.workers.inference import sampling
-from lockstep.workers.inference.fields import Fields, real, words
+from lockstep.workers.inference.fields import Fields, object_of, real, words
 from lockstep.workers.inference.sampling import PLAIN, TEMPERATURE_MAX, Sampling, read_sampling
 
 REQUEST_BYTES_MAX = 16 << 20
@@ -134,14 +133,7 @@ def tokens_out(request: InferRequest, prompt_tokens: int, tokens_max: int) -> in
 
 
 def _parse_json(payload: bytes, known: tuple[str, ...]) -> InferRequest:
-    if len(payload) > REQUEST_BYTES_MAX:
-        raise RequestRejected(f"request: {len(payload)} bytes, at most {REQUEST_BYTES_MAX}")
-    try:
-        found = loads(payload, DEPTH_MAX)
-    except ValueError as error:
-        raise RequestRejected(f"request: not valid JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise RequestRejected(f"request: expected a JSON object, found {type(found).__name__}")
+    found = object_of(payload, REQUEST_BYTES_MAX, DEPTH_MAX)
     for key in found:
         if key not in known:
             raise RequestRejected(f"request: key {key!r:.80} is {_unknown(key[:80], known)}")

@@ -31,14 +31,14 @@ class Terminal:
 
     def __enter__(self) -> "Terminal":
         self.has_keys = _ours(0)
-        self._taken = False
+        self._taken = self._stopping = False
         self._waking, self._wake = os.pipe()
         for end in (self._waking, self._wake):
             os.set_blocking(end, False)
         self._wakeup = signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         handlers = {
             signal.SIGWINCH: _nothing,  # It only wakes us: the size is asked for anyway.
-            signal.SIGTSTP: self._suspend,
+            signal.SIGTSTP: self._stop,
             signal.SIGQUIT: _interrupt,
         }
         self._before = {number: signal.signal(number, to) for number, to in handlers.items()}
@@ -63,12 +63,17 @@ class Terminal:
         _write(f"\x1b[H{text}\x1b[J")
 
     def keys(self, timeout_s: float) -> Iterator[str]:
-        """Keys that were pressed, waiting for the first; also ends when the size is another."""
+        """Keys that were pressed, waiting for the first; also ends when the size is another.
+
+        Here alone Ctrl-Z takes effect: in the middle of a write nothing else can be written.
+        """
         watched = [self._waking, *([0] if self.has_keys else [])]
         ready, _, _ = select.select(watched, [], [], max(timeout_s, 0.0))
         if self._waking in ready:
             os.read(self._waking, READ_BYTES)
-        if 0 in ready:
+        if self._stopping:
+            self._suspend()  # What was typed meanwhile was not for us.
+        elif 0 in ready:
             data = os.read(0, READ_BYTES)
             self.has_keys = bool(data)  # Nothing: it hung up, and would be ready for ever.
             yield from keys_of(data)
@@ -110,12 +115,16 @@ class Terminal:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _suspend(self, number: int, _frame: FrameType | None) -> None:
-        """Ctrl-Z: give the terminal back, stop, and take it again when we go on."""
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _suspend(self) -> None:
+        """Give the terminal back, stop, and take it again when we go on."""
+        self._stopping = False
         self._give_back()
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-        signal.signal(number, self._suspend)
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, self._stop)
         self._take()
 
 

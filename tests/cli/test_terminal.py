@@ -35,6 +35,25 @@ os.tcsetpgrp(0, job.pid)
 os.kill(job.pid, signal.SIGCONT)
 os.waitpid(job.pid, 0)
 """
+# Ctrl-Z in the middle of a write.
+WRITING = """
+import io, os, signal, sys
+from lockstep.cli.terminal import Terminal
+class Pressed(io.RawIOBase):
+    def writable(self):
+        return True
+    def fileno(self):
+        return 1
+    def write(self, data):
+        if b"a line" in bytes(data):
+            os.kill(os.getpid(), signal.SIGTSTP)
+        return os.write(1, data)
+sys.stdout = io.TextIOWrapper(io.BufferedWriter(Pressed()), "utf-8")
+with Terminal() as terminal:
+    terminal.draw(["a line"])
+    assert list(terminal.keys(3600)) == []
+print("over", flush=True)
+"""
 
 
 class Watched:
@@ -68,8 +87,11 @@ class Watched:
         end_s = time.monotonic() + WATCHDOG_S
         while not reached():
             assert time.monotonic() < end_s, self.shown
+            over = self.process.poll() is not None
             if select.select([self.ours], [], [], 0.05)[0]:
                 self.shown += os.read(self.ours, 65536).decode()
+            else:
+                assert not over or reached(), self.shown
 
     def press(self, keys: str) -> None:
         os.write(self.ours, keys.encode())
@@ -182,3 +204,13 @@ def test_another_size_of_the_terminal_is_drawn_at_once(watch: Any) -> None:
     assert len(top.frame) == 8
     top.press("q")
     assert top.ended() == 0
+
+
+def test_ctrl_z_in_the_middle_of_a_write_waits_for_its_end(watch: Any) -> None:
+    top = watch([sys.executable, "-c", SHELL, sys.executable, "-c", WRITING])
+    top.until(lambda: "stopped" in top.shown)
+    assert top.given_back() and "a line\x1b[K\x1b[J" in top.shown
+    top.press("\n")
+    top.until(lambda: "over" in top.shown)
+    assert top.ended() == 0
+    assert top.given_back()

@@ -142,6 +142,7 @@ class Recorded:
         if summary.get("state") != "finished" and summary.get("reason") != self.stop_reason:
             return None
         self.check()
+        summary.pop("agents", None)  # For `top`: no figure of a run.
         return summary
 
     def check(self) -> None:

@@ -57,6 +57,7 @@ def test_a_run_that_has_ended_is_not_touched(asked: Any) -> None:
     assert result.code == 0, result.err
     assert "the run has come to its end; nothing was touched" in result.err
     assert result.json["digest"] == first.json["digest"] and result.json["restarts"] == 0
+    assert result.json.keys() == first.json.keys()
     assert _files(run) == before
     wrong = place.lockstep("resume", "runs/asks-1", "--model", "defualt=/nowhere")
     assert wrong.code == 2 and "model 'defualt' is not in the fleet, only: default" in wrong.err

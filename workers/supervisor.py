@@ -157,11 +157,10 @@ class Supervisor:
             self._start_agents(specs)
             self._register()
             self._doors.listen(self._folder.path, self._stdin, self._note, self._job)
-            self._perform(self._beginning.first())
+            self._first()
             while not self._over():
                 self._refuse_starving()
-                self._take_in(self._wait())
-                self._perform(self._pumped())
+                self._pass()
                 if 0 < self._job.entries_max <= self._ledger.entries:
                     stopped = "as far as it was asked for"
                     break
@@ -170,6 +169,13 @@ class Supervisor:
         except Exception as error:
             stopped, code = stopped_by(error)
         return self._close(stopped, code)
+
+    def _first(self) -> None:
+        self._perform(self._beginning.first())
+
+    def _pass(self) -> None:
+        self._take_in(self._wait())
+        self._perform(self._pumped())
 
     def _pumped(self) -> list[actions.Action]:
         wanted = self._sequencer.pump()

@@ -13,7 +13,7 @@ from typing import Any
 
 from lockstep import shm
 from lockstep.workers import spawn
-from lockstep.workers.agent.channel import RingChannel
+from lockstep.workers.agent.channel import Channel, RingChannel
 from lockstep.workers.agent.guest import Guest
 from lockstep.workers.agent.keeper import Keeper
 from lockstep.workers.agent.process import AgentSpec, agent_main
@@ -38,7 +38,7 @@ class AgentTask:
     spec: AgentSpec
     pair: RingPair
     delay_s: float = 0.0
-    channel: RingChannel | None = None
+    channel: Channel | None = None
     guest: Guest | None = None
     keeper: Keeper | None = None
 
@@ -49,7 +49,7 @@ class AgentTask:
         gc.freeze()  # What the supervisor has come to own since would only be copied.
         if self.delay_s:
             time.sleep(self.delay_s)
-        channel = self.channel or channel_of(self.pair)
+        channel: Channel = self.channel or channel_of(self.pair)
         return agent_main(self.spec, channel, spawn.confine, self.guest, self.keeper)
 
 

@@ -62,6 +62,7 @@ class Scan:
             yield from self._segment(segment)
             if self.end.why:
                 return
+            del segment  # Before the next one is read: they are large.
         if self.header is None:
             raise JournalCorrupt("no journal segment")
         if self._span is not None:

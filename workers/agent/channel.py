@@ -74,6 +74,9 @@ class RingChannel:
         bell: Rung by the supervisor: something arrived, or there is room.
         peer_bell: Rung here: something was sent, or there is room and this side waits.
         straight: All of them in one.
+
+    Attributes:
+        made_room: Records were taken, and since then nobody was rung.
     """
 
     def __init__(
@@ -89,7 +92,7 @@ class RingChannel:
         self._bell = bell
         self._peer_bell = peer_bell
         self._straight = straight
-        self._made_room = False  # And have not rung since.
+        self.made_room = False
 
     def send(self, records: bytes) -> None:
         """As `Channel.send`."""
@@ -109,7 +112,7 @@ class RingChannel:
         while True:
             data = self._reader.drain()
             if data:
-                self._made_room = True
+                self.made_room = True
                 return data
             self._wait()
 
@@ -119,22 +122,22 @@ class RingChannel:
         if straight is None or not straight.send(records):
             self.send(records)
             return self.receive()
-        self._made_room = False
+        self.made_room = False
         data = straight.receive()
         if not data:
             return self.receive()
-        self._made_room = True
+        self.made_room = True
         return data
 
     def _wait(self) -> None:
         # The supervisor may have more than fitted. Only who is about to wait for it has to say
         # that there is room now: mostly the turn's own records are the next ring.
-        if self._made_room:
+        if self.made_room:
             self._ring()
         self._bell.wait()
 
     def _ring(self) -> None:
-        self._made_room = False
+        self.made_room = False
         self._peer_bell.ring()
 
 

@@ -1,9 +1,9 @@
 """Agents, profiled: when a turn had its events, and when it gave its records.
 
 What lies between is the guest, and the way into it and out of it. A turn of an agent that has slept
-pays for every page that it touches, and more in a virtual machine: so the track itself is what
-stands between the channel and the rings, and writes its record in one piece, when the supervisor
-has been rung already.
+pays for every page that it touches, and more in a virtual machine: so the track itself is the
+agent's channel, calls nothing more than that would, and writes its record in one piece, when the
+supervisor has been rung already.
 """
 
 import time
@@ -23,77 +23,69 @@ _TURN = int(Kind.TURN)
 
 
 class TurnSpans(Spans):
-    """The track of an agent; to its channel, its end of the rings."""
+    """The track of an agent, and its channel: what `RingChannel` is, with looks at the clock."""
 
-    __slots__ = (
-        *("_drain", "_ended", "_number", "_push_many", "_receive", "_send", "_since"),
-        *("ring", "wait"),
-    )
+    __slots__ = ("_inner", "_number", "_receive", "_send", "_since")
 
-    def channel(self, end: AgentEnd, first: int) -> RingChannel:
-        """The agent's channel, whose turns are noted from now on.
+    def attach(self, end: AgentEnd, first: int) -> None:
+        """Be the channel from now on.
 
         Args:
-            end: Of its rings.
+            end: Of the agent's rings.
             first: Turn that it begins with.
         """
+        self._inner = RingChannel(end, end, end, end)
         self._send, self._receive = end.exchange.send, end.exchange.receive
-        self._push_many, self._drain = end.push_many, end.drain
-        self.ring, self.wait = end.ring, end.wait
-        self._since, self._ended, self._number = 0, 0, first
-        return RingChannel(self, self, self, self, self)
+        self._since, self._number = 0, first
 
     # Names that are parameters lie in the frame, and not in the pages of a module.
-    def send(
+    def exchange(
         self, records: bytes, now: Callable[[], int] = now, pack: Any = RECORD.pack_into
-    ) -> bool:
-        """As `channel.Straight.send`: the common turn's way."""
+    ) -> bytes:
+        """As `Channel.exchange`: the common turn's way."""
         ended = now()
         if not self._send(records):
-            return False
-        at = self._at
+            self.send(records)
+            return self.receive()
+        took = now() - ended
+        at, number = self._at, self._number
         if at == self._end:
-            self.add(_TURN, self._since, ended, self._number, now() - ended)
+            self.add(_TURN, self._since, ended, number, took)
         else:
-            pack(self._memory, at, self._since, ended, self._number, now() - ended, 0, 2)
+            pack(self._memory, at, self._since, ended, number, took, 0, 2)
             self._at = at + 40
-        self._number += 1
-        return True
-
-    def receive(self, now: Callable[[], int] = now) -> bytes:
-        """As `channel.Straight.receive`."""
+        self._number = number + 1
+        self._inner.made_room = False
         data = self._receive()
+        if not data:
+            return self.receive()
+        self._inner.made_room = True
         self._since = now()
         return data
 
-    def push_many(self, records: bytes, start: int) -> int:
-        """As `channel.Writer.push_many`: every other turn's way."""
-        if not start:
-            self._ended = now()
-        reached = self._push_many(records, start)
-        if reached == len(records) and records[_KIND] not in _WITHIN:
-            self._sent(records[_KIND] == record.Kind.READY)
-        return reached
-
-    def drain(self) -> bytes:
-        """As `channel.Reader.drain`."""
-        data = self._drain()
-        if data:
-            self._since = now()
-        return data
-
-    def _sent(self, ready: bool) -> None:
-        """A turn is over, or the agent is ready: turn 0 is one that no event begins."""
+    def send(self, records: bytes) -> None:
+        """As `Channel.send`: every other turn's way, and that of what ends none."""
+        ended = now()
+        self._inner.send(records)
+        kind = records[_KIND]
+        if kind in _WITHIN:
+            return
         sent = now()
-        if ready:
+        if kind == record.Kind.READY:  # Turn 0 is one that no event begins.
             self.add(Kind.START, self.began_ns, sent)
         else:
-            self.add(_TURN, self._since, self._ended, self._number, sent - self._ended)
+            self.add(_TURN, self._since, ended, self._number, sent - ended)
             self._number += 1
         self._since = sent
 
+    def receive(self) -> bytes:
+        """As `Channel.receive`."""
+        data = self._inner.receive()
+        self._since = now()
+        return data
 
-assert (_TURN, RECORD_BYTES) == (2, 40)  # As `TurnSpans.send` has them.
+
+assert (_TURN, RECORD_BYTES) == (2, 40)  # As `TurnSpans.exchange` has them.
 
 
 class ProfiledAgent:
@@ -114,7 +106,8 @@ class ProfiledAgent:
         spec = self._task.spec
         spans = TurnSpans(self._place, Role.AGENT, spec.index, spec.name, self._bytes_max)
         spans.open()
-        self._task.channel = spans.channel(AgentEnd(self._task.pair), self._first)
+        spans.attach(AgentEnd(self._task.pair), self._first)
+        self._task.channel = spans
         code = self._task()
         left = now()
         spans.add(Kind.LEFT, left, left, 0, time.process_time_ns())

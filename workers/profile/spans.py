@@ -153,8 +153,10 @@ class Spans:
 
     def open(self) -> None:
         """Begin the file, if its place is known by now. Idempotent; raises nothing."""
+        if self._descriptor >= 0 or self._state:
+            return
         folder = self._place.path
-        if folder is None or self._descriptor >= 0 or self._state:
+        if folder is None:
             return
         role, index = self._head[1:3]
         path = folder / f"{Role(role).name.lower()}-{index}-{self.began_ns}{SUFFIX}"

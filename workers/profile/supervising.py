@@ -5,12 +5,15 @@ gets it. Every process of the run writes a track of its own (spans.py); nothing 
 a ring, and nothing waits for it.
 """
 
+import lockstep.workers.hot  # noqa: F401 (first of all, as in any supervisor)
+
+# isort: split
 import os
 import select
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -108,7 +111,7 @@ class ProfiledSupervisor(Supervisor):
         super().__init__(job, reporter, signals)
         self._place = Place()
         self._spans = Spans(self._place, Role.SUPERVISOR, 0, "supervisor", SUPERVISOR_BYTES_MAX)
-        self._woke = self._taken = self._decided = 0  # Of this pass, in ns.
+        self._add = self._spans.add
         self._held: tuple[int, int] | None = None  # By whom, and the last step before.
         self._held_since = self._counted = 0
         Tools.body = staticmethod(partial(timed_tools, self._place))
@@ -135,51 +138,48 @@ class ProfiledSupervisor(Supervisor):
         begun = now()
         self._spans.add(Kind.PREPARE, self._spans.began_ns, begun)
         super()._start_agents(specs)
-        self._woke = self._taken = now()
-        self._spans.add(Kind.START, begun, self._woke)
+        self._spans.add(Kind.START, begun, now())
 
-    def _wait(self) -> list[int]:
-        done = self._passed()
+    def _first(self) -> None:
+        begun = now()
+        super()._first()
+        self._spans.add(_PASS, begun, now())
+
+    # One function, with names that lie in its frame: the loop has slept, and each further one that
+    # it calls, and each name of a module, is more memory to fetch.
+    def _pass(self, now: Callable[[], int] = now, kind: int = _PASS) -> None:
+        ready = self._wait()
+        woke = now()
+        self._take_in(ready)
+        taken = now()
+        wanted = self._pumped()
+        decided = now()
+        try:
+            self._perform(wanted)
+        finally:
+            done = now()
+            self._add(kind, woke, done, taken - woke, decided - taken)
+        if self._engine is not None:
+            self._ask(wanted, decided)
+            self._look(done)
         if done - self._counted >= COUNT_NS:
             self._count(done)
-        ready = Supervisor._wait(self)  # Not by `super`, which makes an object.
-        self._woke = now()
-        return ready
 
-    def _passed(self) -> int:
-        """The pass is over; when."""
-        done = now()
-        taking, deciding = self._taken - self._woke, self._decided - self._taken
-        self._spans.add(_PASS, self._woke, done, taking, deciding)
-        return done
-
-    def _take_in(self, ready: list[int]) -> None:
-        Supervisor._take_in(self, ready)
-        self._taken = now()
-
-    def _perform(self, wanted: Iterable[actions.Action]) -> None:
-        self._decided = now()
-        if self._engine is None:
-            Supervisor._perform(self, wanted)
-            return
-        wanted = list(wanted)
-        self._ask(wanted)
-        Supervisor._perform(self, wanted)
-        holder = self._stalls.holder
-        held = None if holder is None else (holder, self._sequencer.step)
-        if held != self._held:
-            self._hold(held)
-
-    def _ask(self, wanted: Iterable[actions.Action]) -> None:
-        moment = self._decided
+    def _ask(self, wanted: Iterable[actions.Action], moment: int) -> None:
         for action in wanted:
             if isinstance(action, actions.Issue):
                 ticket = action.ticket
-                self._spans.add(Kind.ASKED, moment, moment, ticket.number, 0, ticket.agent)
+                self._add(Kind.ASKED, moment, moment, ticket.number, 0, ticket.agent)
 
-    def _hold(self, held: tuple[int, int] | None) -> None:
+    def _look(self, moment: int) -> None:
+        """Who holds the model back, after a pass."""
+        holder = self._stalls.holder
+        held = None if holder is None else (holder, self._sequencer.step)
+        if held != self._held:
+            self._hold(held, moment)
+
+    def _hold(self, held: tuple[int, int] | None, moment: int) -> None:
         """Somebody else holds the model back from now on, or before another step, or nobody."""
-        moment = now()
         if self._held is not None:
             holder, step = self._held
             self._spans.add(Kind.HELD, self._held_since, moment, step + 1, 0, holder + 1)
@@ -192,10 +192,9 @@ class ProfiledSupervisor(Supervisor):
         self._counted = moment
 
     def _close(self, stopped: str, code: int) -> int:
-        # One that was broken off before anything was decided is none.
-        begun = self._passed() if 0 < self._woke <= self._taken <= self._decided else now()
+        begun = now()
         self._count(begun)
-        self._hold(None)
+        self._hold(None, begun)
         for pid in children():
             self._use(pid, begun)
         code = super()._close(stopped, code)

@@ -44,10 +44,11 @@ INTERRUPTED = "the run was interrupted; whether it heard this is in its journal:
 
 
 class Failure(NamedTuple):
-    """Why a supervisor ended, as it said so itself."""
+    """Why a supervisor ended, as it said so itself; ``whole``: its run has come to its end."""
 
     message: str
     exit_code: int
+    whole: bool = False
 
 
 class Lane:
@@ -102,10 +103,7 @@ class Lane:
             if not item.ours:
                 continue
             lane.came += 1
-            one = Asked(
-                item.id, item.mark, "", lane,
-                number=number, event=item.event, tag=item.tag,
-            )  # fmt: skip
+            one = Asked(item.id, item.mark, "", lane, number=number, event=item.event, tag=item.tag)
             asked.append(one)
             if number >= len(found.ends):
                 lane.open[number] = one
@@ -135,8 +133,7 @@ class Lane:
 
     def start(self) -> None:
         """Start a supervisor; `Owner.changed` tells what comes of it."""
-        self._timer = None
-        self._failure = None
+        self._timer = self._failure = None
         self._pinged = self._ponged = False
         if self.folder is None:  # Half made by one that died; nothing was asked of it.
             shutil.rmtree(self._job.run_dir, ignore_errors=True)
@@ -236,7 +233,8 @@ class Lane:
             case "progress":
                 self.done.told(value)
             case "summary":
-                self._failure = Failure(str(value["reason"]), int(value["exit_code"]))
+                whole = value["state"] == "finished"
+                self._failure = Failure(str(value["reason"]), int(value["exit_code"]), whole)
             case "error":
                 self._failure = Failure(str(value["message"]), int(value["exit_code"]))
 
@@ -279,7 +277,7 @@ class Lane:
             case "stopped":
                 self._become(STOPPED)
             case "stuck":
-                self.why, self.exit_code = self._failure
+                self.why, self.exit_code, _ = self._failure
                 self._leave(STUCK)
             case _:
                 self._fall_back()
@@ -305,7 +303,7 @@ class Lane:
 
     def _accept(self, asked: Asked, number: int, event: int, tag: str) -> None:
         asked.number, asked.event, asked.tag, asked.line = number, event, tag, b""
-        self._known += 1
+        self.bare, self._known = False, self._known + 1
         self.open[number] = asked
         self._owner.accepted(asked)
 
@@ -337,6 +335,8 @@ class Lane:
         """
         if self.folder is None:
             return False  # It never began; nothing was asked of it.
+        if self._failure is not None and self._failure.whole and self._known and not self.waiting:
+            return True  # All is told already: nobody has to wait while a long journal is read.
         found = history.read(self.folder)
         self.bare = not found.items
         ours = [(number, item) for number, item in enumerate(found.items, 1) if item.ours]

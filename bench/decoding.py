@@ -11,6 +11,7 @@ measured as what it is for the model and nothing else. Requests, a line of JSON 
     much of that was inside ONNX Runtime
 """
 
+import ctypes
 import json
 import os
 import sys
@@ -188,6 +189,11 @@ class Conductor:
             raise SystemExit(f"{self._said} of {rows} rows were prefilled in one step")
 
 
+def _use(address: int, size_bytes: int) -> None:
+    """Memory that was used before, as that of a server is, and as peers' is by their first step."""
+    ctypes.memset(address, 0, size_bytes)
+
+
 def main() -> int:
     """Entry of the process."""
     conductor = Conductor(int(sys.argv[-2]), int(sys.argv[-1]))
@@ -199,6 +205,7 @@ def main() -> int:
     models = load_all(given)
     assert isinstance(models[0], LoadedModel)
     decoder: Any = models[0].decoder
+    _use(*decoder.slab.memory())
     conductor.session = decoder.session = TimedSession(decoder.session)
     end: Any = conductor
     server = Server(given, models, end, None)

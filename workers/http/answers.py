@@ -15,6 +15,7 @@ from lockstep.workers.http.params import rejected
 from lockstep.workers.http.problems import Problem
 
 Object = dict[str, Any]
+NO_NAMES: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,12 @@ class Head:
         }
 
 
-def result_of(answer: Mapping[str, Any]) -> Object:
+def result_of(answer: Mapping[str, Any], names: Mapping[str, str] = NO_NAMES) -> Object:
     """What a model said (RESULT of docs/abi.md).
+
+    Args:
+        answer: The last line of a call.
+        names: As in `Asked`, for what is said of a refusal.
 
     Raises:
         Problem: it did not answer.
@@ -55,15 +60,15 @@ def result_of(answer: Mapping[str, Any]) -> Object:
         raise Problem(422, str(line["error"]), code="item_failed")
     result: Object = line["payload"]
     if "error" in result:
-        raise _failure(result)
+        raise _failure(result, names)
     return result
 
 
-def _failure(result: Object) -> Problem:
+def _failure(result: Object, names: Mapping[str, str]) -> Problem:
     text, reason = str(result["error"]), str(result["finish_reason"])
     # How many dimensions there are is known when the model has run.
     if reason == "refused" or text.startswith("dimensions:"):
-        return rejected(text)
+        return rejected(text, names)
     if reason == "cancelled":
         return Problem(422, text or "cancelled", code="item_failed")
     return Problem(500, text, code=reason)

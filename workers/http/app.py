@@ -5,6 +5,7 @@ A call to a model becomes the command ``call`` of the control socket, a chat wit
 """
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 from h11 import LocalProtocolError
@@ -100,14 +101,15 @@ class Served:
         call, id = self._call(request, asked, "chat" if is_chat else "completions", told)
         head = Head(id, asked.model, model["fingerprint"])
         made = answers.chat if is_chat else answers.completion
+        heard = partial(answers.result_of, names=asked.names)
         if not asked.stream:
-            return await self._whole(call, lambda line, result: made(head, line, result))
+            return await self._whole(call, heard, lambda line, result: made(head, line, result))
         stops = asked.request.get("stop", [])
         words = Words(text, [stops] if isinstance(stops, str) else stops)
         pieces = Pieces(head, is_chat, asked.usage)
         return await self._streamed(
             call,
-            answers.result_of,
+            heard,
             lambda lines: stream.of_model(pieces, words, lines, call.used),
         )
 
@@ -118,7 +120,9 @@ class Served:
         call, id = self._call(request, asked, "embeddings", told=False)
         head = Head(id, asked.model, model["fingerprint"])
         return await self._whole(
-            call, lambda line, result: answers.embeddings(head, line, result, asked.floats)
+            call,
+            answers.result_of,
+            lambda line, result: answers.embeddings(head, line, result, asked.floats),
         )
 
     async def _fleet(self, request: Request, offered: Offered, body: Object) -> Any:
@@ -135,7 +139,7 @@ class Served:
         command = {"do": "submit", "item": item, "client": _client(request), "wait": True}
         call = Call(self._asker, "fleet", asked.model, command, ours, request.receive)
         if not asked.stream:
-            return await self._whole(call, lambda line, _: answers.fleet(head, line), item=True)
+            return await self._whole(call, lambda _: {}, lambda line, _: answers.fleet(head, line))
         pieces = Pieces(head, True, asked.usage)
         return await self._streamed(
             call, answers.said_by_fleet, lambda lines: stream.of_fleet(pieces, lines)
@@ -151,11 +155,15 @@ class Served:
         return Call(self._asker, route, asked.model, command, ours, request.receive), id
 
     async def _whole(
-        self, call: Call, made: Callable[[Object, Object], Object], item: bool = False
+        self,
+        call: Call,
+        heard: Callable[[Object], Object],
+        made: Callable[[Object, Object], Object],
     ) -> Response:
+        """An answer in one piece; ``heard``: what a model said, nothing of what a fleet did."""
         async with call.failing():
             line = await call.answer()
-            result = {} if item else answers.result_of(line)
+            result = heard(line)
             if result:
                 call.used(result)
             response = JSONResponse(made(line, result))

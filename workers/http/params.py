@@ -6,7 +6,7 @@ What is served becomes a request as agents write them (docs/requests.md), checke
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lockstep.engine.errors import RequestRejected
@@ -39,6 +39,7 @@ NEUTRAL: dict[str, Any] = {
     "reasoning_effort": None, "verbosity": None, "web_search_options": None, "moderation": None,
 }  # fmt: skip
 TEMPERATURE, COMPLETION_TOKENS = 1, 16  # OpenAI's defaults.
+LENGTHS = ("prompt", "max_tokens", "min_tokens")  # What is refused of them may name `max_tokens`.
 MESSAGE = ("role", "content")
 
 
@@ -52,6 +53,7 @@ class Asked:
         stream: The answer is wanted in pieces.
         usage: And its usage in the last of them.
         floats: Of embeddings: vectors as numbers, not in base64.
+        names: What the client calls parameters of ``request`` that have other names there.
     """
 
     model: str
@@ -59,6 +61,7 @@ class Asked:
     stream: bool = False
     usage: bool = False
     floats: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def chat(body: dict[str, Any]) -> Asked:
@@ -73,17 +76,12 @@ def chat(body: dict[str, Any]) -> Asked:
     given = [key for key in ("max_tokens", "max_completion_tokens") if key in found]
     if len(given) == 2:
         raise bad("max_tokens and max_completion_tokens: expected one of them", "max_tokens")
+    names = {"prompt": "messages"}
     for key in given:
-        request["max_tokens"] = found[key]
+        request["max_tokens"], names["max_tokens"] = found[key], key
     if "logprobs" in found and type(found["logprobs"]) is not bool:
         raise bad(f"logprobs: {found['logprobs']!r:.80}, expected true or false", "logprobs")
-    try:
-        return _generation(found, request)
-    except Problem as problem:
-        if problem.param != "max_tokens" or given != ["max_completion_tokens"]:
-            raise
-        text = problem.message.replace("max_tokens", given[0], 1)
-        raise bad(text, given[0], problem.code) from None  # As the client calls it.
+    return _generation(found, request, names)
 
 
 def completion(body: dict[str, Any]) -> Asked:
@@ -94,7 +92,7 @@ def completion(body: dict[str, Any]) -> Asked:
     request["max_tokens"] = found.get("max_tokens", COMPLETION_TOKENS)
     if "logprobs" in found and type(found["logprobs"]) is not int:
         raise bad(f"logprobs: {found['logprobs']!r:.80}, expected a whole number", "logprobs")
-    return _generation(found, request)
+    return _generation(found, request, {})
 
 
 def embedding(body: dict[str, Any]) -> Asked:
@@ -109,7 +107,7 @@ def embedding(body: dict[str, Any]) -> Asked:
     request: dict[str, Any] = {"input": found["input"], "encoding": "base64"}
     if "dimensions" in found:
         request["dimensions"] = found["dimensions"]
-    _checked(lambda: parse_tensor_request(request))
+    _checked(lambda: parse_tensor_request(request), {})
     return Asked(_text(found, "model"), request, floats=form == "float")
 
 
@@ -184,14 +182,16 @@ def _prompt(found: Mapping[str, Any]) -> str:
     return prompt
 
 
-def _generation(found: Mapping[str, Any], request: dict[str, Any]) -> Asked:
+def _generation(
+    found: Mapping[str, Any], request: dict[str, Any], names: Mapping[str, str]
+) -> Asked:
     if "defaults" not in request:
         request.setdefault("temperature", TEMPERATURE)
     if "seed" in request:
         request["ordinal"] = 0  # Equal requests draw alike, whenever they are asked.
-    _checked(lambda: parse_infer(json.dumps(request).encode(), raw=False))
+    _checked(lambda: parse_infer(json.dumps(request).encode(), raw=False), names)
     stream, usage = _stream(found)
-    return Asked(_text(found, "model"), request, stream, usage)
+    return Asked(_text(found, "model"), request, stream, usage, names=names)
 
 
 def _stream(found: Mapping[str, Any]) -> tuple[bool, bool]:
@@ -227,18 +227,27 @@ def _known(body: dict[str, Any], served: tuple[str, ...]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key in served}
 
 
-def _checked(parse: Any) -> None:
+def _checked(parse: Any, names: Mapping[str, str]) -> None:
     try:
         parse()
     except RequestRejected as error:
-        raise rejected(str(error)) from None
+        raise rejected(str(error), names) from None
 
 
-def rejected(text: str) -> Problem:
-    """What a model says of a request that it does not serve; it begins with the parameter."""
+def rejected(text: str, names: Mapping[str, str]) -> Problem:
+    """What a model says of a request that it does not serve; it begins with the parameter.
+
+    Args:
+        text: As the model says it.
+        names: As in `Asked`: the client hears of what it said itself.
+    """
     head = text.partition(":")[0].partition("[")[0].partition(".")[0]
     param = head if head.replace("_", "").isalpha() and " " not in head else None
     too_long = "the model is set to at most" in text
+    if param in LENGTHS:
+        said = text.removeprefix(param).replace("max_tokens", names.get("max_tokens", "max_tokens"))
+        param = names.get(param, param)
+        text = f"{param}{said}"
     return bad(text, param, "context_length_exceeded" if too_long else None)
 
 

@@ -18,9 +18,12 @@ heap, which this process shares with it, is left alone. Of keys and values, only
 import ctypes
 import mmap
 import threading
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+from lockstep.workers.inference import step_limit
 
 MADV_COLLAPSE = 25
 MAPS = Path("/proc/self/maps")
@@ -132,6 +135,10 @@ def _pages(now: Iterable[Span], before: Iterable[Span], size: int) -> Iterator[i
 def _collapse(pages: Iterable[int], size: int) -> None:
     libc = ctypes.CDLL(None)
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    before_s = time.thread_time()
     for page in pages:
         # Refused where no part of it was ever used, where memory is short, where it is gone.
         libc.madvise(page, size, MADV_COLLAPSE)
+        now_s = time.thread_time()
+        step_limit.give_back(now_s - before_s)  # A large model takes seconds to move.
+        before_s = now_s

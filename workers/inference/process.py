@@ -6,7 +6,6 @@ decoder executes, the desk draws tokens by name. Sessions are created here, afte
 
 import json
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from lockstep.engine.stepper import Stepper
 from lockstep.engine.wire import RESULT_SLOT, FromEngine, ToEngine
 from lockstep.shm import BoardSlot
 from lockstep.workers.engine_links import EngineEnd
+from lockstep.workers.inference import step_limit
 from lockstep.workers.inference.calls import Calls
 from lockstep.workers.inference.desk import Desk
 from lockstep.workers.inference.loaded import AnyModel, LoadedModel, load_all
@@ -123,7 +123,6 @@ class Server:
         self._records: deque[Record] = deque()  # INFERs whose slots have not been read yet.
         self._stopped = False
         self._since = spec.since
-        # CPU time of all threads, so that neither a slow nor a stopped machine ends a good step.
         threads = max((model.intra_op_threads for model in spec.models), default=1)
         self._step_s = spec.step_s * threads
         self._pace = Pace(spec.tokens, time.monotonic())
@@ -143,10 +142,9 @@ class Server:
                 self._end.wait()
                 continue
             plan = self._stepper.plan(step)
-            # Its default action ends the process in whatever it does, in native code as well.
-            signal.setitimer(signal.ITIMER_PROF, self._step_s)
+            step_limit.begin(self._step_s)
             rows, outcomes = self._execute(plan)
-            signal.setitimer(signal.ITIMER_PROF, 0)
+            step_limit.end()
             answers = self._finish(plan.step, self._stepper.commit(outcomes), rows)
             rows.append((FromEngine.STEP, 0, 0, 0, plan.step, 0))
             self._end.report(np.array(rows, dtype=RESULT_SLOT), answers)

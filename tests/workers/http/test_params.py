@@ -33,7 +33,7 @@ def test_a_chat_becomes_a_request_as_agents_write_them() -> None:
     assert asked == Asked("m", {
         "messages": SAID, "max_tokens": 9, "temperature": 0.5, "stop": "\n", "n": 2,
         "logprobs": True, "top_logprobs": 3,
-    })  # fmt: skip
+    }, names={"prompt": "messages", "max_tokens": "max_completion_tokens"})  # fmt: skip
 
 
 def test_defaults_are_those_of_the_api() -> None:
@@ -99,6 +99,30 @@ def test_what_is_not_served_is_refused_by_name(more: dict[str, Any], param: str)
     with pytest.raises(Problem) as found:
         params.chat({**CHAT, **more})
     assert found.value.status == 400 and found.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("given_", "said", "heard", "param"),
+    [
+        ("max_completion_tokens", "prompt: 9 tokens and max_tokens = 90 are 99",
+         "messages: 9 tokens and max_completion_tokens = 90 are 99", "messages"),
+        ("max_tokens", "prompt: 9 tokens and max_tokens = 90 are 99",
+         "messages: 9 tokens and max_tokens = 90 are 99", "messages"),
+        ("max_completion_tokens", "min_tokens: 5, more than the 3 tokens of max_tokens",
+         "min_tokens: 5, more than the 3 tokens of max_completion_tokens", "min_tokens"),
+        ("max_completion_tokens", "messages[0].role: 'max_tokens' is unknown",
+         "messages[0].role: 'max_tokens' is unknown", "messages"),
+        ("max_completion_tokens", "the template refuses max_tokens", "the template refuses "
+         "max_tokens", None),
+    ],
+)  # fmt: skip
+def test_what_a_model_refuses_is_told_in_the_words_of_the_client(
+    given_: str, said: str, heard: str, param: str | None
+) -> None:
+    problem = params.rejected(said, params.chat({**CHAT, given_: 90}).names)
+    assert (problem.message, problem.param) == (heard, param)
+    plain = params.rejected(said, params.completion({"model": "m", "prompt": "once"}).names)
+    assert plain.message == said
 
 
 @given(st.dictionaries(KEYS, JSON, max_size=6))

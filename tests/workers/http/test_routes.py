@@ -174,6 +174,13 @@ def test_what_is_refused_names_its_parameter(
     assert reply.error["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_chat_that_is_too_long_hears_of_what_it_said_itself(web: Web, stream: bool) -> None:
+    reply = web.chat("hi", max_completion_tokens=1000, stream=stream)
+    assert (reply.status, reply.error["param"]) == (400, "messages")
+    assert "max_completion_tokens = 1000" in reply.error["message"]
+
+
 def test_a_refused_stream_is_no_stream(web: Web) -> None:
     body = {"model": "small", "prompt": "x", "max_tokens": 1000, "stream": True}
     reply = web.post("/v1/completions", body)

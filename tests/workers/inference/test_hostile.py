@@ -1,9 +1,13 @@
-"""Hostile models: each is a clear error before the run, or an accident; nothing is lost."""
+"""Hostile models: each is a clear error before the run, or an accident; nothing is lost.
+
+``pytest -m nightly -k hour`` here: an hour of varied shapes; LOCKSTEP_SHAPES_S makes it shorter.
+"""
 
 from __future__ import annotations
 
 import gc
 import json
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -164,6 +168,7 @@ def test_a_model_that_draws_is_told_loudly_and_recorded(tmp_path: Path) -> None:
 # -- memory --------------------------------------------------------------------------------------
 
 GROWTH_BYTES_MAX = 24 << 20  # Of the whole process, behind the first round.
+SHAPES_S = float(os.environ.get("LOCKSTEP_SHAPES_S", "3600"))
 
 
 def resident_bytes() -> int:
@@ -213,7 +218,7 @@ def test_memory_stays_where_it_is_over_varied_shapes(worn: Any) -> None:
 
 @pytest.mark.nightly
 def test_memory_stays_where_it_is_for_an_hour_of_varied_shapes(worn: Any) -> None:
-    before, until, seed = resident_bytes(), time.monotonic() + 3600 / 3, 20  # Three models.
+    before, until, seed = resident_bytes(), time.monotonic() + SHAPES_S / 3, 20  # Three models.
     while time.monotonic() < until:
         round_of_shapes(worn, seed)
         seed += 1

@@ -2,12 +2,13 @@
 
 import ctypes
 import mmap
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lockstep.workers.inference import huge_pages
+from lockstep.workers.inference import huge_pages, step_limit
 from lockstep.workers.inference.huge_pages import Filled, collapse_behind, mapped, page_bytes
 
 MIB = 1 << 20
@@ -83,6 +84,22 @@ def test_memory_is_on_large_pages_afterwards() -> None:
     if not on_large:
         pytest.skip("the kernel moved nothing: older than 6.1, or short of memory")
     assert on_large >= 12 * 1024
+
+
+def test_what_moving_pages_takes_is_given_back_to_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+    monkeypatch.setattr(step_limit, "give_back", given.append)
+    before = mapped()
+    memory = mmap.mmap(-1, 16 * MIB, flags=PRIVATE)
+    np.frombuffer(memory, np.uint8)[:] = 1
+    others_s = time.process_time() - time.thread_time()
+    thread = collapse_behind(before)
+    if thread is None:
+        pytest.skip("no large pages here")
+    thread.join()
+    others_s = time.process_time() - time.thread_time() - others_s
+    assert len(given) >= 7  # Pages of 2 MiB.
+    assert 0 < sum(given) < others_s
 
 
 def resident(array: np.ndarray) -> list[int]:  # type: ignore[type-arg]

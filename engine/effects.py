@@ -20,7 +20,7 @@ from lockstep.engine.record import (
     Kind,
     Outcome,
     Record,
-    decode,
+    decode_all,
 )
 
 REQUESTS_OPEN_MAX = 4096  # Requests an agent may wait for at once.
@@ -113,6 +113,7 @@ _SHAPES = {
 # The guest's own LOG, its standard output, its standard error. That the latter two are the
 # host's to write is checked where they are told apart (workers/agent/turn.py).
 LOG_PEERS = (PEER_NONE, 1, 2)
+_SEND = int(Kind.SEND)
 _LOW_FLAGS = (1 << TOPIC_SHIFT) - 1
 _REFUSED = re.compile(r"record \d+ \(")  # How the reasons of `check` begin.
 
@@ -124,7 +125,7 @@ def settle(turn: Turn) -> tuple[Turn, list[Record]]:
     make a protocol failure, too.
     """
     try:
-        records = list(decode(turn.records))
+        records = decode_all(turn.records)
     except ProtocolError as error:
         return failed(turn, str(error)), []
     if turn.outcome in TAKES_EFFECT:
@@ -170,7 +171,7 @@ def _is_plain(record: Record, limits: Limits) -> bool:
     """A message to one agent, or a log line: most records, and nothing to look up for them."""
     if record.flags:
         return False
-    if record.kind == Kind.SEND:
+    if record.kind == _SEND:
         return record.peer < limits.agents and record.item <= limits.items
     return record.kind == Kind.LOG and not _shape_error(record, limits)
 

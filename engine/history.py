@@ -13,6 +13,7 @@ from lockstep.engine.wire import StepReport
 
 TICKET_PAYLOAD = struct.Struct("<QQQ")  # due step, ordinal, request number
 TEXT_PART = struct.Struct("<BxxxIQI")  # what, agent, number, bytes of what follows
+_TAG = int(Kind.TAG)
 TEXT_MESSAGE, TEXT_OUTPUT, TEXT_TOKENS = 1, 2, 3  # What; the number is receiver, item, ordinal.
 
 
@@ -27,7 +28,7 @@ class TagEntry:
     """Collects what happens at one tag."""
 
     def __init__(self, tag: Tag) -> None:
-        self._body = [encode(Kind.TAG, id=tag[0], peer=tag[1])]
+        self._body = [encode(_TAG, id=tag[0], peer=tag[1])]
         self._text: list[bytes] = []
 
     def add(self, record: bytes) -> None:

@@ -6,6 +6,7 @@ is no generator state to lose, share or restore.
 
 import hashlib
 import struct
+from collections.abc import Iterable
 
 _COUNTERS = struct.Struct("<4Q")
 
@@ -21,6 +22,16 @@ def draw(stream: bytes, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
     counters = _COUNTERS.pack(a, b, c, d)
     digest = hashlib.blake2b(counters, key=stream, digest_size=8).digest()
     return int.from_bytes(digest, "little")
+
+
+def draws(stream: bytes, a: int, b: int, numbers: Iterable[int]) -> list[int]:
+    """`draw` of ``(a, b, number, 0)`` for each of ``numbers``. The key is taken in once."""
+    keyed, found = hashlib.blake2b(key=stream, digest_size=8), []
+    for number in numbers:
+        one = keyed.copy()
+        one.update(_COUNTERS.pack(a, b, number, 0))
+        found.append(int.from_bytes(one.digest(), "little"))
+    return found
 
 
 def uniform(stream: bytes, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> float:

@@ -20,6 +20,9 @@ class EventClass(IntEnum):
     CLOSE = 7
 
 
+_MESSAGE = int(EventClass.MESSAGE)
+
+
 class Event(NamedTuple):
     """One event, or several messages of one sender. Sorted by its first fields; no two of a
     mailbox share them.
@@ -56,7 +59,7 @@ class Mailbox:
     def put(self, event: Event) -> None:
         """Keep an event."""
         self._events.append(event)
-        if event.event_class == EventClass.MESSAGE:
+        if event.event_class == _MESSAGE:
             self.messages += event.count
 
     def take(self) -> list[Event]:

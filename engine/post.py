@@ -23,6 +23,8 @@ from lockstep.engine.record import (
 )
 from lockstep.engine.roster import Roster
 
+_MESSAGE, _OF_MESSAGES = int(Kind.MESSAGE), int(EventClass.MESSAGE)
+
 
 class Applying:
     """A turn whose records take effect one after another; parked in front of one, perhaps.
@@ -173,17 +175,17 @@ class Post:
         return [record.peer]
 
     def _must_wait(self, receiver: int) -> bool:
-        state = self._roster[receiver]
-        full = state.mailbox.messages >= state.messages_max
-        return full and state.waits and state.alive
+        state = self._roster.agents[receiver]
+        return state.mailbox.messages >= state.messages_max and state.waits and state.alive
 
     def _deliver(self, sender: int, receiver: int, sent: Record, entry: TagEntry) -> None:
         """To the mailbox (a sender that must wait has done so), or back."""
         self.messages += 1
         entry.message(sender, receiver, sent.payload)
-        state = self._roster[receiver]
-        full = state.mailbox.messages >= state.messages_max
-        if not state.alive or (full and not state.waits):
+        state = self._roster.agents[receiver]
+        # A full one that its senders wait for has room now, or this message is forced.
+        full = not state.waits and state.mailbox.messages >= state.messages_max
+        if full or not state.alive:
             self.bounce(sender, receiver, sent)
             return
         if sent.flags & FLAG_CALL:
@@ -191,12 +193,12 @@ class Post:
         elif sent.flags & FLAG_REPLY and self.calls.waits(receiver, sent.id, sender):
             self.calls.close(receiver, sent.id)
         message = encode(
-            Kind.MESSAGE, sent.payload,
+            _MESSAGE, sent.payload,
             flags=sent.flags, id=sent.id, item=sent.item, peer=sender,
         )  # fmt: skip
         self._roster.put(
-            receiver, EventClass.MESSAGE, self._roster.number(), message,
-            Kind.MESSAGE, sent.item, sender,
+            receiver, _OF_MESSAGES, self._roster.number(), message,
+            _MESSAGE, sent.item, sender,
         )  # fmt: skip
 
     def _members(self) -> list[int]:

@@ -178,24 +178,33 @@ def decode(data: bytes) -> Iterator[Record]:
         yield record
 
 
+def decode_all(data: bytes) -> list[Record]:
+    """As `decode`, all or nothing."""
+    records, offset, end = [], 0, len(data)
+    while offset < end:
+        record, offset = decode_at(data, offset)
+        records.append(record)
+    return records
+
+
 def decode_at(data: bytes, offset: int) -> tuple[Record, int]:
     """The record at ``offset`` and the offset of the next one. Errors as `decode`."""
     left = len(data) - offset
     if left < HEADER_BYTES:
         raise ProtocolError(f"record at byte {offset}: {left} bytes, a header needs {HEADER_BYTES}")
     size, kind, flags, id, item, peer, reserved = HEADER.unpack_from(data, offset)
-    if size < HEADER_BYTES or aligned(size) > left:
+    whole = size + ALIGN - 1 & -ALIGN
+    if size < HEADER_BYTES or whole > left:
         raise ProtocolError(
             f"record at byte {offset}: size {size}, expected {HEADER_BYTES} to {left} with padding"
         )
     if reserved:
         raise ProtocolError(f"record at byte {offset}: reserved field is {reserved}, expected 0")
-    stop = offset + size
-    after = offset + aligned(size)
+    stop, after = offset + size, offset + whole
     if stop != after and any(data[stop:after]):
         raise ProtocolError(f"record at byte {offset}: padding after {size} bytes is not zero")
     payload = bytes(data[offset + HEADER_BYTES : stop])
-    return Record(kind, flags, id, item, peer, payload), after
+    return tuple.__new__(Record, (kind, flags, id, item, peer, payload)), after
 
 
 DIGEST_BYTES = 32

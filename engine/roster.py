@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from lockstep.engine import tag as tags
 from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import Fleet
-from lockstep.engine.mailbox import Event, EventClass, Mailbox
+from lockstep.engine.mailbox import Event, Mailbox
 from lockstep.engine.record import PEER_NONE, Kind, encode
 from lockstep.engine.strict_json import dumps
 from lockstep.engine.tag import Tag
@@ -44,7 +44,7 @@ class Roster:
     def put(
         self,
         agent: int,
-        event_class: EventClass,
+        event_class: int,
         key: int,
         record: bytes,
         kind: int = 0,
@@ -56,7 +56,7 @@ class Roster:
 
         Args:
             agent: Its index.
-            event_class: Order among what is deliverable at one tag.
+            event_class: `EventClass`: order among what is deliverable at one tag.
             key: Order within the class.
             record: As the guest will read it; several, one behind the other, if ``count`` > 1.
             kind: Of the record, where it matters later.
@@ -64,10 +64,8 @@ class Roster:
             peer: Likewise.
             count: Records in it.
         """
-        event = Event(
-            self.tag, event_class, key, self.number(), kind, item, peer, record, count
-        )  # fmt: skip
-        self.deliver(agent, event)
+        fields = self.tag, event_class, key, self.number(), kind, item, peer, record, count
+        self.deliver(agent, tuple.__new__(Event, fields))
 
     def deliver(self, agent: int, event: Event) -> None:
         """An event that was made before (a timer) reaches its agent's mailbox."""

@@ -93,7 +93,7 @@ class Sequencer:
             LockstepBug: the agent runs no turn, or another one.
             Diverged: it would have taken effect where the record has no effect of it.
         """
-        state = self.world.roster[agent]
+        state = self.world.roster.agents[agent]
         if agent not in self._running or state.turn != turn.number:
             raise LockstepBug(
                 f"agent {agent} ended turn {turn.number}, expected turn {state.turn} "

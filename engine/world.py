@@ -37,6 +37,10 @@ from lockstep.engine.tag import Tag
 from lockstep.engine.ticketdesk import TicketDesk
 from lockstep.engine.tooldesk import ToolDesk
 
+# Of a turn like any other: to look one up in its enumeration takes as long as a call.
+_SEND, _TURN, _EFFECT = int(Kind.SEND), int(Kind.TURN), int(Kind.EFFECT)
+_BLOCKED, _OF_MESSAGES = int(Outcome.BLOCKED), int(EventClass.MESSAGE)
+
 
 class World:
     """Everything that can change at a tag. One writer: the sequencer."""
@@ -155,24 +159,25 @@ class World:
 
     def wake(self) -> list[actions.Wake]:
         """Begin a turn of every agent that has events and none running."""
-        woken = []
+        woken, agents = [], self.roster.agents
         for index in self.roster.take_touched():
-            agent = self.roster[index]
-            if agent.busy or not agent.alive or not agent.mailbox:
+            agent = agents[index]
+            events = [] if agent.busy or not agent.alive else agent.mailbox.take()
+            if not events:
                 continue
-            events = agent.mailbox.take()
             if self.post.parked:
                 self.post.took(index)
             agent.turn += 1
             agent.busy = True
             for event in events:
-                if event.event_class != EventClass.MESSAGE:
+                if event.event_class != _OF_MESSAGES:
                     self._seen(index, event)
-            one = len(events) == 1
-            data = events[0].record if one else b"".join([event.record for event in events])
-            self.entry.add(encode(Kind.TURN, data, id=agent.turn, peer=index))
+            data, count = events[0].record, events[0].count
+            if len(events) > 1:
+                data = b"".join([event.record for event in events])
+                count = sum([event.count for event in events])
+            self.entry.add(encode(_TURN, data, id=agent.turn, peer=index))
             self.counts.turns += 1
-            count = events[0].count if one else sum([event.count for event in events])
             woken.append(actions.Wake(index, agent.turn, self.roster.tag, data, count))
         return woken
 
@@ -207,7 +212,8 @@ class World:
         if len(turns) < 2:
             return list(turns)
         step, micro = self.roster.tag
-        return sorted(turns, key=lambda a: (keyed.draw(self._order_key, step, micro, a), a))
+        drawn = keyed.draws(self._order_key, step, micro, turns)
+        return [agent for _, agent in sorted(zip(drawn, turns, strict=True))]
 
     def _know_limits(self) -> None:
         admitted = self.desk.book.admitted
@@ -217,7 +223,8 @@ class World:
     def _settle(self, agent: int, turn: Turn) -> Applying:
         """The turn as it will take effect: whole, or its logs and a failure."""
         limits = self._limits
-        flood, records = None, list[Record]()
+        records: list[Record] = []
+        flood = None
         if turn.outcome in TAKES_EFFECT:
             flood = Flood.of(agent, turn.records, limits)
         if flood is None:
@@ -228,7 +235,7 @@ class World:
                     turn, records = effects.failed(turn, why), effects.logs_of(records)
         self.entry.add(
             encode(
-                Kind.EFFECT,
+                _EFFECT,
                 turn.records,
                 flags=turn.outcome,
                 id=turn.number,
@@ -247,7 +254,7 @@ class World:
         records, at = applying.records, applying.at
         while at < len(records):
             record = records[at]
-            if record.kind != Kind.SEND:
+            if record.kind != _SEND:
                 self._apply(applying, record)
             elif not self.post.send(applying, record, self.entry):
                 break
@@ -293,9 +300,9 @@ class World:
     def _over(self, applying: Applying) -> None:
         """Every record of the turn has taken effect."""
         agent, turn = applying.agent, applying.turn
-        self.roster[agent].busy = False
+        self.roster.agents[agent].busy = False
         self.roster.touch(agent)
-        if turn.outcome != Outcome.BLOCKED or applying.said_done:
+        if turn.outcome != _BLOCKED or applying.said_done:
             self._bury(agent, turn)
         else:
             self.desk.schedule.after_effects(agent)

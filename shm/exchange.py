@@ -96,12 +96,23 @@ class Exchange:
             return b""
         # Copied before any size is looked at: the peer can still write here, not there.
         data = self._down_data[start : start + size].tobytes()
-        length, kind = PREFIX.unpack_from(data) if size >= RECORD_BYTES_MIN else (0, 0)
-        if (
-            length + 7 & ~7 != size
-            or not RECORD_BYTES_MIN <= length <= self._half
-            or kind == KIND_PADDING
-        ) and walk(data, 0, size, self._half)[0] != size:  # Mostly it is one record.
+        if not self._is_pair(data, size) and walk(data, 0, size, self._half)[0] != size:
             return b""
         side.seen = side.at = side.own.word[0] = head
         return data
+
+    def _is_pair(self, data: bytes, size: int) -> bool:
+        """Whether it is two records in order, which is what mostly comes; as `walk` would say."""
+        if size < 2 * RECORD_BYTES_MIN:
+            return False
+        first, kind = PREFIX.unpack_from(data)
+        after = first + 7 & ~7
+        if kind == KIND_PADDING or not RECORD_BYTES_MIN <= first <= self._half:
+            return False
+        if size - after < RECORD_BYTES_MIN:
+            return False
+        second, kind = PREFIX.unpack_from(data, after)
+        if kind == KIND_PADDING or not RECORD_BYTES_MIN <= second <= self._half:
+            return False
+        whole: bool = after + (second + 7 & ~7) == size
+        return whole

@@ -323,7 +323,8 @@ class RingReader:
             RingCorrupt: the head or a size makes no sense; the ring stays as it is.
         """
         side = self.side
-        at, head, marks = side.at, side.peer.word[0] if side.simple else -1, list[tuple[int, int]]()
+        at, head = side.at, side.peer.word[0] if side.simple else -1
+        marks: Marks = []
         position, ready = at & (side.capacity - 1), head - at
         # Mostly all that is there lies in one piece. What is not so, or not in order, comes below.
         if side.seen <= head and 0 < ready <= side.capacity - position and bytes_max is None:
@@ -333,7 +334,7 @@ class RingReader:
                 self._records += count
                 self._bytes += ready
                 side.seen, side.at, side.own.word[0] = head, head, head
-                return Taken(data, count, marks)
+                return tuple.__new__(Taken, (data, count, marks))
         return self._take_pieces(bytes_max)
 
     def _take_pieces(self, bytes_max: int | None) -> Taken:

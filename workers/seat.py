@@ -17,11 +17,14 @@ from lockstep.engine.record import (
     decode_at,
     decode_end,
 )
+from lockstep.shm.walk import PREFIX
 from lockstep.workers.catch_up import CatchUp
 from lockstep.workers.lifecycle import Lifecycle
 from lockstep.workers.links import AgentLink
 from lockstep.workers.loop import Timer
 from lockstep.workers.spawn import Child
+
+_END, _BLOCKED = int(Kind.END), int(Outcome.BLOCKED)
 
 
 class Accident(RunStopped):
@@ -91,10 +94,11 @@ class Seat:
         turns = []
         start = number = 0  # The guest's own records from `start` on were not kept yet.
         for offset, before in marks:
-            self._keep(data[start:offset], before - number)
-            size, kind = HEADER.unpack_from(data, offset)[:2]
+            if before > number:
+                self._keep(data[start:offset], before - number)
+            size, kind = PREFIX.unpack_from(data, offset)
             start, number = offset + aligned(size), before + 1
-            if kind == Kind.END:
+            if kind == _END:
                 turns.append(self._end(data[offset:start]))
             elif kind == Kind.READY:
                 self.loaded = True
@@ -102,13 +106,13 @@ class Seat:
                 self._note_progress(data[offset:start])
             else:
                 raise self._accident(kind, data[offset:start])
-        self._keep(data[start:], count - number)
+        if count > number:
+            self._keep(data[start:], count - number)
         return turns
 
     def _keep(self, records: bytes, count: int) -> None:
-        if count:
-            self._parts.append(records)
-            self._count += count
+        self._parts.append(records)
+        self._count += count
 
     def _end(self, data: bytes) -> Turn:
         end = _read_end(data)
@@ -119,7 +123,7 @@ class Seat:
                 f"agent {self.name}: turn {end.turn} arrived with {count} records, its end says "
                 f"{end.count}, or their hash differs; the turn does not count"
             )
-        self.ended = end.outcome != Outcome.BLOCKED
+        self.ended = end.outcome != _BLOCKED
         self.progress, self._turn, self._burnt = None, end.turn + 1, 0
         self.newest = end
         return Turn(end.turn, end.fuel, end.outcome, end.reason, records)
@@ -148,5 +152,5 @@ def _read_end(data: bytes) -> TurnEnd:
     """An END; the common one, of a guest that waits for events, without further ado."""
     size, _, outcome, turn, fuel, count, reserved = HEADER.unpack_from(data)
     if size == HEADER_BYTES + DIGEST_BYTES and not outcome and not reserved:
-        return TurnEnd(turn, Outcome.BLOCKED, fuel, count, data[HEADER_BYTES:], "")
+        return TurnEnd(turn, _BLOCKED, fuel, count, data[HEADER_BYTES:], "")
     return decode_end(decode_at(data, 0)[0])

@@ -23,6 +23,11 @@ def test_draws_are_the_known_ones() -> None:
     assert keyed.draw(STREAM, 2**64 - 1) == 15_432_040_351_513_051_843
 
 
+@given(COUNTERS, st.lists(st.integers(0, 2**64 - 1), max_size=5))
+def test_draws_made_together_are_those_made_one_by_one(a: tuple[int, ...], of: list[int]) -> None:
+    assert keyed.draws(STREAM, *a[:2], of) == [keyed.draw(STREAM, *a[:2], one) for one in of]
+
+
 def test_uniform_draws_are_the_known_ones() -> None:
     assert keyed.uniform(STREAM, 1, 2, 3, 4).hex() == "0x1.90e431b7c6f76p-1"
 

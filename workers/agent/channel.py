@@ -172,7 +172,7 @@ class Inbox:
         if len(data) >= _WAKE_BYTES:  # Mostly it has come whole, and alone.
             head, turn, step, micro, reserved, _, size = _WAKE.unpack_from(data)
             if head == _WAKE_HEAD and not reserved and _WAKE_BYTES + size == len(data):
-                return Wake(turn, step, micro, data[_WAKE_BYTES:])
+                return tuple.__new__(Wake, (turn, step, micro, data[_WAKE_BYTES:]))
         self._kept = data
         return self.next()
 

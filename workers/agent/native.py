@@ -7,7 +7,7 @@ one keeps what lies there alive.
 
 import ctypes
 import sys
-from ctypes import POINTER, c_bool, c_char_p, c_int32, c_size_t, c_uint64, c_void_p
+from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_int32, c_size_t, c_uint64, c_void_p
 from typing import Any, NoReturn
 
 from wasmtime import Store, Trap, WasmtimeError
@@ -37,8 +37,10 @@ def _function(name: str, result: Any, *arguments: Any) -> Any:
     return found
 
 
-get_fuel = _function("wasmtime_context_get_fuel", c_void_p, c_void_p, c_void_p)
-set_fuel = _function("wasmtime_context_set_fuel", c_void_p, c_void_p, c_uint64)
+# Called in every turn, so with references made beforehand: a number takes as long to convert as the
+# call takes, and of a declared type every argument is looked at.
+get_fuel = _function("wasmtime_context_get_fuel", c_void_p)  # Context, where to put a u64.
+set_fuel = _function("wasmtime_context_set_fuel", c_void_p)  # Context, u64.
 define = _function(
     "wasmtime_linker_define_func_unchecked",
     c_void_p,
@@ -105,9 +107,9 @@ class Tank:
     and loads it again afterwards."""
 
     def __init__(self, store: Store) -> None:
-        self._context = address(store._context())
-        self._left = c_uint64()
-        self._at = ctypes.addressof(self._left)
+        self._context = byref(c_char.from_address(address(store._context())))
+        self._left, self._wanted = c_uint64(), c_uint64()
+        self._at = byref(self._left)
 
     def get_fuel(self) -> int:
         """Fuel left; 0 if the guest has burnt more than there was."""
@@ -117,7 +119,8 @@ class Tank:
 
     def set_fuel(self, fuel: int) -> None:
         """Replace the fuel left."""
-        if error := set_fuel(self._context, fuel):
+        self._wanted.value = fuel
+        if error := set_fuel(self._context, self._wanted):
             _refuse(error)
 
 

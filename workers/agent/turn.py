@@ -218,7 +218,7 @@ def count_plain(data: bytes, size_max: int) -> int | None:
         after = at + (size + ALIGN - 1 & -ALIGN)
         if not HEADER_BYTES <= size <= size_max or after > end or reserved:
             return None
-        if kind not in PLAIN_KINDS or any(data[at + size : after]):
+        if kind not in PLAIN_KINDS or (at + size < after and any(data[at + size : after])):
             return None
         at, count = after, count + 1
     return count

@@ -27,7 +27,6 @@ CANDIDATES = 64
 LAST_S = 900.0  # Of one process.
 SAID_CHARS_MAX = 600
 
-
 setup = building(models.large, models.large_fp32)
 
 

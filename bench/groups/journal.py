@@ -81,7 +81,6 @@ replicas = 2
 config = {{ tokens = 1, bytes = 64, hops = 1_000_000_000 }}
 """
 
-
 setup = building(models.large)
 
 

@@ -80,7 +80,6 @@ config = { fuel = 1000, tail = 0, requests = 0, tokens = 1, prompt_bytes = 0 }
 """
 LINES = f'\n[sources.lines]\nkind = "socket"\npath = "{SOURCE}"\n'
 
-
 setup = building(models.large)
 
 

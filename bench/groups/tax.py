@@ -145,7 +145,6 @@ CELLS = (
     Cell(64, 16, 0.5, tail=True),
 )
 
-
 setup = building(models.small)
 
 

@@ -142,7 +142,7 @@ def test_a_disk_that_takes_no_more_stops_it_and_it_goes_on(here: Any, server: Se
 
 def test_a_server_that_falls_silent_is_asked_for_the_rest(here: Any, server: Server) -> None:
     server.faults = [Fault("hang", 1000, WEIGHTS)]
-    patient = replace(here, env={**here.env, "HF_HUB_DOWNLOAD_TIMEOUT": "1"})
+    patient = replace(here, env={**here.env, "HF_HUB_DOWNLOAD_TIMEOUT": "3"})
     result = patient.lockstep("model", "pull", "acme/tiny")
     assert result.code == 0, result.err
     assert server.gets(WEIGHTS) == ["", "bytes=1000-"]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fleets
 import pytest
 
 from lockstep.workers import folder as folders
@@ -39,10 +40,11 @@ def _table(place: Any, out: str) -> list[list[str]]:
 
 def _until(process: "subprocess.Popen[str]", reached: Callable[[], bool]) -> None:
     """Wait for it; not for what a process that has ended can bring no more."""
-    end_s = time.monotonic() + WATCHDOG_S
+    end_s, lived = time.monotonic() + WATCHDOG_S, True
     while not reached():
-        assert process.poll() is None, process.communicate()
+        assert lived, process.communicate()
         assert time.monotonic() < end_s, "the watchdog ended a wait"
+        lived = process.poll() is None
 
 
 def test_a_sweep_gives_the_digests_of_its_runs_in_order_of_the_grid(swept: Any) -> None:
@@ -130,7 +132,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(place: Any) -> N
     _until(
         process, lambda: all(folders.holder_of(board.parent) and board.exists() for board in boards)
     )
-    pids = [folders.holder_of(board.parent) or 0 for board in boards]
+    pids = [fleets.supervisor_of(board.parent) for board in boards]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     _until(process, lambda: all(_status(pid, "State") == "T" for pid in pids))

@@ -7,7 +7,6 @@ import struct
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 # Before numpy is imported: a forking process has one thread (docs of `lockstep.shm`).
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -115,7 +114,6 @@ def watchdog() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    mine = f"*-{os.getpid()}-*"
-    before = set(Path("/dev/shm").glob(mine))
+    before = memories.ours()
     yield
-    assert set(Path("/dev/shm").glob(mine)) == before
+    assert memories.ours() == before

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from memories import ours
 
 from lockstep.shm import (
     BoardReader,
@@ -78,11 +79,10 @@ def test_own_slice_is_inherited_or_has_a_name(platform: Platform) -> None:
 
 
 def test_arena_without_room_leaves_nothing(platform: Platform) -> None:
-    mine = f"*-{os.getpid()}-*"  # Others come and go.
-    before = set(SHM.glob(mine))
+    before = ours()
     with pytest.raises(SegmentFull):
         platform.arena([PAGE, 1 << 60])
-    assert set(SHM.glob(mine)) == before
+    assert ours() == before
 
 
 def test_records_go_from_one_process_to_another_that_attached(fork, record) -> None:  # type: ignore[no-untyped-def]

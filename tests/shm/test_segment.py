@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from memories import ours
 
 from lockstep.shm import Segment, SegmentFull, attach, create, create_unlinked, next_name
 
@@ -77,9 +78,9 @@ def test_absent_or_unsized_segment_cannot_be_attached() -> None:
 
 
 def test_unlinked_segment_never_shows_a_name() -> None:
-    before = set(SHM.iterdir())
+    before = ours()
     segment = create_unlinked(4096)
-    assert set(SHM.iterdir()) == before
+    assert ours() == before
     segment.memory[:] = b"y" * 4096
     segment.close()
 
@@ -121,13 +122,13 @@ def test_system_without_files_in_memory_gets_a_segment_whose_name_is_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(os, "memfd_create")
-    before = set(SHM.iterdir())
+    before = ours()
     segment = create_unlinked(4096)
-    assert set(SHM.iterdir()) == before
+    assert ours() == before
     segment.memory[:] = b"y" * 4096
     with pytest.raises(SegmentFull, match="free in /dev/shm"):
         create_unlinked(1 << 60)
-    assert set(SHM.iterdir()) == before
+    assert ours() == before
     segment.unlink()
     segment.close()
 
@@ -180,7 +181,7 @@ def test_segment_without_bytes_is_refused(size: int) -> None:
 
 
 def test_impossible_size_is_segment_full_and_leaves_nothing() -> None:
-    before = set(SHM.iterdir())
+    before = ours()
     name, size = next_name(), 1 << 60
     with pytest.raises(SegmentFull) as caught:
         create(name, size)
@@ -189,7 +190,7 @@ def test_impossible_size_is_segment_full_and_leaves_nothing() -> None:
     with pytest.raises(SegmentFull, match="bytes free of memory") as caught:
         create_unlinked(size)
     assert 0 < caught.value.free_bytes < size
-    assert set(SHM.iterdir()) == before
+    assert ours() == before
 
 
 def test_forked_child_does_not_remove_the_name_of_its_parent(fork) -> None:  # type: ignore[no-untyped-def]

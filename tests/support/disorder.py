@@ -49,15 +49,12 @@ class Disturber:
         chance: Which of them.
         nice: Half of them get the lowest priority, once.
         stop: At each progress line one is stopped for a moment.
-
-    Attributes:
-        supervisor: Of the run; 0 before there is one.
     """
 
     def __init__(self, chance: random.Random, *, nice: bool = False, stop: bool = False) -> None:
         self._chance, self._nice, self._stop = chance, nice, stop
         self._timers: list[threading.Timer] = []
-        self.supervisor = 0
+        self._supervisor = 0
 
     def __enter__(self) -> Disturber:
         return self
@@ -68,8 +65,8 @@ class Disturber:
 
     def __call__(self, what: str, value: Any) -> None:
         if what == "run":
-            self.supervisor = fleets.supervisor_of(value)
-        if what != "progress" or not (workers := sorted(fleets.children_of(self.supervisor))):
+            self._supervisor = fleets.supervisor_of(value)
+        if what != "progress" or not (workers := sorted(fleets.children_of(self._supervisor))):
             return
         if self._nice:
             self._nice = False

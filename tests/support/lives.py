@@ -89,6 +89,7 @@ def _lived(
             lives.summary = getattr(error, "summary", None)
         finally:
             dog.cancel()
+            dog.join()
     lives.supervisors = pids
     return lives
 

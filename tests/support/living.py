@@ -91,8 +91,10 @@ class Living:
 
     def until(self, fact: Callable[[], bool]) -> None:
         """Until something is so; the test's own time-out ends a failure."""
+        lived = True  # Before the fact was asked for: the end may be what makes it so.
         while not fact():
-            assert self._process.poll() is None, self.end()
+            assert lived, self.end()
+            lived = self._process.poll() is None
 
     def until_state(self, index: int, state: int, turns: int = 0) -> int:
         """Until the board shows an agent so; its pid."""

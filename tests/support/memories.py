@@ -4,15 +4,22 @@ Each is a context that gives a zeroed, writable buffer of exactly so many bytes;
 left afterwards. What shares memory with a forked child is in `SHARED`.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 
 import pytest
 
 from lockstep import shm
 from lockstep.shm import Memory
+
+
+def ours() -> set[Path]:
+    """What of this process is in /dev/shm now; others come and go there."""
+    return set(Path("/dev/shm").glob(f"*-{os.getpid()}-*"))
 
 
 @contextmanager

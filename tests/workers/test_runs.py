@@ -18,6 +18,8 @@ import fleets
 import pytest
 import wasmtime
 from disorder import Disturber, hogs, one_core
+from lives import processes_of
+from living import kill
 
 from lockstep.engine.compare import ended
 from lockstep.engine.errors import Diverged, UsageError
@@ -211,8 +213,7 @@ def test_a_process_that_may_not_be_started_again_stops_the_run_named_with_a_whol
         if what != "progress" or "killed" in state or value["turns"] < 30:
             return
         pid = fleets.board_of(state["run"]).engine.pid
-        assert pid > 0, "0 would be our own group"
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
         state["killed"] = pid
 
     summary = launch(job(tmp_path, text, 4, "run"), listen)
@@ -405,7 +406,7 @@ def test_a_killed_supervisor_takes_everybody_along_and_its_segment_is_swept(
         if what == "progress" and "pids" not in seen and value["turns"] > 10:
             supervisor = fleets.supervisor_of(tmp_path / "run")
             seen["pids"] = [supervisor, *fleets.children_of(supervisor)]
-            os.kill(supervisor, signal.SIGKILL)
+            kill(supervisor)
 
     with pytest.raises(Exception, match="SIGKILL"):
         launch(job(tmp_path, text, 4, "run"), listen)
@@ -418,16 +419,9 @@ def test_a_killed_supervisor_takes_everybody_along_and_its_segment_is_swept(
 
 
 def test_a_run_leaves_no_process_and_no_segment(tmp_path: Path) -> None:
-    pids: set[int] = set()
-
-    def listen(what: str, value: Any) -> None:
-        if what == "run":
-            pids.add(fleets.supervisor_of(value))
-        pids.update(child for pid in [*pids] for child in fleets.children_of(pid))
-
-    launch(job(tmp_path, fleets.CHAIN, 2, "run"), listen)
-    assert len(pids) > 1 and all(fleets.gone(pid) for pid in pids)
-    assert [name for pid in pids for name in fleets.segments_of(pid)] == []
+    launch(job(tmp_path, fleets.CHAIN, 2, "run"))
+    supervisor = fleets.supervisor_of(tmp_path / "run")
+    assert processes_of(supervisor) == [] == fleets.segments_of(supervisor)
     names = sorted(p.name for p in (tmp_path / "run").iterdir())
     assert names == ["fleet.toml", "input.jsonl", "journal", "logs", "manifest.json", "modules",
                      "output.jsonl", "run.lock", "summary.json"]  # fmt: skip

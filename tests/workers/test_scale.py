@@ -14,6 +14,7 @@ from typing import Any
 import fleets
 import pytest
 from disorder import Disturber, hogs, one_core
+from lives import processes_of
 
 from lockstep.engine.errors import UsageError
 from lockstep.workers import verify
@@ -63,9 +64,8 @@ def disturbed(asked: Job, disorder: str) -> dict[str, Any]:
             stack.enter_context(one_core())
         summary = launch(asked, listener)
     assert summary["state"] == "finished", (disorder, asked.perturb, summary["reason"])
-    assert listener.supervisor
-    assert not fleets.children_of(listener.supervisor)
-    assert not fleets.segments_of(listener.supervisor)
+    supervisor = fleets.supervisor_of(asked.run_dir)
+    assert processes_of(supervisor) == [] == fleets.segments_of(supervisor)
     return summary
 
 

@@ -77,7 +77,7 @@ tokens_max = 128
 [agents.burner]
 module = "GUESTS/burner.wasm"
 input = "broadcast"
-config = { loops = 30_000_000 }
+config = { loops = 150_000_000 }  # It waits for this, however slow the model's process is.
 [agents.asker]
 module = "GUESTS/asker.wasm"
 input = "broadcast"

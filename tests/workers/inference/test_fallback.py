@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import fleets
 import pytest
-from living import Living
+from living import Living, kill
 
 from lockstep.engine.errors import ProviderMissing
 from lockstep.engine.fleet import Model
@@ -42,9 +40,7 @@ def test_a_gpu_that_is_gone_stops_the_run_which_waits_for_it(tmp_path: Path) -> 
     job = Job(str(made), str(tmp_path), str(given), run_dir=str(tmp_path / "run"))
     with Living(job, before=HAD_A_GPU) as living:
         living.until(lambda: fleets.board_of(living.run).engine.step >= 10)
-        pid = fleets.board_of(living.run).engine.pid
-        assert pid > 0, "0 would be our own group"
-        os.kill(pid, signal.SIGKILL)
+        kill(fleets.board_of(living.run).engine.pid)
         summary = living.end()
     assert (summary["state"], summary["exit_code"], summary["provider"]) == ("stopped", 3, "cuda")
     said = "the run was computed on cuda, cpu so far, now there is cpu"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,7 @@ import fleets
 import numpy as np
 import pytest
 from killing import Plan, Stage, under
-from living import Living
+from living import Living, kill
 from points import INFERENCE_POINTS
 
 from lockstep.engine.fleet_file import parse
@@ -237,8 +235,7 @@ def killed_at(living: Living, step: int) -> int:
     """Kill the inference process once it has come so far; its pid."""
     living.until(lambda: fleets.board_of(living.run).engine.step >= step)
     pid = fleets.board_of(living.run).engine.pid
-    assert pid > 0, "0 would be our own group"
-    os.kill(pid, signal.SIGKILL)
+    kill(pid)
     return pid
 
 

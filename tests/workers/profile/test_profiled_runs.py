@@ -93,8 +93,10 @@ def test_what_a_process_did_and_waited_for_is_its_life(chain: Profiled) -> None:
 def test_lives_are_as_long_as_the_run(chain: Profiled) -> None:
     tracks = chain.tracks
     (forking,) = tracks.supervisor.of(Kind.START)["start"].tolist()
-    run_s = (tracks.end_ns - forking) / 1e9
-    assert run_s == pytest.approx(chain.summary["run_s"], abs=0.1 * chain.summary["run_s"] + 0.05)
+    (closing,) = tracks.supervisor.of(Kind.CLOSE)["start"].tolist()
+    # Whoever measured which first, whatever came between two looks at the clock.
+    run_ns, rounding_ns = chain.summary["run_s"] * 1e9, 1_000_000
+    assert closing - forking - rounding_ns <= run_ns <= tracks.supervisor.life_ns + rounding_ns
     for track in tracks.all:
         assert tracks.supervisor.began_ns <= track.began_ns <= tracks.end_ns
         left = track.of(Kind.LEFT)["end"].tolist()  # Agents that had nothing to do any more.
@@ -103,8 +105,9 @@ def test_lives_are_as_long_as_the_run(chain: Profiled) -> None:
 
 
 def test_held_back_is_what_the_summary_says(chain: Profiled) -> None:
-    held_s = sum(row["s"] for row in figures.stalls(chain.tracks))
-    assert held_s == pytest.approx(chain.summary["stalled_s"], abs=0.02 + 0.05 * held_s)
+    found = {row["agent"]: row["steps"] for row in figures.stalls(chain.tracks)}
+    assert found == {row["agent"]: row["steps"] for row in chain.summary["stalls"]}
+    assert sum(row["s"] for row in figures.stalls(chain.tracks)) > 0 < chain.summary["stalled_s"]
 
 
 def check_nesting(tracks: Tracks) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import fleets
 import pytest
+from living import kill
 from serving import Serving
 
 from lockstep.engine.errors import UsageError
@@ -127,11 +128,11 @@ def test_what_was_killed_goes_on_and_nothing_accepted_is_lost_or_done_twice(plac
     service.start()
     for item in items[8:16]:
         ask(item)
-    os.kill(service.run("asks-1")["pid"], signal.SIGKILL)
+    kill(service.run("asks-1")["pid"])
     for item in items[16:]:
         ask(item)
     top = fleets.board_of(service.state / "current")
-    os.kill(top.engine.pid, signal.SIGKILL)
+    kill(top.engine.pid)
     service.kill()
     service.start()
     for item in items:

@@ -27,6 +27,7 @@ LOOKS: tuple[Callable[[], Check | Iterable[Check]], ...] = (
     surroundings.address_space,
     checks.folders,
     surroundings.cache,
+    surroundings.clock,
     surroundings.service_manager,
 )
 PROBES = {

@@ -3,6 +3,7 @@
 import os
 import resource
 import tempfile
+import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -80,6 +81,27 @@ def huge_pages(path: Path = HUGE_PAGES, release: str = "") -> Check:
         found = f"switched off ({path}: never): a step takes up to 20 % more CPU time"
         return Check(name, WARN, found, f"as root: echo madvise > {path}")
     return Check(name, OK, f"weights can be moved to them ({setting})")
+
+
+def clock(now_s: float | None = None, installed: Path = Path(__file__)) -> Check:
+    """A clock that is before the time at which this was installed is wrong.
+
+    Args:
+        now_s: Of the system's clock; None: now.
+        installed: A file that is as old as the installation.
+    """
+    now_s, since_s = time.time() if now_s is None else now_s, installed.stat().st_mtime
+    if now_s >= since_s:
+        return Check("clock", OK, _date(now_s))
+    found = (
+        f"{_date(now_s)}, and this was installed at {_date(since_s)}: no result of a run depends "
+        "on it, but times in logs do, and how old runs are (serve --keep-days)"
+    )
+    return Check("clock", WARN, found, "set the clock (timedatectl set-ntp true)")
+
+
+def _date(moment_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(moment_s))
 
 
 def cache(folder: str | None = None) -> Check:

@@ -119,6 +119,13 @@ class Supervisor:
     def _make_crew(self, fleet: Fleet, platform: Platform) -> Crew:
         return Crew(fleet, platform)
 
+    def _first(self) -> None:
+        self._perform(self._beginning.first())
+
+    def _pass(self) -> None:
+        self._take_in(self._wait())
+        self._perform(self._pumped())
+
     def _load_models(self) -> dict[str, Any]:
         if not self._fleet.models:
             return {"models": [], "notes": []}
@@ -169,13 +176,6 @@ class Supervisor:
         except Exception as error:
             stopped, code = stopped_by(error)
         return self._close(stopped, code)
-
-    def _first(self) -> None:
-        self._perform(self._beginning.first())
-
-    def _pass(self) -> None:
-        self._take_in(self._wait())
-        self._perform(self._pumped())
 
     def _pumped(self) -> list[actions.Action]:
         wanted = self._sequencer.pump()
@@ -250,10 +250,9 @@ class Supervisor:
         Raises:
             RunStopped: nothing runs, nothing is asked of the model, and the run has not ended.
         """
-        sequencer = self._sequencer
-        if not self._job.verify_of or sequencer.world.requests.open_count():
+        if not self._job.verify_of or self._sequencer.world.requests.open_count():
             return
-        if not sequencer.waits_for():
+        if not self._sequencer.waits_for():
             raise RunStopped("the record has nothing more that came from outside")
 
     def _child_ended(self, name: str, child: spawn.Child) -> None:
@@ -291,7 +290,8 @@ class Supervisor:
                 case actions.CallTool() | actions.StopTool():
                     self._doors.later(action)
                 case actions.Bury():
-                    self._bury(action.agent)
+                    self._doors.ended(action.agent)
+                    self._agents.recovery.buried(action.agent)
                 case actions.Finish():
                     self._finish = action
         if engine is not None:
@@ -305,10 +305,6 @@ class Supervisor:
         held = self._stalls.look(self._sequencer.horizon.held_by(), self._sequencer.step)
         if held is not None:
             self._view.touch(held)
-
-    def _bury(self, index: int) -> None:
-        self._doors.ended(index)
-        self._agents.recovery.buried(index)
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -337,7 +333,6 @@ class Supervisor:
         return int(summary["exit_code"])
 
     def _summary(self, stopped: str, code: int, run_s: float) -> dict[str, Any]:
-        refused = self._doors.refused
         return {
             "run": str(self._folder.path),
             **figures(self._sequencer, self._ledger, self._fleet, self._doors.gate.counts),
@@ -347,7 +342,7 @@ class Supervisor:
             "fallbacks": self._fallbacks.table(),
             "classes": self._fallbacks.classes,
             "output": str(self._folder.path / folders.OUTPUT),
-            "lines_refused": refused,
+            "lines_refused": self._doors.refused,
             "restarts": self._restarts,
             **self._ending(stopped, code),
         }

@@ -26,7 +26,7 @@ from lockstep.bench.pairs import ratio
 from lockstep.bench.report import Report
 
 AGENTS = 16
-STARTS, STARTS_QUICK = 6, 3
+STARTS, STARTS_QUICK = 6, 2
 PAIRS = 8  # Of rounds, with each start.
 WARM_TURNS = 500
 TURNS, ASKING_TURNS = 1_000, 64  # Of a round.

@@ -19,6 +19,7 @@ from lockstep.bench.line import Line
 from lockstep.bench.pairs import percentile, ratio, rotate
 from lockstep.bench.peers import Peer
 from lockstep.bench.report import Report
+from lockstep.engine.errors import UsageError
 from lockstep.workers.launch import ENVIRONMENT
 
 # Ways of each environment, with the names that their ratios have.
@@ -157,10 +158,8 @@ def _round_trips(report: Report, ours: Line, others: Mapping[str, Way], rotation
     ways = {"roundtrip": (ours, "ring"), "wake": (ours, "wake")}
     ways |= {f"roundtrip_{name}": way for name, way in others.items() if _fits(name, size)}
     turns = {name: _turns(line, way, size) for name, (line, way) in ways.items()}
-    if program := pingpong.program():
+    if program := _program(report):
         turns["wake_c"] = partial(_c_turns, program)
-    else:
-        report.skipped.append(("roundtrip_c", "there is no C compiler", pingpong.GET))
     times: dict[str, list[int]] = {name: [] for name in turns}
 
     def measure(name: str) -> float:
@@ -180,6 +179,17 @@ def _round_trips(report: Report, ours: Line, others: Mapping[str, Way], rotation
     for name, found in times.items():
         for share, label in ((0.5, "p50"), (0.99, "p99")):
             report.results[f"{name}_{label}_us"] = (percentile(found, share) / 1e3, "us")
+
+
+def _program(report: Report) -> Path | None:
+    """The C program; without it the rest is measured all the same."""
+    try:
+        made, why = pingpong.program(), "there is no C compiler"
+    except UsageError as error:
+        made, why = None, str(error)
+    if made is None:
+        report.skipped.append(("roundtrip_c", why, pingpong.GET))
+    return made
 
 
 def _turns(line: Line, way: str, size: int) -> Callable[[], list[int]]:

@@ -109,6 +109,19 @@ def test_a_group_that_cannot_be_measured_is_named_and_the_rest_goes_on(
     assert list(one.report()["groups"]) == ["agents"]
 
 
+def test_a_group_that_breaks_is_named_with_its_place_and_the_rest_goes_on(
+    tmp_path: Path, groups: dict[str, FakeGroup], told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(_quick: bool, _tell: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "/proc/1/schedstat")
+
+    monkeypatch.setattr(sys.modules["lockstep.bench.groups.shm"], "run", breaks)
+    one = begun(tmp_path / "a", told)
+    one.measure(["shm", "agents"])
+    assert "FileNotFoundError" in one.failed["shm"] and "/proc/1/schedstat" in one.failed["shm"]
+    assert "test_session.py:" in one.failed["shm"] and list(one.report()["groups"]) == ["agents"]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -75,6 +75,9 @@ def test_program_that_cannot_be_compiled_is_one_line_and_leaves_nothing(
     monkeypatch.setattr(pingpong, "compiler", lambda: ["false"])
     with pytest.raises(UsageError, match=r"pingpong\.c: false refused it"):
         pingpong.program()
+    report = Report("shm", {})
+    assert shm._program(report) is None  # And all else is measured.
+    assert [(name, why[:10]) for name, why, _ in report.skipped] == [("roundtrip_c", "pingpong.c")]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

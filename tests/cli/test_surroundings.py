@@ -1,5 +1,6 @@
 """`lockstep doctor`: what lies around a run."""
 
+import os
 import resource
 from pathlib import Path
 
@@ -53,6 +54,16 @@ def test_a_cache_that_cannot_be_written_or_has_no_place_has_a_cure(tmp_path: Pat
     for folder in ("", str(tmp_path / "file"), "/proc/self"):
         found = surroundings.cache(folder)
         assert found.state == WARN and "XDG_CACHE_HOME" in found.cure
+
+
+def test_a_clock_that_is_behind_the_installation_is_wrong(tmp_path: Path) -> None:
+    installed = tmp_path / "file"
+    installed.touch()
+    os.utime(installed, (1_800_000_000, 1_800_000_000))
+    assert surroundings.clock(1_800_000_000.0, installed).found == "2027-01-15 08:00 UTC"
+    found = surroundings.clock(0.0, installed)
+    assert found.state == WARN and found.cure and found.found.startswith("1970-01-01 00:00 UTC, ")
+    assert surroundings.clock().state == OK
 
 
 def test_systemd_is_optional(tmp_path: Path) -> None:

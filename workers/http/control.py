@@ -1,18 +1,31 @@
-"""The control socket from here: one connection for each question (workers/service/desk.py)."""
+"""The control socket from here (workers/service/desk.py): one question at a time on a connection.
+
+Who goes away before its answer is known by its connection, which is closed. One whose question was
+answered is kept for the next: connecting costs both sides more than asking.
+"""
 
 import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lockstep.workers.http.problems import Problem, of_service
 from lockstep.workers.outside.lines import ShortPath, uid_of
 
 READ_BYTES = 1 << 16
 ANSWER_S_MAX = 30.0  # What is answered at once.
+KEPT_S = 2.0  # For the next question; the service sends away who says nothing for a minute.
+KEPT_MAX = 8
 LATER_S, LATER_S_MAX = 0.5, 5.0  # Between tries to cancel while a run is brought back.
+
+
+class Connection(NamedTuple):
+    """To the service."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
 
 
 class Control:
@@ -24,6 +37,7 @@ class Control:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._kept: dict[Connection, asyncio.TimerHandle] = {}  # The youngest last.
 
     async def ask(self, command: dict[str, Any]) -> dict[str, Any]:
         """One question that is answered at once.
@@ -56,25 +70,60 @@ class Control:
         Raises:
             Problem: nobody listens, or the service went away.
         """
+        reader, writer = connection = self._again() or await self._connected()
+        answered = False
         try:
-            with ShortPath(self._path.parent, self._path.name) as short:
-                reader, writer = await asyncio.open_unix_connection(short)
-        except OSError as error:
-            raise _unreachable(error.strerror or str(error)) from None
-        try:
-            if uid_of(writer.get_extra_info("socket")) not in (os.getuid(), 0) and os.getuid():
-                raise _unreachable("another user's process listens at its socket")
             writer.write(json.dumps(command, ensure_ascii=False).encode() + b"\n")
             await writer.drain()
-            while True:
+            while not answered:
                 value = json.loads(await _line(reader))
+                answered = "ids" not in value
                 yield value
-                if "ids" not in value:
-                    return
         except OSError as error:
             raise _unreachable(error.strerror or str(error)) from None
         finally:
-            writer.close()
+            if answered and "error" not in value:  # It may send away who hears one.
+                self._keep(connection)
+            else:
+                writer.close()
+
+    def close(self) -> None:
+        """Leave what is kept."""
+        while (connection := self._again()) is not None:
+            connection.writer.close()
+
+    def _again(self) -> Connection | None:
+        """One that is kept, the youngest first; None: there is none."""
+        while self._kept:
+            connection, timer = self._kept.popitem()
+            timer.cancel()
+            if not connection.reader.at_eof():
+                return connection
+            connection.writer.close()
+        return None
+
+    def _keep(self, connection: Connection) -> None:
+        if len(self._kept) < KEPT_MAX:
+            loop = asyncio.get_running_loop()
+            self._kept[connection] = loop.call_later(KEPT_S, self._leave, connection)
+        else:
+            connection.writer.close()
+
+    def _leave(self, connection: Connection) -> None:
+        del self._kept[connection]
+        connection.writer.close()
+
+    async def _connected(self) -> Connection:
+        try:
+            with ShortPath(self._path.parent, self._path.name) as short:
+                made = Connection(*await asyncio.open_unix_connection(short))
+            uid = uid_of(made.writer.get_extra_info("socket"))
+        except OSError as error:
+            raise _unreachable(error.strerror or str(error)) from None
+        if uid not in (os.getuid(), 0) and os.getuid():
+            made.writer.close()
+            raise _unreachable("another user's process listens at its socket")
+        return made
 
     async def cancel(self, id: str) -> None:
         """Cancel an item whose client is gone; one that has ended is none any more.

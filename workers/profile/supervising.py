@@ -10,9 +10,7 @@ import lockstep.workers.hot  # noqa: F401 (first of all, as in any supervisor)
 # isort: split
 import os
 import select
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
@@ -40,6 +38,7 @@ from lockstep.workers.profile.place import Place
 from lockstep.workers.profile.spans import HEADER_BYTES, Kind, Role, Spans, now
 from lockstep.workers.profile.toolshop import timed_tools
 from lockstep.workers.report import Reporter
+from lockstep.workers.scratch import Scratch
 from lockstep.workers.signals import Signals
 from lockstep.workers.supervisor import Supervisor
 from lockstep.workers.tasks import AgentTask, InferenceTask, Task
@@ -58,7 +57,7 @@ class ProfiledCrew(Crew):
     def __init__(self, place: Place, nodes: bool, fleet: Fleet, platform: Platform) -> None:
         super().__init__(fleet, platform)
         self._place, self._nodes = place, nodes
-        self._scratch: Path | None = None  # Where ONNX Runtime keeps what it notes.
+        self._scratch: Scratch | None = None  # Where ONNX Runtime keeps what it notes.
         self._loading: Loading | None = None  # Of the inference process that there is.
         share = AGENTS_BYTES_MAX // max(len(fleet.agents), 1)
         self._agent_bytes = min(AGENT_BYTES_MAX, share) - HEADER_BYTES
@@ -80,8 +79,9 @@ class ProfiledCrew(Crew):
                 self._keep_nodes()
         finally:
             super().end()
-            if self._scratch is not None:
-                shutil.rmtree(self._scratch, ignore_errors=True)
+            scratch, self._scratch = self._scratch, None
+            if scratch is not None:
+                scratch.__exit__(None, None, None)
 
     def _keep_nodes(self) -> None:
         """Nothing, of a process that still loads its models or has written nonsense."""
@@ -99,8 +99,9 @@ class ProfiledCrew(Crew):
             return ProfiledAgent(task, self._place, self._agent_bytes, first)
         if isinstance(task, InferenceTask):
             if self._nodes and self._scratch is None:
-                self._scratch = Path(tempfile.mkdtemp(prefix="lockstep-nodes-"))
-            return ProfiledInference(task, self._place, self._scratch)
+                self._scratch = Scratch().__enter__()
+            scratch = None if self._scratch is None else self._scratch.path
+            return ProfiledInference(task, self._place, scratch)
         return task
 
 

@@ -222,8 +222,7 @@ class Desk:
             raise Refusal(what, "other", id=json.loads(known.id))
         goes_on = bool(known.line) or known.number in known.lane.open
         if goes_on and known.lane.state == STUCK:
-            why = f"run {known.lane.name} does not go on: {known.lane.why}"
-            raise Refusal(why, "stuck", id=json.loads(known.id))
+            raise _stuck(known)
         if goes_on and (wait or known.line):
             # Who has gone is not kept: any number may come and go while it goes on.
             known.waiters = [waiter for waiter in known.waiters if not waiter.answer.vain]
@@ -244,6 +243,8 @@ class Desk:
             if not asked.line and asked.number not in asked.lane.open:
                 raise Refusal(f"item {asked.id:.80} is finished already")
             lane, what = asked.lane, {"item": json.loads(asked.id)}
+            if lane.state == STUCK:
+                raise _stuck(asked)
             if lane.state in (BACKOFF, STARTING) and asked in lane.pending:
                 self._drop(asked, by)
                 answer.give({"ok": True, "event": None, "tag": None})
@@ -318,6 +319,13 @@ def _command(line: bytes) -> dict[str, Any]:
     if len(command.get("client", "")) > CLIENT_CHARS_MAX:
         raise ValueError(f"{do}: client has more than {CLIENT_CHARS_MAX} characters")
     return command
+
+
+def _stuck(asked: Asked) -> Refusal:
+    """Nothing can be done about an item before a person has looked at its run."""
+    lane = asked.lane
+    why = f"run {lane.name} does not go on: {lane.why}"
+    return Refusal(why, "stuck", id=json.loads(asked.id))
 
 
 def _receipt(asked: Asked, again: bool) -> dict[str, Any]:

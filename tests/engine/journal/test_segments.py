@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -64,6 +65,20 @@ def test_segments_are_taken_one_at_a_time(segments: Any) -> None:
 
     seen = [(frame.segment, len(asked)) for frame in Scan(each()).frames()]
     assert seen == [(0, 1)] * 3 + [(1, 2)] * 2 + [(2, 3)] * 2
+
+
+def test_a_segment_is_let_go_of_before_the_next_is_read(segments: Any) -> None:
+    held: list[int] = []
+
+    def each() -> Any:
+        for one in segments(*GROUPS):
+            segment = Segment(*one)
+            alone = sys.getrefcount(segment)
+            yield segment
+            held.append(sys.getrefcount(segment) - alone)
+
+    assert len(list(Scan(each()).frames())) == 7
+    assert held == [0, 0, 0]
 
 
 def test_a_journal_goes_on_where_it_ends(segments: Any) -> None:

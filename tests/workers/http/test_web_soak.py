@@ -26,7 +26,7 @@ CLIENTS, CALLS = 8, 40  # Of a round: each client's, half of them streamed.
 RUN_ITEMS = 4 * CLIENTS * CALLS
 SAMPLES_MIN = 12
 GROWTH_MAX = 1.1  # Of memory: allocators do not give everything back.
-KEPT_ALIVE = 2  # Connections whose end was not seen yet.
+KEPT_ALIVE = CLIENTS  # Connections that are kept, or whose end was not seen yet.
 
 
 class Size(NamedTuple):

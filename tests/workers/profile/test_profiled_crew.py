@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from profiled import job
 
 from lockstep.engine.errors import ModelError, UsageError
 from lockstep.workers.launch import ENVIRONMENT, launch
+from lockstep.workers.scratch import Scratch
 
 END_S_MAX = 120  # A hang; the crew would wait for a day.
 
@@ -50,6 +53,10 @@ os.kill(pid, signal.SIGSTOP)
 place.make(folder)  # As of a run whose second process of inference loads.
 crew.end()
 say()
+"""
+KILLED_WHILE_IT_LOADS = """
+print(pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
 """
 ENDED_WITH_RINGS_THAT_ARE_GONE = """
 loading.wait(lambda: False, print)
@@ -95,6 +102,28 @@ def test_rings_that_cannot_be_written_keep_nobody_alive(tmp_path: Path) -> None:
 
 def test_one_that_serves_keeps_what_was_noted(tmp_path: Path) -> None:
     assert play(tmp_path, ENDED) == [False, [], [".nodes"]]
+
+
+def test_a_supervisor_that_is_killed_while_models_load_leaves_nothing_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "tmp"
+    code = PRELUDE + KILLED_WHILE_IT_LOADS
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(fleets.fleet(tmp_path, fleets.CHAIN)), tmp_path],
+        capture_output=True,
+        check=False,
+        env={**os.environ, **ENVIRONMENT, "TMPDIR": str(folder)},
+        timeout=END_S_MAX,
+    )
+    assert done.returncode == -signal.SIGKILL and list(folder.iterdir())
+    while not fleets.gone(int(done.stdout)):  # The test's time-out bounds.
+        os.sched_yield()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with Scratch() as mine:  # As of whoever needs one next: it sweeps what nobody holds.
+        assert list(mine.path.parent.iterdir()) == [mine.path]
+    assert list(folder.iterdir()) == []
 
 
 def test_a_model_that_is_refused_leaves_no_folder_behind(

@@ -211,6 +211,7 @@ def test_a_run_that_cannot_go_on_is_kept_and_another_takes_what_comes(place: Any
     assert stuck["state"] == "stuck" and "is not what was run" in stuck["why"]
     assert stuck["waiting"] == 1 and service.status()["waiting"] == 0  # It takes nobody's room.
     assert service.submit({"id": "a"}, wait=True)["code"] == "stuck"
+    assert service.ask(do="cancel", item="a")["code"] == "stuck"  # Not "later": nobody can tell.
     assert service.submit({"id": "b"})["run"] == "waits-2"
     assert service.ask(do="cancel", item="b")["ok"]
     service.ask(do="drain")

@@ -105,12 +105,11 @@ class Horizon:
             limit = min(self.reach(), credit, limit)
         if self.fallbacks and (change := self.next_change) is not None:
             limit = min(limit, change.step)
-        grant = Grant(limit, after)
-        if grant == self._granted:
+        if self._granted == (limit, after):
             return None
-        self._granted = grant
-        self._highest = max(self._highest, grant.limit)
-        return grant
+        self._granted = Grant(limit, after)
+        self._highest = max(self._highest, limit)
+        return self._granted
 
     def grant_again(self) -> Grant:
         """The grant as it is now, for an inference process that was brought back."""

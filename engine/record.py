@@ -237,9 +237,11 @@ def decode_end(record: Record) -> TurnEnd:
 
 # Payload of WAKE, 16 bytes: how many events follow as records, and their bytes in the ring.
 WAKE_PAYLOAD = struct.Struct("<QQ")
+_WAKE = struct.Struct(HEADER.format + "QQ")
+_WAKE_KIND = int(Kind.WAKE)
 
 
 def encode_wake(turn: int, step: int, micro: int, events: bytes, count: int) -> bytes:
     """WAKE (id = turn, item = step, peer = microstep) and the events behind it."""
-    payload = WAKE_PAYLOAD.pack(count, len(events))
-    return encode(Kind.WAKE, payload, id=turn, item=step, peer=micro) + events
+    head = _WAKE.size, _WAKE_KIND, 0, turn, step, micro, 0
+    return _WAKE.pack(*head, count, len(events)) + events

@@ -64,7 +64,8 @@ class Roster:
             peer: Likewise.
             count: Records in it.
         """
-        fields = self.tag, event_class, key, self.number(), kind, item, peer, record, count
+        self._applied = order = self._applied + 1
+        fields = self.tag, event_class, key, order, kind, item, peer, record, count
         self.deliver(agent, tuple.__new__(Event, fields))
 
     def deliver(self, agent: int, event: Event) -> None:

@@ -159,7 +159,8 @@ class World:
 
     def wake(self) -> list[actions.Wake]:
         """Begin a turn of every agent that has events and none running."""
-        woken, agents = [], self.roster.agents
+        woken: list[actions.Wake] = []
+        agents = self.roster.agents
         for index in self.roster.take_touched():
             agent = agents[index]
             events = [] if agent.busy or not agent.alive else agent.mailbox.take()
@@ -178,7 +179,8 @@ class World:
                 count = sum([event.count for event in events])
             self.entry.add(encode(_TURN, data, id=agent.turn, peer=index))
             self.counts.turns += 1
-            woken.append(actions.Wake(index, agent.turn, self.roster.tag, data, count))
+            wake = index, agent.turn, self.roster.tag, data, count
+            woken.append(tuple.__new__(actions.Wake, wake))
         return woken
 
     def close(self) -> Entry:

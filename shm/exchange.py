@@ -107,12 +107,9 @@ class Exchange:
             return False
         first, kind = PREFIX.unpack_from(data)
         after = first + 7 & ~7
-        if kind == KIND_PADDING or not RECORD_BYTES_MIN <= first <= self._half:
-            return False
-        if size - after < RECORD_BYTES_MIN:
+        in_order: bool = kind != KIND_PADDING and RECORD_BYTES_MIN <= first <= self._half
+        if not in_order or size - after < RECORD_BYTES_MIN:
             return False
         second, kind = PREFIX.unpack_from(data, after)
-        if kind == KIND_PADDING or not RECORD_BYTES_MIN <= second <= self._half:
-            return False
-        whole: bool = after + (second + 7 & ~7) == size
-        return whole
+        in_order = kind != KIND_PADDING and RECORD_BYTES_MIN <= second <= self._half
+        return in_order and bool(after + (second + 7 & ~7) == size)

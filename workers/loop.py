@@ -116,8 +116,8 @@ class Loop:
             handler = self._handlers.get(descriptor)
             if handler is not None:
                 handler()
-        if self._timers:
-            self._fire(time.monotonic())
+        if self._timers and self._timers[0].at_s <= (now_s := time.monotonic()):
+            self._fire(now_s)
 
     def turn(self, timeout_s: float = FOR_EVER_S) -> None:
         """`wait`, then `dispatch`."""

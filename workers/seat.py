@@ -126,7 +126,8 @@ class Seat:
         self.ended = end.outcome != _BLOCKED
         self.progress, self._turn, self._burnt = None, end.turn + 1, 0
         self.newest = end
-        return Turn(end.turn, end.fuel, end.outcome, end.reason, records)
+        turn = end.turn, end.fuel, end.outcome, end.reason, records
+        return tuple.__new__(Turn, turn)  # A third of the time that its own constructor takes.
 
     def _note_progress(self, data: bytes) -> None:
         record = decode_at(data, 0)[0]
@@ -152,5 +153,6 @@ def _read_end(data: bytes) -> TurnEnd:
     """An END; the common one, of a guest that waits for events, without further ado."""
     size, _, outcome, turn, fuel, count, reserved = HEADER.unpack_from(data)
     if size == HEADER_BYTES + DIGEST_BYTES and not outcome and not reserved:
-        return TurnEnd(turn, _BLOCKED, fuel, count, data[HEADER_BYTES:], "")
+        end = turn, _BLOCKED, fuel, count, data[HEADER_BYTES:], ""
+        return tuple.__new__(TurnEnd, end)
     return decode_end(decode_at(data, 0)[0])

@@ -239,7 +239,7 @@ class Supervisor:
         """
         if self._parent.heard(ready):
             raise KeyboardInterrupt
-        self._loop.dispatch(d for d in ready if d not in self._parent.descriptors)
+        self._loop.dispatch(ready)  # To the parent's, nothing is left to do.
         self._view.update()
         if self._reporter.progress_due():
             self._reporter.progress(self._progress())

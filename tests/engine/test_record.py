@@ -22,6 +22,7 @@ from lockstep.engine.record import (
     TurnEnd,
     aligned,
     decode,
+    decode_all,
     decode_at,
     decode_end,
     encode,
@@ -76,7 +77,7 @@ def test_guest_kinds_are_those_from_the_guest() -> None:
 def test_records_survive_encoding_and_decoding(given_records: list[Record]) -> None:
     data = b"".join(encode_record(record) for record in given_records)
     assert len(data) % ALIGN == 0
-    assert list(decode(data)) == given_records
+    assert list(decode(data)) == decode_all(data) == given_records
 
 
 @given(st.binary(max_size=200))
@@ -98,7 +99,10 @@ def decode_or_refuse(data: bytes) -> None:
     try:
         found = list(decode(data))
     except ProtocolError:
+        with pytest.raises(ProtocolError):
+            decode_all(data)
         return
+    assert decode_all(data) == found
     assert b"".join(encode_record(record) for record in found) == data
     assert sum(HEADER_BYTES + aligned(len(record.payload)) for record in found) == len(data)
 

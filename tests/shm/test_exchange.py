@@ -142,6 +142,29 @@ def test_a_scribbled_size_is_left_to_the_reader_to_refuse(pair: Pair, size: int)
         pair.reader.drain()
 
 
+@pytest.mark.parametrize("at", [0, 40])
+@pytest.mark.parametrize("size", [0, 31, 56, 1 << 31])
+def test_a_scribbled_size_in_a_pair_is_left_to_the_reader_to_refuse(
+    pair: Pair, at: int, size: int
+) -> None:
+    pair.answer(record(40) + record(48))
+    start = shm.ring_bytes(CAPACITY) - CAPACITY + at
+    pair.back[start : start + 4] = struct.pack("<I", size)
+    assert pair.exchange.receive() == b""
+    with pytest.raises(shm.RingCorrupt):
+        pair.reader.drain()
+
+
+@pytest.mark.parametrize("at", [0, 40])
+def test_padding_in_a_pair_is_left_to_the_reader_to_refuse(pair: Pair, at: int) -> None:
+    pair.answer(record(40) + record(48))
+    start = shm.ring_bytes(CAPACITY) - CAPACITY + at
+    pair.back[start + 4 : start + 6] = b"\xff\xff"
+    assert pair.exchange.receive() == b""
+    with pytest.raises(shm.RingCorrupt):
+        pair.reader.drain()
+
+
 def test_a_closed_side_is_left_to_itself(pair: Pair) -> None:
     pair.writer.close()
     pair.reader.close()

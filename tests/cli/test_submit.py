@@ -106,7 +106,8 @@ def test_who_is_interrupted_keeps_what_came_and_hears_how_to_ask_again(
     # It is not known whether it had read the answer that had come.
     assert len(found["answers"]) + found["unanswered"] == 3
     asked_again(place)
-    mixed = place.lockstep("service", "submit", "s", '{"id": "monday/1"}', '{"n": 4}', "--json")
+    items = ('{"id": "monday/1"}', '{"n": 4}')
+    mixed = place.lockstep("service", "submit", "s", *items, "--no-wait", "--json")
     assert (mixed.code, mixed.json["refused"], mixed.json["unanswered"]) == (3, 1, 0)
     assert "is that of another item" in mixed.err and mixed.json["answers"][1]["ok"]
 

@@ -97,11 +97,11 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    given = list(sys.argv[1:] if args is None else args)
     screen.open_streams()
     interrupts.listen()
     if COMPLETE in os.environ:
         return _complete(os.environ[COMPLETE])
-    given = list(sys.argv[1:] if args is None else args)
     try:
         code = _guarded(given)
     except KeyboardInterrupt:  # One more, while the first was being told.

@@ -5,7 +5,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,8 +26,13 @@ PACKAGES = (
     ("tokenizers", "0.22", "0.24"),
     ("jinja2", "3.1", "4"),
 )
-# Extra, its distribution, from this version on, below that one, what it is for: likewise.
-EXTRAS = (("hub", "huggingface_hub", "1", "3", "`lockstep model pull`"),)
+# Extra, what it is for, its distributions: likewise.
+EXTRAS = (
+    ("http", "`lockstep serve --http`", (
+        ("starlette", "0.46", "2"), ("uvicorn", "0.34", "1"), ("prometheus_client", "0.21", "1"),
+    )),
+    ("hub", "`lockstep model pull`", (("huggingface_hub", "1", "3"),)),
+)  # fmt: skip
 RUNTIMES = ("onnxruntime-gpu", "onnxruntime")  # One of them.
 RUNTIME_RANGE = ("1.31", "1.32")
 AGENTS_EXPECTED = 256  # Fewer is worth a warning.
@@ -95,13 +100,19 @@ def packages() -> Iterator[Check]:
         yield _package(name, name, low, high)
     there = next((name for name in RUNTIMES if _version(name)), RUNTIMES[0])
     yield _package("onnxruntime", there, *RUNTIME_RANGE)
-    for extra, name, low, high, purpose in EXTRAS:
-        if _version(name) is None:
-            needs = f"{purpose} needs pip install 'lockstep-runtime[{extra}]'"
-            found = f"{name} is not installed: {needs}"
-            yield Check(f"extra {extra}", OFF, found)
-        else:
-            yield _package(f"extra {extra}", name, low, high)
+    for extra in EXTRAS:
+        yield _extra(*extra)
+
+
+def _extra(extra: str, purpose: str, parts: Sequence[tuple[str, str, str]]) -> Check:
+    label = f"extra {extra}"
+    missing = [name for name, _, _ in parts if _version(name) is None]
+    if missing:
+        needs = f"{purpose} needs pip install 'lockstep-runtime[{extra}]'"
+        return Check(label, OFF, f"{missing[0]} is not installed: {needs}")
+    found = [_package(label, *part) for part in parts]
+    whole = Check(label, OK, ", ".join(check.found for check in found))
+    return next((check for check in found if check.state != OK), whole)
 
 
 def _package(label: str, name: str, low: str, high: str) -> Check:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lockstep.cli import screen
-from lockstep.cli.kinds import FLEET
+from lockstep.cli.kinds import FLEET, SECONDS
 from lockstep.cli.options import json_option
 from lockstep.engine.errors import EXIT_OK, UsageError
 
 if TYPE_CHECKING:
+    from lockstep.workers.prepare import Prepared
     from lockstep.workers.service.unit import Unit
 
 Verb = Callable[..., Any]
@@ -35,9 +36,10 @@ def unit_options(verb: Verb) -> Verb:
         click.option("--as", "run_as", default="lockstep", show_default=True, metavar="USER",
                      help="Whom a system's service runs as."),
         click.option("--memory-max", default="80%", show_default=True, metavar="BYTES",
-                     help="As systemd has it; what goes beyond it is ended."),
-        click.option("--stop-s", type=click.FloatRange(0, 86_400), default=20.0,
-                     show_default=True, help="As `lockstep serve` has it."),
+                     help="With K, M, G or T; or a percentage, or infinity. What goes beyond it is "
+                     "ended."),
+        click.option("--stop-s", type=SECONDS, default=20.0, show_default=True,
+                     help="As `lockstep serve` has it."),
     )):  # fmt: skip
         verb = option(verb)
     return verb
@@ -95,20 +97,28 @@ def unit(
     if token_file is not None:  # The unit has no working folder; the last one counts.
         arguments = (*arguments, "--http-token-file", str(token_file))
     prepared = prepare(path, None, None, serves=True, calls=http)
-    models = [model.path for model in prepared.fleet.models]
-    needed = [str(path), sys.executable, str(Path(__file__).resolve()), *models]
-    needed += [str(token_file)] if token_file is not None else []
+    needed = _needed(path, prepared) + ([] if token_file is None else [str(token_file)])
     program = (sys.executable, "-P", "-m", "lockstep.cli.main")
-    found = unit_of(name or prepared.fleet.name, program, path, prepared.fleet, needed)
+    found = unit_of(name or prepared.fleet.name, program, path, prepared.fleet, needed, for_user)
     return replace(
         found,
         arguments=arguments,
         network=found.network or http,
-        for_user=for_user,
         run_as=run_as,
         memory_max=memory_max,
         stop_s=stop_s,
     )
+
+
+def _needed(fleet: Path, prepared: "Prepared") -> list[str]:
+    """Whatever is read or executed, where it is named and where it lies."""
+    from lockstep.workers.prepare import module_paths
+
+    named = [str(fleet), sys.executable, __file__]
+    named += [model.path for model in prepared.fleet.models]
+    named += map(str, module_paths(fleet, prepared.fleet))
+    named += [command.path for command in prepared.commands]
+    return list(dict.fromkeys([*named, *map(os.path.realpath, named)]))
 
 
 def _http(fleet: Path, arguments: tuple[str, ...]) -> tuple[bool, Path | None]:

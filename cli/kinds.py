@@ -8,6 +8,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterable
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lockstep.engine.errors import LockstepError, UsageError
 FLEET_FILE = "fleet.toml"
 RUNS = "runs"  # Where runs go that are given no folder.
 MODELS = "models"
+DAY_S = 86_400
 NAMED_MAX = 4  # Runs in a message; the rest is counted.
 
 
@@ -70,6 +72,18 @@ class FleetFile(_PathKind):
         return _instead_of_fleet(path)
 
 
+class FleetOrRun(_PathKind):
+    """A fleet file to run, or the folder of a run that was."""
+
+    name = "fleet or run"
+
+    def instead(self, path: Path) -> str:
+        """The one or the other that was meant."""
+        if is_run(path):
+            return ""
+        return _instead_of_fleet(path) or (_instead_of_run(path) if path.is_dir() else "")
+
+
 class ModelFolder(_PathKind):
     """The folder of a model."""
 
@@ -82,7 +96,22 @@ class ModelFolder(_PathKind):
         return _offered(incomplete, MODELS, is_model)
 
 
-RUN, FLEET, MODEL = RunFolder(), FleetFile(), ModelFolder()
+class Seconds(click.FloatRange):
+    """A time of up to a day."""
+
+    def __init__(self) -> None:
+        super().__init__(0, DAY_S)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Seconds; "nan" is in every range, and is none."""
+        found = float(super().convert(value, param, ctx))
+        return self.fail(f"{value!r} is not a number", param, ctx) if isnan(found) else found
+
+
+RUN, FLEET, FLEET_OR_RUN = RunFolder(), FleetFile(), FleetOrRun()
+MODEL, SECONDS = ModelFolder(), Seconds()
 
 
 def is_run(path: Path) -> bool:

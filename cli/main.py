@@ -54,6 +54,7 @@ VERBS: dict[str, tuple[str, Sequence[str]]] = {
     "help": ("Show the help of a verb.", ("completion",)),
 }
 MODULES = {name: f"lockstep.cli.{name}" for name in VERBS}
+ENDLESS = "serve"  # Whose only end is that a person ends it: also while it is only starting.
 
 
 @click.command(
@@ -96,14 +97,15 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    given = list(sys.argv[1:] if args is None else args)
     screen.open_streams()
     interrupts.listen()
     if COMPLETE in os.environ:
         return _complete(os.environ[COMPLETE])
     try:
-        code = _guarded(list(sys.argv[1:] if args is None else args))
+        code = _guarded(given)
     except KeyboardInterrupt:  # One more, while the first was being told.
-        code = EXIT_INTERRUPTED
+        code = _interrupted(given)
     finally:
         interrupts.block()  # All is decided.
     problem = screen.close_streams()
@@ -126,11 +128,20 @@ def _guarded(args: list[str]) -> int:
         kind = "bug" if error.exit_code == EXIT_BUG else "error"
         return _refuse(args, kind, str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _refuse(args, "error", "interrupted", EXIT_INTERRUPTED)
+        code = _interrupted(args)
+        if code == EXIT_OK:
+            screen.tell("stopped", "before the service had started")
+            return code
+        return _refuse(args, "error", "interrupted", code)
     except OSError as error:
         return _refuse(args, "error", _of_the_world(error), EXIT_USAGE)
     except Exception as error:
         return _refuse(args, "bug", _bug(error), EXIT_BUG)
+
+
+def _interrupted(args: Sequence[str]) -> int:
+    """The exit code of a verb that a person stopped. The name of a verb is the first argument."""
+    return EXIT_OK if args[:1] == [ENDLESS] else EXIT_INTERRUPTED
 
 
 def _refuse(args: list[str], kind: str, text: str, code: int) -> int:

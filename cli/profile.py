@@ -7,6 +7,7 @@ import click
 from click.core import ParameterSource
 
 from lockstep.cli import ending, profiles, run, screen
+from lockstep.cli.kinds import FLEET_OR_RUN
 from lockstep.cli.listen import Listening
 from lockstep.cli.options import json_option
 from lockstep.cli.progress import Making
@@ -23,7 +24,7 @@ Object = dict[str, Any]
     context_settings={"allow_extra_args": True},  # As of `run`.
 )
 @click.pass_context
-@click.argument("fleet", type=click.Path(path_type=Path), metavar="FLEET|RUN")
+@click.argument("fleet", type=FLEET_OR_RUN, metavar="FLEET|RUN")
 @click.option("--nodes", is_flag=True, help="Time the nodes of the models' graphs, too.")
 @click.option("--no-report", is_flag=True, help="Do not draw report.html.")
 @json_option

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lockstep.cli.kinds import FLEET
+from lockstep.cli.kinds import FLEET, SECONDS
 from lockstep.engine.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,15 +21,15 @@ SEED_MAX = 2**63 - 1
               help="Folder of the service: its runs, its control socket.  [default: systemd's "
               "STATE_DIRECTORY, else services/<folder of the fleet file>]")  # fmt: skip
 @click.option("--socket-dir", type=click.Path(path_type=Path), metavar="DIR",
-              help="Folder of the control socket.  [default: systemd's RUNTIME_DIRECTORY, else "
-              "the state folder]")  # fmt: skip
+              help="Folder of the control socket, of mode 0700; it is made if it is not there.  "
+              "[default: systemd's RUNTIME_DIRECTORY, else the state folder]")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, SEED_MAX), metavar="N",
               help="In place of the fleet's.")  # fmt: skip
 @click.option("--durability", type=click.Choice(["async", "sync"]), default="async",
               show_default=True,
               help="What a crash may cost: async what the last second brought, when the machine "
               "dies; sync nothing.")  # fmt: skip
-@click.option("--stop-s", type=click.FloatRange(0, 86_400), default=20.0, show_default=True,
+@click.option("--stop-s", type=SECONDS, default=20.0, show_default=True,
               help="When it is stopped, what is in flight has so long to finish.")  # fmt: skip
 @click.option("--waiting-max", type=click.IntRange(1, 1_000_000), default=256, show_default=True,
               help="Unanswered items, in all; more are refused.")  # fmt: skip

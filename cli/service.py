@@ -1,9 +1,6 @@
-"""``lockstep service``: speaking to a service that runs; installing one has files of its own."""
+"""``lockstep service``: speaking to a service that runs. What is longer has a file of its own."""
 
-import json
 import os
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +8,15 @@ import click
 
 from lockstep.cli import screen
 from lockstep.cli.cancel import user
-from lockstep.cli.kinds import json_object
 from lockstep.cli.options import json_option
 from lockstep.cli.verbs import Verbs
-from lockstep.engine.errors import EXIT_OK, EXIT_UNFINISHED, UsageError
-
-WINDOW = 32  # Items that one command has on their way at once.
+from lockstep.engine.errors import EXIT_OK, UsageError
 
 
 @click.group(
     "service",
     cls=Verbs,
-    modules={name: f"lockstep.cli.{name}" for name in ("install", "uninstall", "unit")},
+    modules={name: f"lockstep.cli.{name}" for name in ("submit", "install", "uninstall", "unit")},
 )
 def command() -> None:
     """Speak to what `lockstep serve` started, or let a service manager start it.
@@ -84,52 +78,6 @@ def status(service: str, as_json: bool) -> int:
     if as_json:
         screen.say_json(found)
     return EXIT_OK
-
-
-@command.command("submit", short_help="Hand in items, and get their answers.")
-@service_argument
-@click.argument("items", nargs=-1, metavar="[ITEM]...")
-@click.option("--input", "input_", type=click.File("rb"), metavar="FILE",
-              help="JSON Lines, one item each; - is standard input.")  # fmt: skip
-@click.option("--client", default="", metavar="NAME", help="Whose they are, for the limits.")
-@click.option("--no-wait", is_flag=True, help="Do not wait for answers: only until accepted.")
-@json_option
-def submit(
-    service: str, items: tuple[str, ...], input_: Any, client: str, no_wait: bool, as_json: bool
-) -> int:
-    """Hand in items, and print the lines of their answers.
-
-    \b
-    Examples:
-        lockstep service submit services/vote '{"id": "q1", "text": "why?"}'
-        lockstep service submit vote --input items.jsonl > answers.jsonl
-
-    An id that was asked for before is the same item, and is answered as that: whoever lost an
-    answer asks again. One without an id gets one. When too much waits the service says so, and
-    this command asks again after the time that it names.
-
-    Exit codes: 0, 2 refused, 3 an item failed.
-    """
-    given = [json_object(text, "ITEM") for text in items]
-    if input_ is not None:
-        given += [json_object(line, "--input") for line in input_ if line.strip()]
-    if not given:
-        raise UsageError("no items: give some, or --input FILE")
-    found = []
-    failed = refused = 0
-    for answer in _answers(service, given, client or user(), not no_wait):
-        asked = answer.pop("asked")
-        refused += "error" in answer
-        if "error" in answer:
-            screen.tell("refused", f"{json.dumps(asked)[:60]}: {answer['error']}", "red")
-        failed += any("error" in line for line in answer.get("answer", []))
-        found.append(answer)
-        if not as_json and "error" not in answer:
-            for line in answer.get("answer", [answer]):
-                screen.say(json.dumps(line, ensure_ascii=False))
-    if as_json:
-        screen.say_json({"answers": found, "failed": failed, "refused": refused})
-    return 2 if refused else EXIT_UNFINISHED if failed else EXIT_OK
 
 
 @command.command("cancel", short_help="Cancel an item, or a request.")
@@ -201,25 +149,6 @@ def top(context: click.Context, service: str, as_json: bool) -> int:
     if not run:
         raise UsageError(f"{service}: no run takes items yet")
     return int(context.invoke(verb.command, run=Path(run), as_json=as_json))
-
-
-def _answers(
-    service: str, items: list[dict[str, Any]], client: str, wait: bool
-) -> Iterator[dict[str, Any]]:
-    """Answers of all; of who was refused because too much waits, when there was room."""
-    from lockstep.workers.service.client import Connection, submit
-
-    with Connection(folder_of(service)) as connection:
-        while items:
-            busy, pause_s = [], 0.0
-            for answer in submit(connection, items, client, wait, WINDOW):
-                if answer.get("code") == "busy":
-                    busy.append(answer["asked"])
-                    pause_s = answer["retry_after_s"]
-                else:
-                    yield answer
-            items = busy
-            time.sleep(pause_s)
 
 
 def _ask(service: str, command: dict[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,14 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lockstep.cli import live, screen
-from lockstep.cli.kinds import RUN
+from lockstep.cli.kinds import RUN, RUNS, runs_in
 from lockstep.engine.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,12 +31,15 @@ Table = dict[str, Any]
 
 
 @click.command("top")
-@click.argument("run", type=RUN)
+@click.argument("run", type=RUN, required=False)
 @click.option("--once", is_flag=True, help="One look, also on a terminal.")
 @click.option("--json", "as_json", is_flag=True,
               help="One look; the last line of standard output is one JSON object.")  # fmt: skip
-def command(run: Path, once: bool, as_json: bool) -> int:
+def command(run: Path | None, once: bool, as_json: bool) -> int:
     """Show the agents of a run and what they do. The run does not notice.
+
+    Without RUN it is one of those in runs/: of those that go on the one that began last, else of
+    all.
 
     On a terminal the table is redrawn every second until the run has ended or you press q. Keys
     sort it, filter it, scroll and pause: ? shows them. `mem` is resident memory, of which agents
@@ -43,6 +47,7 @@ def command(run: Path, once: bool, as_json: bool) -> int:
 
     \b
     Examples:
+        lockstep top
         lockstep top runs/vote-1
         lockstep top runs/vote-1 --json | jq '.agents[] | select(.state == "running")'
 
@@ -51,14 +56,38 @@ def command(run: Path, once: bool, as_json: bool) -> int:
 
     Exit codes: 0, or 2 when there is no run.
     """
+    if run is None:
+        run = newest(Path(RUNS))
+        screen.tell("run", run)
     if not once and not as_json and screen.terminal(sys.stdout):
-        found = live.show(lambda: look(run))
+        found = live.show(partial(look, run))
     else:
         found = look(run)
     screen.say(_text(found), err=as_json)
     if as_json:
-        screen.say_json(found)
+        screen.say_json({"run": str(run), **found})
     return 0
+
+
+def newest(folder: Path) -> Path:
+    """Of the runs in a folder the one that is most likely meant.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from lockstep.workers import folder as folders
+
+    def begun(run: Path) -> tuple[bool, int]:
+        try:  # A supervisor writes into its lock once, when it begins.
+            began_ns = (run / folders.LOCK).stat().st_mtime_ns
+        except OSError:
+            began_ns = 0
+        return folders.holder_of(run) is not None, began_ns
+
+    there = runs_in(folder)
+    if not there:
+        raise UsageError(f"no run in {folder}/ of this folder: lockstep top RUN shows any other")
+    return max(there, key=begun)
 
 
 def look(run: Path) -> Table:

@@ -9,7 +9,7 @@ class Counts:
 
     turns: int = 0
     messages: int = 0  # Deliveries, those that came back included.
-    tokens_in: int = 0
+    tokens_in: int = 0  # Of prompts that were computed, as far as an answer shows it.
     tokens_out: int = 0
     steps: int = 0
     requests_failed: int = 0  # Refused, timed out, or an output that was not finite.

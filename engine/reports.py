@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from lockstep.engine.counts import Counts
 from lockstep.engine.history import Entry, step_entry
 from lockstep.engine.requests import Ticket
-from lockstep.engine.wire import StepReport
+from lockstep.engine.wire import UNCOMPUTED, StepReport
 
 
 class Reports:
@@ -50,7 +50,8 @@ class Reports:
         for answer in report.answers:
             ticket = self._find(answer.ticket)
             tokens = self._tokens.pop(answer.ticket, [])
-            counts.tokens_in += answer.prompt_tokens
+            if tokens or answer.status not in UNCOMPUTED:
+                counts.tokens_in += answer.prompt_tokens
             if answer.failed:
                 counts.requests_failed += 1
                 counts.request_failure = counts.request_failure or answer.reason()

@@ -58,6 +58,8 @@ Slots: TypeAlias = npt.NDArray[np.void]
 
 RAW_TEXT_OFFSET = 32  # Of the text in a binary RESULT.
 _FAILED = tuple(FINISH_STATUS[reason] for reason in ("refused", "invalid_output", "timeout"))
+# Of a request that ends so before it has a token nobody says that its prompt was computed.
+UNCOMPUTED = tuple(FINISH_STATUS[reason] for reason in ("refused", "cancelled", "timeout"))
 
 
 class ToEngine(IntEnum):

@@ -140,8 +140,7 @@ def prepare(
         input_bytes = read_file(input_path, "input", 2**31)
         items = parse_input(input_bytes, str(input_path), fleet.record_bytes_max - HEADER_BYTES)
     modules = []
-    for group in fleet.groups:
-        path = _module(base, group.module)
+    for group, path in zip(fleet.groups, module_paths(fleet_path, fleet), strict=True):
         if modules_at is not None:
             path = modules_at / f"{group.name}.wasm"
         modules.append(read_file(path, f"module of [agents.{group.name}]", fleet.module_bytes_max))
@@ -170,8 +169,11 @@ def of_job(job: Job, tools_at: Path | None = None) -> Prepared:
     )
 
 
-def _module(base: Path, module: str) -> Path:
-    return caller.PATH if module == caller.MODULE else base / module
+def module_paths(fleet_path: Path, fleet: Fleet) -> list[Path]:
+    """Where the modules of a fleet file lie, by group index."""
+    base = fleet_path.resolve().parent
+    modules = [group.module for group in fleet.groups]
+    return [caller.PATH if module == caller.MODULE else base / module for module in modules]
 
 
 def read_file(path: Path, what: str, bytes_max: int) -> bytes:

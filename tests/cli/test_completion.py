@@ -39,6 +39,7 @@ OFFERED = {
     "lockstep run --order ": ["plain,strict", "plain,arrival"],
     "lockstep journal ex": ["plain,export"],
     "lockstep verify ": ["plain,runs/small-1"],
+    "lockstep top ": ["plain,runs/small-1"],
     "lockstep diff runs/small-1 ru": ["plain,runs/small-1"],
     "lockstep replay runs/small-1 --agent ": ["plain,ask", "plain,echo"],
     "lockstep journal show runs/small-1 --agent e": ["plain,echo"],

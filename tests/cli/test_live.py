@@ -38,7 +38,8 @@ def test_top_shows_a_live_run_and_a_second_run_in_its_folder_is_refused(
     live()
     found = place.lockstep("top", "run", "--json").json
     supervisor = found["supervisor"]["pid"]
-    assert set(found) == {"state", "reason", "agents", "inference", "supervisor"}
+    assert set(found) == {"run", "state", "reason", "agents", "inference", "supervisor"}
+    assert found["run"] == "run"
     assert (found["state"], found["reason"]) == ("running", "")
     assert [set(agent) for agent in found["agents"]] == [AGENT, AGENT]
     assert [agent["name"] for agent in found["agents"]] == ["spin", "calm"]

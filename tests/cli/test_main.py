@@ -44,10 +44,6 @@ LIGHT = [
 ]
 
 
-# Told by its own help only: sizes of an imagined fleet.
-DOCTORS = {"doctor": ["--record-bytes-max", "--memory"]}
-
-
 @pytest.mark.parametrize("args", LIGHT, ids=" ".join)
 def test_help_loads_nothing_heavy(place: Any, args: list[str]) -> None:
     code = (
@@ -109,7 +105,7 @@ def test_every_verb_and_its_options_are_in_the_document() -> None:
             options = [o for p in command.params for o in p.opts if o.startswith("--")]
             line = next(line for line in text.splitlines() if line.startswith(f"| `{name}"))
             missing = [o for o in options if o != "--json" and o not in line]
-            assert missing == DOCTORS.get(name, []), name
+            assert missing == [], name
 
 
 def test_every_option_of_verbs_within_verbs_is_in_the_document() -> None:

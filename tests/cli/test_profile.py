@@ -72,6 +72,8 @@ def test_what_cannot_be_profiled_is_refused_in_one_line(profiled: Any) -> None:
     for args, said in (
         (("asks.toml", "--run-dir", "seen"), "holds a run already; nothing was touched"),
         (("runs/asks-1",), "it was not profiled"),
+        ((".",), ".: a folder, not a fleet file; did you mean fleet.toml?"),
+        (("runs",), "runs: no run in this folder, but below it: runs/asks-1"),
         (("seen", "--seed", "3", "--nodes"), "--seed, --nodes: not for a run that was recorded"),
         (("none.toml",), "cannot read the fleet file"),
         (("asks.toml", "items.jsonl"), "did you mean --input items.jsonl?"),

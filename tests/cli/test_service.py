@@ -1,10 +1,15 @@
 """``lockstep serve`` and ``lockstep service`` as a person types them."""
 
 import json
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import arriving
 import pytest
 
 from lockstep.cli import install
@@ -62,6 +67,39 @@ def test_ctrl_c_ends_a_service_with_exit_code_0(place: Any) -> None:
     assert process.returncode == 0 and "stopping why=SIGINT" in err
 
 
+# While it reads its own command line, imports, reads the fleet, and has everything but a run.
+STARTING = {
+    "the verb": ("import", "lockstep.cli.kinds", signal.SIGINT),
+    "imports": ("import", "lockstep.workers.service.daemon", signal.SIGTERM),
+    "the fleet": ("open", "echo.toml", signal.SIGINT),
+    "the socket": ("socket.bind", "", signal.SIGTERM),
+}
+
+
+@pytest.mark.parametrize("moment", STARTING)
+def test_a_service_that_is_ended_while_it_starts_ends_with_exit_code_0(
+    place: Any, moment: str
+) -> None:
+    event, part, number = STARTING[moment]
+    place.write("echo.toml", ECHO)
+    args = (event, part, str(int(number)), "serve", "echo.toml", "--state", "s")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "arriving", *args],
+        cwd=place.path,
+        env=place.env | {"PYTHONPATH": arriving.__file__.rpartition("/")[0]},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    last = done.stderr.splitlines()[-1]
+    early = "lockstep: stopped: before the service had started"
+    assert last == early or last.endswith("the service has ended")
+    assert "Traceback" not in done.stderr and " notice: ready" not in done.stderr
+
+
 def test_bad_items_are_named_before_anything_is_sent(place: Any) -> None:
     for text, expected in (("{", "not valid JSON"), ("5", "expected a JSON object")):
         found = place.lockstep("service", "submit", "s", text)
@@ -83,28 +121,47 @@ def test_a_relative_folder_of_configuration_counts_as_none(
 
 def test_a_unit_is_installed_below_a_root_and_removed(place: Any) -> None:
     place.write("echo.toml", ECHO)
-    root = ("--root", "image")
-    printed = place.lockstep("service", "unit", "echo.toml", "--", "--keep-runs", "3")
+    # A person's own, for tests may lie in /tmp, which a service of the system does not see.
+    root = ("--user", "--root", "image")
+    keep = ("--", "--keep-runs", "3")
+    printed = place.lockstep("service", "unit", "--user", "echo.toml", *keep)
     assert "--keep-runs 3" in printed.out and "Type=notify" in printed.out
     dry = place.lockstep("service", "install", "echo.toml", *root, "--dry-run")
     assert dry.code == 0 and "would be written" in dry.out and "image" not in place.names()
-    done = place.lockstep(
-        "service", "install", "echo.toml", *root, "--json", "--", "--keep-runs", "3"
-    )
-    paths = [Path(file["path"]) for file in done.json["files"]]
-    assert [path.name for path in paths] == ["lockstep-echo.service", "lockstep.conf"]
-    assert "systemctl enable --now lockstep-echo.service" in done.err
-    assert (place.path / paths[0]).read_text().split("\n", 1)[1] == printed.out
+    done = place.lockstep("service", "install", "echo.toml", *root, "--json", *keep)
+    (path,) = [Path(file["path"]) for file in done.json["files"]]
+    assert path.match("systemd/user/lockstep-echo.service")
+    assert "systemctl --user enable --now lockstep-echo.service" in done.err
+    assert (place.path / path).read_text().split("\n", 1)[1] == printed.out
     gone = place.lockstep("service", "uninstall", "echo", *root)
-    assert gone.code == 0 and gone.out.count("removed") == 2
-    assert "PrivateNetwork=yes" in printed.out
-    served = place.lockstep("service", "unit", "echo.toml", "--", "--http", "127.0.0.1:80")
-    assert "PrivateNetwork" not in served.out and "AF_INET" in served.out
-    refused = place.lockstep("service", "install", "echo.toml", *root, "--", "--http", "nowhere")
+    assert gone.code == 0 and gone.out.count("removed") == 1
+
+
+def test_a_unit_opens_the_network_for_http_and_names_the_token_where_it_lies(place: Any) -> None:
+    place.write("echo.toml", ECHO)
+    unit = ("service", "unit", "--user", "echo.toml")
+    assert "AF_INET" not in place.lockstep(*unit).out
+    assert "AF_INET" in place.lockstep(*unit, "--", "--http", "127.0.0.1:80").out
+    refused = place.lockstep(*unit, "--", "--http", "nowhere")
     assert refused.code == 2 and "expected HOST:PORT" in refused.err
-    open_ = ("service", "unit", "echo.toml", "--", "--http", "0.0.0.0:80", "--http-token-file")
-    assert "No such file" in place.lockstep(*open_, "tok").err
+    open_ = (*unit, "--", "--http", "0.0.0.0:80", "--http-token-file", "tok")
+    assert "No such file" in place.lockstep(*open_).err
     place.write("tok", "sesame")
-    assert f"--http-token-file {place.path / 'tok'}\n" in place.lockstep(*open_, "tok").out
-    user = place.lockstep("service", "install", "--user", "echo.toml", *root, "--dry-run")
-    assert "systemd/user/lockstep-echo.service" in user.out
+    assert f"--http-token-file {place.path / 'tok'}\n" in place.lockstep(*open_).out
+
+
+def test_what_cannot_be_in_a_unit_is_refused_in_one_line(place: Any) -> None:
+    place.write("echo.toml", ECHO)
+    for args, said in (
+        (("--memory-max", "4G\nExecStartPost=/bin/sh"), "--memory-max is '4G\\nExec"),
+        (("--as", "root\n"), "--as is 'root\\n', expected the name"),
+        (("--name", "a b"), "name is 'a b', expected"),
+        (("--stop-s", "nan"), "'nan' is not a number"),
+    ):
+        found = place.lockstep("service", "unit", "--user", "echo.toml", *args)
+        assert found.code == 2 and said in found.err and not found.out, found
+        assert len(found.err.splitlines()) == 1
+    with TemporaryDirectory(dir="/tmp") as folder:
+        fleet = shutil.copy(place.path / "echo.toml", folder)
+        hidden = place.lockstep("service", "unit", fleet)
+    assert hidden.code == 2 and f"error: {fleet}: a service of the system" in hidden.err

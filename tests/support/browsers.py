@@ -1,6 +1,7 @@
 """A real browser, for pages that must be whole in themselves.
 
-Its only way out is a proxy that is ours, so whatever a page asks for is seen.
+Its only way out is a proxy that is ours, so whatever a page asks for is seen. Here Chromium is run
+by its command line; tests/workers/pictures/test_playwright.py drives it, with the extra `browser`.
 """
 
 import re

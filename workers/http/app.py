@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
-from h11 import LocalProtocolError
+from h11 import LocalProtocolError, RemoteProtocolError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -20,7 +20,7 @@ from lockstep.workers.http import answers, metrics, params, stream
 from lockstep.workers.http.answers import Head, Object
 from lockstep.workers.http.asking import OURS, Asker, Call, Stream, Vanished
 from lockstep.workers.http.control import Control
-from lockstep.workers.http.guard import Guard, body_of
+from lockstep.workers.http.guard import Guard, body_of, head_too_large
 from lockstep.workers.http.metrics import Observations
 from lockstep.workers.http.offered import FLEET, Market, Offered
 from lockstep.workers.http.params import Asked
@@ -79,6 +79,16 @@ class Served:
             pass  # It went away, or said its last word too early: nobody hears an answer.
         except Exception as error:  # A bug of ours: told, and the next request is served.
             self._failed(f"{scope['method']} {scope['path']}: {error!r}")
+
+    def malformed(self, error: RemoteProtocolError) -> Response:
+        """What is said to something that is no request. It is counted as an error like any other.
+
+        Args:
+            error: Of the parser, which also bounds a head that has not come to its end.
+        """
+        if error.error_status_hint == 431:
+            return self._said(head_too_large())
+        return self._said(bad(f"not a request of HTTP/1.1: {error!s:.200}", code="malformed"))
 
     # -- what is asked ------------------------------------------------------------------------
 

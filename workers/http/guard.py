@@ -16,6 +16,7 @@ from starlette.requests import Request
 from lockstep.engine.strict_json import loads
 from lockstep.workers.http.problems import Problem, bad
 
+HEAD_BYTES_MAX = 32_768
 BODY_S = 30.0  # To send a body.
 DEPTH_MAX = 32
 OPEN = ("/healthz", "/readyz")  # Say nothing that needs a token.
@@ -42,6 +43,8 @@ class Guard:
         Raises:
             Problem: it is not let in.
         """
+        if _head_bytes(request) > HEAD_BYTES_MAX:
+            raise head_too_large()
         given = request.headers.get("host", "")
         host = _host_of(given)
         if host not in self._hosts and not _literal(host):
@@ -54,6 +57,12 @@ class Guard:
         matches = hmac.compare_digest(word.strip().encode(), self._token)
         if not matches or scheme.lower() != "bearer":
             raise Problem(401, "the token is missing or wrong", code="invalid_api_key")
+
+
+def head_too_large() -> Problem:
+    """What is said to a head that is too large, whether or not its end came."""
+    text = f"the head of the request has more than {HEAD_BYTES_MAX} bytes"
+    return Problem(431, text, code="too_large")
 
 
 async def body_of(request: Request, bytes_max: int) -> dict[str, Any]:
@@ -87,6 +96,15 @@ async def _read(request: Request, bytes_max: int) -> bytes:
         if len(data) > bytes_max:
             raise Problem(413, f"the body has more than {bytes_max} bytes", code="too_large")
     return bytes(data)
+
+
+def _head_bytes(request: Request) -> int:
+    """Of a head as it was sent, without optional space. One that came at once is not bounded by
+    who parses it: that bounds what is kept until the rest comes."""
+    scope = request.scope
+    target = scope.get("raw_path") or scope["path"].encode()
+    first = len(target) + len(scope.get("query_string", b""))
+    return first + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
 
 
 def _host_of(header: str) -> str:

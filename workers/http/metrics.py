@@ -192,7 +192,7 @@ class Status:
 
     def _done(self) -> Iterator[Metric]:
         done = self._status["done"]
-        yield _total("prompt_tokens", "Tokens of prompts, of all requests.", done["tokens_in"])
+        yield _total("prompt_tokens", "Tokens of prompts, not of refused ones.", done["tokens_in"])
         yield _total("generation_tokens", "Tokens that were generated.", done["tokens"])
         yield _total("steps", "Steps of the models.", done["steps"])
         yield _total("turns", "Turns of agents.", done["turns"])

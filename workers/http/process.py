@@ -18,12 +18,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from lockstep.workers.http.app import Served
 from lockstep.workers.http.asking import SEND_S
 from lockstep.workers.http.control import Control
-from lockstep.workers.http.guard import Guard
+from lockstep.workers.http.guard import HEAD_BYTES_MAX, Guard
 from lockstep.workers.service.log import Log
 
 SAID_S = 10.0  # Between two lines of the server's library.
 HEAD_S = 15.0  # To send the head of a request, from its first byte or that of the connection.
-HEAD_BYTES_MAX = 32_768
 IDLE_S = 60  # Between two requests of one connection.
 END_S = 4  # To write what is left when the service ends.
 CONNECTIONS_MAX = 512
@@ -70,6 +69,23 @@ class Protocol(H11Protocol):
         """As uvicorn has it: what follows is the head of the next request, in its time."""
         super().on_response_complete()
         self._wait()
+
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn has it, while it handles the parser's error: what came is no request."""
+        error, app = sys.exception(), self.app
+        assert isinstance(error, h11.RemoteProtocolError) and isinstance(app, Served)
+        said = app.malformed(error)
+        headers = [*said.raw_headers, (b"connection", b"close")]
+        try:
+            for event in (
+                h11.Response(status_code=said.status_code, headers=headers),
+                h11.Data(data=bytes(said.body)),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        except h11.LocalProtocolError:
+            pass  # In a body whose request is being answered, or may have no answer with a body.
+        self.transport.close()
 
     def _wait(self) -> None:
         """A head that has not come has so long, from when we began to wait for it."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lockstep.engine.wire import UNCOMPUTED
 from lockstep.workers.profile.spans import Kind, Role
 from lockstep.workers.profile.tracks import Records, Tracks, ns_of
 
@@ -64,9 +65,11 @@ class Requests:
         last[whose] = moments  # Rising: the last one stays.
         np.add.at(steps, whose, 1)
         np.add.at(tokens, whose, counts)
+        computed = tokens > 0  # As `engine.reports` counts prompts.
+        computed[where[known]] |= ~np.isin(ended["c"][known], UNCOMPUTED)
         gaps = np.diff(moments)[np.diff(whose) == 0]
         agent, at = asked["c"].astype(np.int64), asked["start"].astype(np.int64)
-        return cls(agent, at, first, last, ends, tokens, prompts, steps, gaps)
+        return cls(agent, at, first, last, ends, tokens, prompts * computed, steps, gaps)
 
     def by_agent(self) -> dict[int, dict[str, int]]:
         """``requests``, ``tokens_in`` and ``tokens_out`` of each agent that asked."""

@@ -30,7 +30,7 @@ from lockstep.workers.service.log import Log
 from lockstep.workers.service.notify import Notifier
 from lockstep.workers.service.options import Options
 from lockstep.workers.service.runs import Runs
-from lockstep.workers.service.state import CONTROL, StateFolder, check_private
+from lockstep.workers.service.state import CONTROL, StateFolder, make_private
 from lockstep.workers.service.states import BACKOFF, ENDED, LIVE, OVER, STUCK
 from lockstep.workers.signals import Signals
 
@@ -78,7 +78,7 @@ class Service:
         self._began_s = time.monotonic()
         self._sockets = options.socket_dir or options.state
         if options.socket_dir is not None:
-            check_private(options.socket_dir)
+            make_private(options.socket_dir)
         self._state = StateFolder(options.state)
         self.calls = options.http is not None
         try:

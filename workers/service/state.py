@@ -234,18 +234,20 @@ def surplus(ended: list[Path], keep: Keep) -> list[Path]:
     return gone
 
 
-def check_private(folder: Path) -> None:
-    """Refuse a folder for the control socket that anybody else may enter.
+def make_private(folder: Path) -> None:
+    """Make a folder for the control socket; refuse one that anybody else may enter.
 
     Raises:
-        UsageError: it is none, or open to others.
+        UsageError: it cannot be made, or is open to others.
     """
+    what = f"--socket-dir {folder}"
     try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         mode = stat.S_IMODE(folder.stat().st_mode)
     except OSError as error:
-        raise UsageError(f"{folder}: {error.strerror}") from None
-    if not folder.is_dir() or mode & 0o077:
-        raise UsageError(f"{folder}: mode {mode:04o}, expected a folder of mode 0700")
+        raise UsageError(f"{what}: cannot be made: {error.strerror}") from None
+    if mode & 0o077:
+        raise UsageError(f"{what}: mode {mode:04o}, expected a folder of mode 0700")
 
 
 def info_of(state: Path) -> dict[str, Any]:

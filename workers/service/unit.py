@@ -4,7 +4,6 @@ Text only: workers/service/installed.py puts it on a disk. Nothing here asks sys
 """
 
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,15 @@ from lockstep.engine.fleet import Fleet
 
 USER = "lockstep"
 HOMES = ("/home", "/root", "/run/user")
+TEMPORARY = ("/tmp", "/var/tmp")  # PrivateTmp puts empty ones in their place.
 TASKS_MIN = 512
 START_S, WATCHDOG_S, RESTART_S = 180, 60, 2
+# What systemd would not take it ignores with a line in a log; a line break would begin a directive
+# of its own.
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,48}")
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}|[0-9]{1,9}")
+_MEMORY = re.compile(r"[1-9][0-9]{0,18}|[1-9][0-9]{0,5}[KMGT]|([1-9][0-9]?|100)%|infinity")
+_PLAIN = re.compile(r"[\w@%+=:,./$-]+", re.ASCII)  # A word that needs no quotes.
 STOP_MARGIN_S = 60  # For supervisors that are asked to stop, and are killed if they do not.
 
 
@@ -52,6 +57,21 @@ class Unit:
     network: bool = False
     home: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what systemd would read in another way.
+
+        Raises:
+            UsageError: a value is not what it should be.
+        """
+        for what, value, pattern, expected in (
+            ("name", self.name, _NAME, "1 to 48 of A-Z a-z 0-9 _ -"),
+            ("--as", self.run_as, _USER, "the name or the number of a user"),
+            ("--memory-max", self.memory_max, _MEMORY,
+             "bytes, such as 4000000000 or 4G (K, M, G, T), 1% to 100%, or infinity"),
+        ):  # fmt: skip
+            if not pattern.fullmatch(value):
+                raise UsageError(f"{what} is {value!r:.80}, expected {expected}")
+
     @property
     def file(self) -> str:
         """Name of the unit's file."""
@@ -64,7 +84,12 @@ class Unit:
 
 
 def unit_of(
-    name: str, program: Sequence[str], path: Path, fleet: Fleet, needed: Sequence[str]
+    name: str,
+    program: Sequence[str],
+    path: Path,
+    fleet: Fleet,
+    needed: Sequence[str],
+    for_user: bool = False,
 ) -> Unit:
     """The unit that a fleet needs.
 
@@ -74,20 +99,26 @@ def unit_of(
         path: Of the fleet file.
         fleet: What it says.
         needed: Paths that have to be readable.
+        for_user: As `Unit`.
 
     Raises:
-        UsageError: the name is none.
+        UsageError: the name is none, or what is needed would not be there.
     """
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"name is {name!r}, expected 1 to 48 of A-Z a-z 0-9 _ -")
+    hidden = [place for place in needed if _lies_in(TEMPORARY, place)]
+    if hidden and not for_user:
+        raise UsageError(
+            f"{hidden[0]}: a service of the system has a {' and a '.join(TEMPORARY)} of its own "
+            "and would not find it: move it to a place that stays, or use --user"
+        )
     return Unit(
         name=name,
         program=tuple(program),
         fleet=path,
+        for_user=for_user,
         tasks_max=max(TASKS_MIN, 2 * len(fleet.agents) + TASKS_MIN),  # Two runs, at a reload.
         devices=any(provider != "cpu" for model in fleet.models for provider in model.providers),
         network=bool(fleet.tools),
-        home=any(_at_home(place) for place in needed),
+        home=any(_lies_in(HOMES, place) for place in needed),
     )
 
 
@@ -128,7 +159,7 @@ def _life(unit: Unit) -> list[str]:
     return [
         "Type=notify",
         "NotifyAccess=main",
-        f"ExecStart={' '.join(_quoted(word) for word in words)}",
+        f"ExecStart={_command(words)}",
         "ExecReload=/bin/kill -HUP $MAINPID",
         "# Usage, other bits than recorded, a bug: the next start would end as this one did.",
         "RestartPreventExitStatus=2 4 70",
@@ -214,12 +245,24 @@ def _system_confinement(unit: Unit) -> list[str]:
     return lines
 
 
+def _command(words: Sequence[str]) -> str:
+    """A command line of systemd, which looks for variables in all words but the first."""
+    program, *arguments = words
+    if any(character in program for character in "'\"\\"):
+        raise UsageError(f"{program}: systemd takes no program with quotes or backslashes in it")
+    return " ".join([_quoted(program), *(_quoted(word.replace("$", "$$")) for word in arguments)])
+
+
 def _quoted(word: str) -> str:
-    """A word of a command line of systemd, which knows ``%`` and ``$`` besides a shell's quotes."""
+    """A word as systemd reads it: ``%`` and backslashes mean something, also between quotes."""
     if any(not character.isprintable() for character in word):
         raise UsageError(f"{word!a}: a unit file cannot hold it")
-    return shlex.quote(word.replace("%", "%%").replace("$", "$$"))
+    word = word.replace("%", "%%")
+    if _PLAIN.fullmatch(word):
+        return word
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
-def _at_home(path: str) -> bool:
-    return any(path == home or path.startswith(f"{home}/") for home in HOMES)
+def _lies_in(folders: Sequence[str], path: str) -> bool:
+    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)

@@ -6,7 +6,7 @@ import pytest
 from starlette.datastructures import URL
 from starlette.requests import Request
 
-from lockstep.workers.http.guard import Guard
+from lockstep.workers.http.guard import HEAD_BYTES_MAX, Guard
 from lockstep.workers.http.problems import Problem
 
 REBOUND, STRANGER, IN = 421, 401, 200
@@ -81,6 +81,20 @@ def test_only_who_has_the_token_is_heard(authorization: str | None, expected: in
     assert status(guard, "localhost", authorization, "/metrics") == expected
     for path in ("/healthz", "/readyz"):  # They say nothing that needs one.
         assert status(guard, "localhost", authorization, path) == IN
+
+
+@pytest.mark.parametrize("where", ["name", "value", "path", "query"])
+def test_a_head_that_came_at_once_is_bounded_like_one_that_did_not(where: str) -> None:
+    def head(size: int) -> Request:
+        parts = dict.fromkeys(("name", "value", "path", "query"), b"x") | {where: b"x" * size}
+        headers = [(b"host", b"localhost"), (parts["name"], parts["value"])]
+        path = {"path": "/", "raw_path": parts["path"], "query_string": parts["query"]}
+        return Request({"type": "http", "method": "GET", "headers": headers, **path})
+
+    Guard("", []).check(head(HEAD_BYTES_MAX - 100))
+    with pytest.raises(Problem, match="more than 32768 bytes") as refused:
+        Guard("", []).check(head(HEAD_BYTES_MAX))
+    assert refused.value.status == 431
 
 
 class Fooled(Request):

@@ -7,6 +7,7 @@ named by its seed.
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -46,6 +47,13 @@ def settled(service: Serving, descriptors: int) -> None:
     service.wait(lambda: front_of(service).num_fds() <= descriptors)
 
 
+def errors(address: str) -> Counter[str]:
+    """What the front end counted, by status."""
+    text = rawhttp.ask(address, rawhttp.request("/metrics", method="GET")).body.decode()
+    found = re.findall(r'^lockstep_http_errors_total\{status="(\d+)"\} (\d+)', text, re.MULTILINE)
+    return Counter({status: int(count) for status, count in found})
+
+
 def good(service: Serving, address: str) -> None:
     """A call like any other is answered."""
     body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
@@ -67,8 +75,7 @@ def check(seed: int, address: str) -> str:
         assert case.good, told
     else:
         assert 400 <= reply.status < 500, told
-        if reply.headers.get("content-type") == "application/json":
-            assert reply.json()["error"]["message"], told
+        assert reply.json()["error"]["message"], told
     return f"{case.name} {reply.status}"
 
 
@@ -169,3 +176,34 @@ def test_slow_clients_are_sent_away(service: Serving, address: str) -> None:
         assert rawhttp.hear(connection).status in (0, 400, 408)
         connection.close()
     settled(service, descriptors)
+
+
+HOST = b"Host: localhost\r\n"
+PAD = b"x" * 40_000
+NONSENSE = {
+    "no request": (b"hello\r\n\r\n", 400),
+    "a handshake of TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+    "a header without a colon": (b"GET / HTTP/1.1\r\n" + HOST + b"nonsense\r\n\r\n", 400),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "a chunk of no size": (
+        b"POST /v1/completions HTTP/1.1\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n" + HOST + b"\r\nnone\r\n", 400,
+    ),
+    "a body without end": (b"GET / HTTP/1.1\r\n" + HOST + b"Content-Length: -1\r\n\r\n", 400),
+    "a head without end": (b"GET / HTTP/1.1\r\n" + HOST + b"X: " + PAD, 431),
+    "a large head": (b"GET / HTTP/1.1\r\n" + HOST + b"X: " + PAD + b"\r\n\r\n", 431),
+    "a large target": (b"GET /" + PAD + b" HTTP/1.1\r\n" + HOST + b"\r\n", 431),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", NONSENSE)
+def test_what_is_no_request_is_refused_in_the_shape_of_every_refusal_and_counted(
+    service: Serving, address: str, what: str
+) -> None:
+    data, status = NONSENSE[what]
+    before = errors(address)
+    reply = rawhttp.ask(address, data)
+    assert (reply.status, reply.headers["content-type"]) == (status, "application/json")
+    assert reply.json()["error"]["type"] == "invalid_request_error"
+    assert errors(address) - before == {str(status): 1}
+    good(service, address)

@@ -13,6 +13,7 @@ import pytest
 from profiled import Profiled
 
 from lockstep.engine.errors import UsageError
+from lockstep.engine.plan import FINISH_STATUS
 from lockstep.workers.profile import figures, latency, series
 from lockstep.workers.profile.arrows import Arrow, arrows
 from lockstep.workers.profile.latency import Requests
@@ -62,6 +63,10 @@ def test_tokens_are_counted_by_who_asked_for_them() -> None:
         0: {"requests": 1, "tokens_in": 7, "tokens_out": 3},
         1: {"requests": 1, "tokens_in": 0, "tokens_out": 3},
     }
+    refused = (Kind.ENDED, 90 * MS, 90 * MS, 3, 9, FINISH_STATUS["refused"])
+    asked = (Kind.ASKED, 25 * MS, 25 * MS, 3, 0, 1)
+    found = Requests.of(a_run([*ASKED, asked], [*TOKENS, refused])).by_agent()
+    assert found[1] == {"requests": 2, "tokens_in": 0, "tokens_out": 3}
 
 
 def test_a_run_in_which_nothing_was_asked_has_empty_figures() -> None:

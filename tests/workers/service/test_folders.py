@@ -17,7 +17,7 @@ from lockstep.workers.folder import LOCK
 from lockstep.workers.service import history, state
 from lockstep.workers.service.answers import Answers
 from lockstep.workers.service.history import Item
-from lockstep.workers.service.state import Keep, StateFolder, check_private, surplus
+from lockstep.workers.service.state import Keep, StateFolder, make_private, surplus
 from lockstep.workers.service.states import BACKOFF, ENDED, STOPPED, STUCK, verdict
 
 
@@ -233,13 +233,16 @@ def test_what_is_no_state_folder_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_socket_lies_where_nobody_else_comes(tmp_path: Path) -> None:
-    tmp_path.chmod(0o700)
-    check_private(tmp_path)
-    tmp_path.chmod(0o750)
-    with pytest.raises(UsageError, match="mode 0750, expected a folder of mode 0700"):
-        check_private(tmp_path)
-    with pytest.raises(UsageError, match="No such file"):
-        check_private(tmp_path / "none")
+    folder = tmp_path / "new" / "sockets"
+    for _ in range(2):  # It is made, and then it is there.
+        make_private(folder)
+        assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o750)
+    with pytest.raises(UsageError, match=r"--socket-dir .* mode 0750, expected a folder of"):
+        make_private(folder)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"--socket-dir .*/file: cannot be made: File exists"):
+        make_private(tmp_path / "file")
 
 
 @pytest.mark.parametrize("whole", [True, False])

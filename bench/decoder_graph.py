@@ -37,6 +37,11 @@ MODEL_NAME = "model.onnx"
 DATA_NAME = "model.onnx.data"
 EXTERNAL_BYTES_MIN = 16 << 20  # Weights of this size or more go to DATA_NAME, smaller inside.
 EXTERNAL_ALIGN_BYTES = 4096  # Offsets in DATA_NAME, so that a tensor can be mapped.
+# Bits -> their type in a graph, and in a file.
+FLOATS: dict[int, tuple[int, str]] = {
+    16: (TensorProto.FLOAT16, "<f2"),
+    32: (TensorProto.FLOAT, "<f4"),
+}
 EMBED = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 HEAD_NODE = "lm_head.MatMul.weight"  # The same matrix as HEAD, (hidden, vocab).
@@ -61,7 +66,8 @@ class DecoderShape:
     rope_base: float = 10_000.0
     rms_eps: float = 1e-5
     tied_embeddings: bool = False  # The output matrix is the embedding; no lm_head.weight.
-    weight_bits: int = 32  # Of the matrices: 32, or 4 (bench/int4.py); the embedding has 32.
+    weight_bits: int = 32  # Of the matrices: `float_bits`, or 4 (bench/int4.py).
+    float_bits: int = 32  # Of all else, keys, values and logits included: 32, or 16 for a GPU.
 
     def __post_init__(self) -> None:
         """Refuse sizes that no kernel could run.
@@ -76,8 +82,11 @@ class DecoderShape:
             raise ValueError(f"kv_heads {self.kv_heads} does not divide heads {self.heads}")
         if self.head_dim % 16:
             raise ValueError(f"head_dim is {self.head_dim}, expected a multiple of 16")
-        if self.weight_bits not in (BITS, 32):
-            raise ValueError(f"weight_bits is {self.weight_bits}, expected {BITS} or 32")
+        if self.float_bits not in FLOATS:
+            raise ValueError(f"float_bits is {self.float_bits}, expected 16 or 32")
+        if self.weight_bits not in (BITS, self.float_bits):
+            expected = f"{BITS} or {self.float_bits}"
+            raise ValueError(f"weight_bits is {self.weight_bits}, expected {expected}")
 
 
 class SpecialTokens(NamedTuple):
@@ -99,12 +108,12 @@ def build(shape: DecoderShape, weights: Weights) -> onnx.ModelProto:
 
     Inputs: ``input_ids`` int64 (batch, length); ``attention_mask`` int64 (batch, width), of which
     only the row sums (tokens after this run) and the width count; ``past_key_values.N.key`` and
-    ``.value`` float32 (batch, kv_heads, past, head_dim). Outputs: ``logits`` float32 (batch,
-    length, vocab); ``present.N.key`` and ``.value``. Past and present may share one buffer.
+    ``.value`` (batch, kv_heads, past, head_dim), floats. Outputs: ``logits`` (batch, length,
+    vocab), floats; ``present.N.key`` and ``.value``. Past and present may share one buffer.
 
     Args:
         shape: The sizes.
-        weights: Hugging Face names to arrays, as `weight_shapes` lists them; cast to float32.
+        weights: Hugging Face names to arrays, as `weight_shapes` lists them; cast.
 
     Returns:
         A model of its own: it shares no memory with ``weights``.
@@ -255,6 +264,7 @@ class _Graph:
     def __init__(self, shape: DecoderShape, weights: Weights) -> None:
         self.shape = shape
         self.weights = weights
+        self.float, self.kind = FLOATS[shape.float_bits]
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
 
@@ -265,8 +275,8 @@ class _Graph:
         return outputs[0]
 
     def weight(self, name: str, array: npt.NDArray[Any]) -> str:
-        """Add a float32 initialiser; its bytes are little-endian and row-major everywhere."""
-        return self.initializer(name, TensorProto.FLOAT, np.ascontiguousarray(array, dtype="<f4"))
+        """Add an initialiser of floats; its bytes are little-endian and row-major everywhere."""
+        return self.initializer(name, self.float, np.ascontiguousarray(array, dtype=self.kind))
 
     def initializer(self, name: str, kind: int, array: npt.NDArray[Any]) -> str:
         """Add an initialiser of a type, its bytes as they are."""
@@ -316,7 +326,7 @@ class _Graph:
 
     def add_embedding(self) -> str:
         """Look the tokens up; a tied table is stored once, as the output matrix."""
-        if self.shape.tied_embeddings and self.shape.weight_bits == 32:
+        if self.shape.tied_embeddings and self.shape.weight_bits != BITS:
             matrix = self.weight(HEAD_NODE, self.weights[EMBED].T)
             table = self.node("Transpose", "/model/embed_tokens/Transpose", [matrix], perm=[1, 0])
         else:
@@ -390,7 +400,7 @@ class _Graph:
         dims = ["batch_size", self.shape.kv_heads, length, "kv_cache_dim"]
         layers = range(self.shape.layers)
         names = [f"{stem}.{layer}.{part}" for part in ("key", "value") for layer in layers]
-        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name in names]
+        return [helper.make_tensor_value_info(name, self.float, dims) for name in names]
 
     def model(self) -> onnx.ModelProto:
         """Close the graph."""
@@ -399,7 +409,7 @@ class _Graph:
         inputs = [info("input_ids", TensorProto.INT64, ids)]
         inputs += [info("attention_mask", TensorProto.INT64, mask)]
         inputs += self.caches("past_key_values", "past_sequence_length")
-        outputs = [info("logits", TensorProto.FLOAT, [*ids, self.shape.vocab])]
+        outputs = [info("logits", self.float, [*ids, self.shape.vocab])]
         outputs += self.caches("present", "total_sequence_length")
         graph = helper.make_graph(self.nodes, "main_graph", inputs, outputs, self.initializers)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]

@@ -28,6 +28,11 @@ Names = Sequence[str]
 IR_VERSION = 10  # Both as the builder of onnxruntime-genai 0.18 writes them.
 OPSET = 22
 MICROSOFT = "com.microsoft"
+# Bits -> their type in a graph, and in a file.
+FLOATS: dict[int, tuple[int, str]] = {
+    16: (TensorProto.FLOAT16, "<f2"),
+    32: (TensorProto.FLOAT, "<f4"),
+}
 HEAD_NODE = "lm_head.MatMul.weight"  # The same matrix as HEAD, (hidden, vocab).
 ROTARY_TABLES = ("cos_cache", "sin_cache")
 MASK = "/model/attn_mask_reformat/attn_mask_subgraph"
@@ -40,12 +45,12 @@ def build(shape: DecoderShape, weights: Weights) -> onnx.ModelProto:
 
     Inputs: ``input_ids`` int64 (batch, length); ``attention_mask`` int64 (batch, width), of which
     only the row sums (tokens after this run) and the width count; ``past_key_values.N.key`` and
-    ``.value`` float32 (batch, kv_heads, past, head_dim). Outputs: ``logits`` float32 (batch,
-    length, vocab); ``present.N.key`` and ``.value``. Past and present may share one buffer.
+    ``.value`` (batch, kv_heads, past, head_dim), floats. Outputs: ``logits`` (batch, length,
+    vocab), floats; ``present.N.key`` and ``.value``. Past and present may share one buffer.
 
     Args:
         shape: The sizes.
-        weights: Hugging Face names to arrays, as `weight_shapes` lists them; cast to float32.
+        weights: Hugging Face names to arrays, as `weight_shapes` lists them; cast.
 
     Returns:
         A model of its own: it shares no memory with ``weights``.
@@ -70,6 +75,7 @@ class _Graph:
     def __init__(self, shape: DecoderShape, weights: Weights) -> None:
         self.shape = shape
         self.weights = weights
+        self.float, self.kind = FLOATS[shape.float_bits]
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
 
@@ -80,8 +86,8 @@ class _Graph:
         return outputs[0]
 
     def weight(self, name: str, array: npt.NDArray[Any]) -> str:
-        """Add a float32 initialiser; its bytes are little-endian and row-major everywhere."""
-        return self.initializer(name, TensorProto.FLOAT, np.ascontiguousarray(array, dtype="<f4"))
+        """Add an initialiser of floats; its bytes are little-endian and row-major everywhere."""
+        return self.initializer(name, self.float, np.ascontiguousarray(array, dtype=self.kind))
 
     def initializer(self, name: str, kind: int, array: npt.NDArray[Any]) -> str:
         """Add an initialiser of a type, its bytes as they are."""
@@ -131,7 +137,7 @@ class _Graph:
 
     def add_embedding(self) -> str:
         """Look the tokens up; a tied table is stored once, as the output matrix."""
-        if self.shape.tied_embeddings and self.shape.weight_bits == 32:
+        if self.shape.tied_embeddings and self.shape.weight_bits != BITS:
             matrix = self.weight(HEAD_NODE, self.weights[EMBED].T)
             table = self.node("Transpose", "/model/embed_tokens/Transpose", [matrix], perm=[1, 0])
         else:
@@ -205,7 +211,7 @@ class _Graph:
         dims = ["batch_size", self.shape.kv_heads, length, "kv_cache_dim"]
         layers = range(self.shape.layers)
         names = [f"{stem}.{layer}.{part}" for part in ("key", "value") for layer in layers]
-        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name in names]
+        return [helper.make_tensor_value_info(name, self.float, dims) for name in names]
 
     def model(self) -> onnx.ModelProto:
         """Close the graph."""
@@ -214,7 +220,7 @@ class _Graph:
         inputs = [info("input_ids", TensorProto.INT64, ids)]
         inputs += [info("attention_mask", TensorProto.INT64, mask)]
         inputs += self.caches("past_key_values", "past_sequence_length")
-        outputs = [info("logits", TensorProto.FLOAT, [*ids, self.shape.vocab])]
+        outputs = [info("logits", self.float, [*ids, self.shape.vocab])]
         outputs += self.caches("present", "total_sequence_length")
         graph = helper.make_graph(self.nodes, "main_graph", inputs, outputs, self.initializers)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]

@@ -34,7 +34,8 @@ class DecoderShape:
     rope_base: float = 10_000.0
     rms_eps: float = 1e-5
     tied_embeddings: bool = False  # The output matrix is the embedding; no lm_head.weight.
-    weight_bits: int = 32  # Of the matrices: 32, or 4 (bench/int4.py); the embedding has 32.
+    weight_bits: int = 32  # Of the matrices: `float_bits`, or 4 (bench/int4.py).
+    float_bits: int = 32  # Of all else, keys, values and logits included: 32, or 16 for a GPU.
 
     def __post_init__(self) -> None:
         """Refuse sizes that no kernel could run.
@@ -49,8 +50,11 @@ class DecoderShape:
             raise ValueError(f"kv_heads {self.kv_heads} does not divide heads {self.heads}")
         if self.head_dim % 16:
             raise ValueError(f"head_dim is {self.head_dim}, expected a multiple of 16")
-        if self.weight_bits not in (BITS, 32):
-            raise ValueError(f"weight_bits is {self.weight_bits}, expected {BITS} or 32")
+        if self.float_bits not in (16, 32):
+            raise ValueError(f"float_bits is {self.float_bits}, expected 16 or 32")
+        if self.weight_bits not in (BITS, self.float_bits):
+            expected = f"{BITS} or {self.float_bits}"
+            raise ValueError(f"weight_bits is {self.weight_bits}, expected {expected}")
 
 
 def weight_shapes(shape: DecoderShape) -> dict[str, tuple[int, ...]]:

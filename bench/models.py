@@ -50,6 +50,9 @@ LARGE: dict[str, Any] = {
     "weight_bits": 4,
 }
 LARGE_FP32 = {**LARGE, "weight_bits": 32}
+# For GPUs: attention over float32 keys and values has no kernel there (docs/gpu.md).
+LARGE_HALF = {**LARGE, "float_bits": 16}
+LARGE_FP16 = {**LARGE, "weight_bits": 16, "float_bits": 16}
 END = 1  # Of SPECIALS.
 
 
@@ -70,6 +73,16 @@ def large(tell: Tell) -> Path:
 def large_fp32(tell: Tell) -> Path:
     """The same with weights of 32 bits. As `small`."""
     return _folder("large-fp32", LARGE_FP32, tell)
+
+
+def large_half(tell: Tell) -> Path:
+    """With four-bit weights and float16 for all else. As `small`."""
+    return _folder("large-int4-fp16", LARGE_HALF, tell)
+
+
+def large_fp16(tell: Tell) -> Path:
+    """With float16 for everything. As `small`."""
+    return _folder("large-fp16", LARGE_FP16, tell)
 
 
 def _folder(name: str, shape: dict[str, Any], tell: Tell) -> Path:

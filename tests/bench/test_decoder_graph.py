@@ -235,6 +235,8 @@ def test_genai_config_names_the_shape_and_the_special_tokens() -> None:
         ({"head_dim": 8}, "head_dim is 8, expected a multiple of 16"),
         ({"layers": 0}, "layers is 0, expected at least 1"),
         ({"weight_bits": 8}, "weight_bits is 8, expected 4 or 32"),
+        ({"float_bits": 8}, "float_bits is 8, expected 16 or 32"),
+        ({"float_bits": 16}, "weight_bits is 32, expected 4 or 16"),
     ],
 )
 def test_impossible_shape_is_refused(change: dict[str, int], message: str) -> None:

@@ -7,6 +7,7 @@ whole numbers (weights.py): exact in float64 in any order, so how the work is di
 a bit, and only the one narrow range of logits in which the share is reached is sorted.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,11 @@ BINS_TEMPERATURES = 23.0  # At most so many temperatures wide: exp(-23) is no we
 BINS_SCALE_MAX = 1e30  # Of tiny widths: 0 times it is still 0.
 LOGIT_LEAST = float(np.finfo(np.float32).min)
 MOST_PICKED = 0.25  # Of a row: to weigh more than that, all of it is weighed, as it lies.
+SAMPLED = 256  # One logit of so many tells how many that will be.
 
 Ids = np.ndarray[Any, np.dtype[np.int64]]
+
+_log = lru_cache(maxsize=64)(log)  # Of shares, which are few: a request's, and our own.
 
 
 def survivors(logits: Floats32, sampling: Sampling) -> Ids | None:
@@ -54,10 +58,15 @@ def survivors(logits: Floats32, sampling: Sampling) -> Ids | None:
 
 
 def reaching(logits: Floats32, most: Any, temperature: float, share: float) -> Ids | None:
-    """Ids that have this share of the largest one's weight, or any, and few more; None: many."""
-    reach = logits >= floor(most, temperature, max(share, NOTHING))
-    many = np.count_nonzero(reach) > MOST_PICKED * logits.size
-    return None if many else np.flatnonzero(reach)
+    """Ids that have this share of the largest one's weight, or any, and few more; None: many.
+
+    How many is guessed from a sample: where the guess is wrong it only takes longer.
+    """
+    least = floor(most, temperature, max(share, NOTHING))
+    sample = logits[::SAMPLED]
+    if np.count_nonzero(sample >= least) > MOST_PICKED * sample.size:
+        return None
+    return np.flatnonzero(logits >= least)
 
 
 def largest(logits: Floats32, count: int) -> Ids:
@@ -90,7 +99,7 @@ def floor(most: Any, temperature: float, share: float) -> np.float32:
     Lower than need be by a thousandth of that share, which covers every rounding of a weight, and
     by more than a float32 of the logits' size is rounded.
     """
-    low = float(most) + temperature * (log(share) - 1e-3)
+    low = float(most) + temperature * (_log(share) - 1e-3)
     return np.float32(max(low - 1e-6 * (abs(low) + abs(float(most))), LOGIT_LEAST))
 
 

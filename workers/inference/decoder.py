@@ -20,6 +20,7 @@ would not survive being killed in between: the slab outlives this process.
 import math
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from lockstep.workers.inference.landing import Landing
 from lockstep.workers.inference.legal import check_plan
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.probe import probe
-from lockstep.workers.inference.provider import device_of, open_session
+from lockstep.workers.inference.provider import device_of, of_attention, open_session
 from lockstep.workers.inference.shortlist import Row, Shortlist
 from lockstep.workers.inference.signature import at
 
@@ -154,6 +155,8 @@ class Decoder:
             raise UsageError(NO_LANDING)
         probe(self.session, folder.path, facts, self.last_only, self._options)
         device = self._slab_device(devices)
+        notes = of_attention(self.report, device, facts.dtype) if facts.path == SLAB else ()
+        self.report = replace(self.report, notes=(*self.report.notes, *notes))
         self.outlives = kv_file != slab_file.NONE and device == "cpu"
         word = None
         if self.outlives:

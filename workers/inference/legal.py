@@ -25,9 +25,9 @@ def check_plan(plan: ModelPlan, rows: int, slots: int, full: int, vocab: int) ->
         _check_copy(copy, slots, full)
     for chunk in plan.chunks:
         _check_chunk(chunk, rows, full, vocab)
-    previous = -1
+    previous, lengths = -1, lengths[:rows]
     for row in plan.decodes:
-        _check_decode(row, previous, lengths[:rows], full, vocab)
+        _check_decode(row, previous, lengths, full, vocab)
         previous = row.slot
 
 

@@ -27,6 +27,7 @@ NAMES = {
     "cpu": "CPUExecutionProvider",
 }
 SHORT = {name: short for short, name in NAMES.items()}
+GPUS = ("tensorrt", "cuda", "rocm", "migraphx")
 CURES = {
     "tensorrt": "put the TensorRT libraries for CUDA 13 on the library path, "
     "after what CUDA needs: pip install -e '.[cuda]' in the checkout",
@@ -210,6 +211,22 @@ def open_session(
         line = next(item for item in missing if NAMES.get(item.provider, item.provider) == needed)
         raise ProviderMissing(f"require = {require!r}: {line.cause}. To get it, {line.cure}")
     return session, report
+
+
+def of_attention(report: ProviderReport, device: str, dtype: str) -> tuple[str, ...]:
+    """A note where a GPU has no kernel for a model's attention, which then runs on the CPU.
+
+    Args:
+        report: What was got.
+        device: Where the session wants keys and values.
+        dtype: Of them.
+    """
+    if report.running not in GPUS or device != "cpu":
+        return ()
+    return (
+        f"{report.running}: no attention for keys and values of {dtype} there, so all rows cross "
+        "to the CPU and back in each layer: take a float16 export of the model",
+    )
 
 
 def _missing(name: str, cause: str) -> Missing:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from lockstep.workers.inference.exact import LOG2_E, Floats32
+from lockstep.workers.inference.exact import LOG2_E, Floats, Floats32
 
 LARGEST_BITS = 32
 LARGEST = float(1 << LARGEST_BITS)  # The largest logit's weight.
@@ -80,21 +80,27 @@ def _weigh(logits: Floats32, most: Any, scale: Any, weights: Floats32) -> None:
     np.rint(weights, out=weights)
 
 
-def pick(weights: Floats32, uniform: float) -> int:
+def pick(weights: Floats32, uniform: float, sums: Floats | None = None) -> int:
     """The first place whose running sum of weights exceeds ``uniform`` times the total.
 
     Args:
         weights: Whole numbers, not all 0, whose sum is below 2^53.
         uniform: In [0, 1), a multiple of 2^-53. The product is rounded down, exactly.
+        sums: Their `group_sums`, where these are known.
     """
-    starts = np.arange(0, weights.size, GROUP)
-    running = np.add.accumulate(np.add.reduceat(weights, starts, dtype=np.float64))
+    running = np.add.accumulate(group_sums(weights) if sums is None else sums)
     drawn = int(uniform * UNIFORM_ONE) * int(running[-1]) >> UNIFORM_BITS
     group = int(running.searchsorted(float(drawn), "right"))
     if group:
         drawn -= int(running[group - 1])
     inside = np.add.accumulate(weights[group * GROUP :][:GROUP], dtype=np.float64)
     return group * GROUP + int(inside.searchsorted(float(drawn), "right"))
+
+
+def group_sums(weights: Floats32) -> Floats:
+    """Sums of each `GROUP` of weights in turn; the last may be of fewer."""
+    starts = np.arange(0, weights.size, GROUP)
+    return np.add.reduceat(weights, starts, dtype=np.float64)
 
 
 def total(weights: Floats32) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lockstep.bench import models
 from lockstep.workers.inference.decoder import Decoder
 from lockstep.workers.inference.expected import CPU_FLAG, cpu_flags
 from lockstep.workers.inference.growing import decoder_class
@@ -33,6 +34,29 @@ def any_model(request: pytest.FixtureRequest) -> Path:
     if request.param == "int4" and CPU_FLAG not in cpu_flags():
         pytest.skip(f"int4 expectations were computed on a CPU with {CPU_FLAG}")
     return DATA / f"genai-micro-{request.param}"
+
+
+HALF = {
+    "layers": 2, "hidden": 128, "heads": 2, "kv_heads": 1, "head_dim": 64, "intermediate": 256,
+    "vocab": models.VOCAB, "context_tokens": 256, "float_bits": 16,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session", params=[16, 4], ids=["fp16", "int4"])
+def half(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that computes in float16, as GPUs want it; its matrices are that, or four bits."""
+    pytest.importorskip("onnx")
+    folder = tmp_path_factory.mktemp("half") / f"half-{request.param}"
+    models._build(folder, {**HALF, "weight_bits": request.param})
+    return folder
+
+
+@pytest.fixture
+def single(half: Path, tmp_path: Path) -> Path:
+    """The same weights in float32."""
+    bits = 4 if half.name.endswith("-4") else 32
+    models._build(tmp_path / "single", {**HALF, "weight_bits": bits, "float_bits": 32})
+    return tmp_path / "single"
 
 
 @pytest.fixture

@@ -11,9 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lockstep.workers.inference import proposal
+from lockstep.workers.inference.cut import reaching
 from lockstep.workers.inference.exact import exp, exp_of
-from lockstep.workers.inference.proposal import LARGEST, PROPOSALS_MAX, bound, drawn
+from lockstep.workers.inference.proposal import FAR, LARGEST, PROPOSALS_MAX, bound, drawn, summed
 from lockstep.workers.inference.sampling import TEMPERATURE_LEAST
+from lockstep.workers.inference.weights import GROUP, group_sums
 
 Row = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -79,6 +81,35 @@ def test_sums_of_bounds_of_the_largest_vocabularies_stay_exact() -> None:
     bounds = bound(logits, logits.max(), 1.0)
     assert bounds.max() == LARGEST * (1 + 1 / 128)
     assert float(bounds.max()) * (1 << 20) < 2**53
+
+
+@relaxed
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 3 * GROUP + 1),
+    st.sampled_from([0.0, 0.001, 0.2, 0.5, 1.0]),
+    st.floats(TEMPERATURE_LEAST, 10),
+    st.sampled_from([0.0, 1.0, 1e30, -3e38]),
+)
+def test_a_row_of_which_most_is_far_below_has_the_same_bounds_and_sums(
+    seed: int, size: int, share: float, temperature: float, offset: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    near = rng.uniform(-30 * temperature, 0, size) + offset
+    far = rng.choice([-np.inf, offset - 40 * temperature, offset - 17.4 * temperature], size)
+    logits = np.where(rng.random(size) < share, near, far).astype(np.float32)
+    logits[rng.integers(size)] = offset
+    bounds, sums = summed(logits, logits.max(), temperature)
+    wanted = bound(logits, logits.max(), temperature)
+    assert bounds.tobytes() == wanted.tobytes()
+    assert sums.tobytes() == group_sums(wanted).tobytes()
+
+
+def test_a_row_is_looked_at_in_both_ways() -> None:
+    # The test above compares nothing if one way is never taken.
+    logits = np.full(1000, -90, np.float32)
+    assert reaching(logits, np.float32(0), 1.0, FAR).tolist() == []  # type: ignore[union-attr]
+    assert reaching(logits, np.float32(-90), 1.0, FAR) is None
 
 
 def test_bounds_have_the_bits_they_always_had() -> None:

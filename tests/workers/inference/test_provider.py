@@ -15,6 +15,7 @@ from lockstep.workers.inference.greedy import generate
 from lockstep.workers.inference.loaded import spins
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.provider import (
+    ProviderReport,
     device_of,
     full_names,
     open_session,
@@ -191,3 +192,16 @@ def test_spinning_changes_no_bit(fp32: Path) -> None:
         rows.append(generate(decoder, [(5, 6, 7), (9,)], 6))
         decoder.close()
     assert all(a.same(b) for a, b in zip(*rows, strict=True))
+
+
+@pytest.mark.parametrize(("running", "device", "told"), [
+    ("cuda", "cpu", True), ("tensorrt", "cpu", True), ("cuda", "cuda", False),
+    ("cpu", "cpu", False), ("OpenVINOExecutionProvider", "cpu", False),
+])  # fmt: skip
+def test_attention_that_stays_on_the_cpu_beside_a_gpu_is_told(
+    running: str, device: str, told: bool
+) -> None:
+    notes = provider.of_attention(
+        ProviderReport((running,), (running, "cpu"), ()), device, "float32"
+    )
+    assert len(notes) == told and all("float32" in note and "float16" in note for note in notes)

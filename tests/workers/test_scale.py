@@ -52,6 +52,7 @@ rows_max = 8
 tokens_max = 128
 [tools.same]
 command = ["cat"]
+output_bytes_max = 1024
 [agents.caller]
 module = "GUESTS/caller.wasm"
 replicas = {half}
@@ -137,8 +138,8 @@ def test_a_crowd_with_a_tool_and_a_model_comes_out_again_under_disorder(
     tmp_path: Path, agents: int, items: int, runs: int
 ) -> None:
     # When the tool answers is physical, so it is one run that is repeated from its record.
-    fleet = fleets.fleet(tmp_path, TOWN.format(half=agents // 2))
-    asked = replace(job(tmp_path, agents, items, "first", perturb=1), fleet=str(fleet))
+    asked = job(tmp_path, agents, items, "first", perturb=1)
+    fleets.fleet(tmp_path, TOWN.format(half=agents // 2))  # In place of the relay.
     first = disturbed(asked, DISORDERS[0])
     assert (first["items_out"], first["requests"]) == (items, items)
     assert first["outside"] == [f"{items} answers of tools"]

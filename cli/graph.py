@@ -13,7 +13,7 @@ from lockstep.engine.graph_svg import svg
 from lockstep.engine.graph_text import mermaid, text
 
 FORMATS: dict[str, Callable[[Graph], str]] = {"text": text, "mermaid": mermaid, "svg": svg}
-SUFFIXES = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid"}
+SUFFIXES = {"": "text", ".txt": "text", ".mmd": "mermaid", ".mermaid": "mermaid", ".svg": "svg"}
 
 
 @click.command("graph")
@@ -22,13 +22,13 @@ SUFFIXES = {".svg": "svg", ".mmd": "mermaid", ".mermaid": "mermaid"}
     "--format",
     "form",
     type=click.Choice(list(FORMATS)),
-    help="How to draw it.  [default: as --output is called, else text]",
+    help="How to draw it.  [default: as --output ends, else text]",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Where to write it.  [default: standard output]",
+    help="Where to write it; .txt, .mmd, .mermaid or .svg.  [default: standard output]",
 )
 @click.option("--json", "as_json", is_flag=True,
               help="The last line of standard output is one JSON object.")  # fmt: skip
@@ -47,8 +47,9 @@ def command(fleet: Path, form: str | None, output: Path | None, as_json: bool) -
 
     Exit codes: 0, or 2 when the fleet is refused.
     """
+    form = form or _form_of(output)
     graph = read(fleet)
-    drawn = FORMATS[form or _form_of(output)](graph)
+    drawn = FORMATS[form](graph)
     if output is not None:
         _write(output, drawn)
     else:
@@ -71,7 +72,11 @@ def read(path: Path) -> Graph:
 
 
 def _form_of(output: Path | None) -> str:
-    return SUFFIXES.get(output.suffix.lower(), "text") if output is not None else "text"
+    ending = "" if output is None else output.suffix.lower()
+    if ending not in SUFFIXES:
+        known = ", ".join(known for known in SUFFIXES if known)
+        raise UsageError(f"{output}: no such form; known endings: {known} (or say --format)")
+    return SUFFIXES[ending]
 
 
 def _write(path: Path, drawn: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lockstep.engine.fleet import JOIN_ALL, AgentGroup, Fleet, Source
-from lockstep.engine.topology import emits
+from lockstep.engine.topology import emits, unreached
 
 INPUT, OUTPUT = "input", "output"
 # Kinds of edges, and what they mean.
@@ -86,7 +86,8 @@ def graph_of(fleet: Fleet) -> Graph:
     nodes = [Node(INPUT, INPUT, INPUT, notes=_input_notes(fleet))] if takes_items else []
     nodes += [_source(source) for source in fleet.sources]
     counts = {group.name: emits(group) for group in fleet.groups}
-    nodes += [_agent(group, policy, counts) for group in fleet.groups]
+    alone = unreached(fleet)
+    nodes += [_agent(group, policy, counts, group.name in alone) for group in fleet.groups]
     nodes += [Node(OUTPUT, OUTPUT, OUTPUT)] if takes_items else []
     nodes += [Node(f"model:{m.name}", "model", m.name) for m in fleet.models]
     nodes += [Node(f"topic:{name}", "topic", name) for name in fleet.schedule.topics]
@@ -101,8 +102,8 @@ def _agent_id(name: str) -> str:
     return f"agent:{name}"
 
 
-def _agent(group: AgentGroup, policy: str, counts: dict[str, int]) -> Node:
-    notes = []
+def _agent(group: AgentGroup, policy: str, counts: dict[str, int], alone: bool) -> Node:
+    notes = ["nothing in the file leads to it"] if alone else []
     if group.replicas > 1 and (group.input or policy == "dag"):
         deal = "one of them, in turn" if group.input == "deal" else "each of them"
         notes.append(f"an item goes to {deal}")

@@ -261,8 +261,14 @@ class Sequencer:
 
     @property
     def regenerative(self) -> bool:
-        """Whether the run follows from its identity alone: nothing came in from outside."""
-        return self._arrivals.count == 0 and self.world.fleet.schedule.order == "strict"
+        """Whether the run follows from its identity alone: nothing from outside had a say.
+
+        Not even by silence: that a tool had not answered, or a source had brought nothing, when the
+        run went on or ended is a matter of their speed.
+        """
+        fleet = self.world.fleet
+        outside = self._arrivals.count or self.world.tools.book.issued or fleet.sources
+        return not outside and fleet.schedule.order == "strict"
 
     # -- one tag ------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """Topology: the edges of a fleet, checked before anything starts. Errors name the path.
 
 Unreachable agents: in a dag nobody is, once there is no cycle, nobody waits for more EMITs than
-there can be, and every loop leads to whom it began with. With the other policies every agent has
-a turn at the start, and whoever has a turn may set timers and be sent messages.
+there can be, and every loop leads to whom it began with; nor is anybody in a round. With `events`
+every agent has a turn at the start, and whoever has a turn may set timers and write to all whose
+names it knows: so nobody is refused, and those that nothing in the file leads to are told.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,6 +96,37 @@ def _check_join(group: AgentGroup, by_name: dict[str, AgentGroup], place: str) -
             f"{place}: join is {group.join}, but an item gets it at most "
             f"{sum(counts.values())} EMITs: {ways}"
         )
+
+
+def unreached(fleet: Fleet) -> list[str]:
+    """Names of the groups that nothing in the file leads to: they may be meant so.
+
+    Input, topics, sources and items of others lead to an agent, and so does its name in the config
+    of another group.
+    """
+    if fleet.schedule.policy != "events":
+        return []
+    led = {name: None for source in fleet.sources for name in source.to}
+    for group in fleet.groups:
+        words = {word.partition(".")[0]: None for word in _words(group.config)}
+        led |= {
+            other.name: None for other in fleet.groups if other.name in words and other != group
+        }
+        if group.input or group.topics:
+            led[group.name] = None
+    return [group.name for group in fleet.groups if group.name not in led]
+
+
+def _words(value: object) -> Iterator[str]:
+    """Every text in a config."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from (key, *_words(inner))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _words(inner)
 
 
 def emits(group: AgentGroup) -> int:

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from lockstep import shm
 from lockstep.engine.errors import ProviderMissing
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.restore import restore
+from lockstep.workers import room
 from lockstep.workers.beginning import Beginning, Note
 from lockstep.workers.crew import Crew
 from lockstep.workers.fallbacks import Fallbacks
@@ -18,6 +20,8 @@ from lockstep.workers.specs import inference_spec
 def spec_of(job: Job, fleet: Fleet, beginning: Beginning) -> InferenceSpec:
     """What it is given, as the fleet and the record have it."""
     spec = inference_spec(fleet, repeats=bool(job.verify_of), cache=job.cache)
+    agents, platform = len(fleet.agents), shm.platform_of(job.platform)
+    spec = replace(spec, agents_bytes=room.agents_bytes(agents, fleet.record_bytes_max, platform))
     if beginning.past is None:
         return spec
     return replace(

@@ -4,15 +4,17 @@ A beginning makes the sequencer, and opens the folder and the ledger; from its f
 every run is the same loop (workers/supervisor.py).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from lockstep.engine import actions
 from lockstep.engine.errors import JournalError, UsageError
+from lockstep.engine.fleet import Fleet
 from lockstep.engine.outside import Outside
 from lockstep.engine.past import Past
 from lockstep.engine.sequencer import Sequencer
+from lockstep.engine.topology import unreached
 from lockstep.workers import folder as folders
 from lockstep.workers import prepare
 from lockstep.workers.expectation import SINCE
@@ -141,6 +143,25 @@ class New:
         """As `Beginning`: everybody starts."""
         self._sequencer.start()
         return self._sequencer.pump()
+
+
+def remarks(job: Job, fleet: Fleet, takes_input: bool) -> Iterator[str]:
+    """What is legal and perhaps not meant, for people.
+
+    Args:
+        job: What is run.
+        fleet: Of it.
+        takes_input: Whether some agent would be given the input.
+    """
+    streams = any(not source.to for source in fleet.sources)
+    if job.input_path is None and not streams and takes_input:
+        yield "no input was given (--input), so there are no items"
+    alone = unreached(fleet)
+    if alone and job.mode == "run" and not job.verify_of:
+        yield (
+            f"nothing in the fleet file leads to {', '.join(alone)} (no input, topic, source, or "
+            "config of another agent): only who knows its name can write to it"
+        )
 
 
 def make(

@@ -88,6 +88,7 @@ class EngineRecovery:
         self._spec = replace(
             spec,
             restored=None,
+            agents_bytes=0,
             files=tuple(m["files"] for m in models),
             got=tuple(tuple(m["provider"]["got"]) for m in models),
         )

@@ -76,11 +76,14 @@ class Resource:
 
     def text(self, amount: int) -> str:
         """An amount with its unit."""
-        if not self.is_bytes:
-            return str(amount)
-        if amount < 100 << 10:
-            return f"{amount / 2**10:.1f} KiB"
-        return f"{amount / 2**20:.1f} MiB" if amount < 10 << 30 else f"{amount / 2**30:.1f} GiB"
+        return size_text(amount) if self.is_bytes else str(amount)
+
+
+def size_text(amount: int) -> str:
+    """Bytes, for people."""
+    if amount < 100 << 10:
+        return f"{amount / 2**10:.1f} KiB"
+    return f"{amount / 2**20:.1f} MiB" if amount < 10 << 30 else f"{amount / 2**30:.1f} GiB"
 
 
 def check(
@@ -162,6 +165,11 @@ def resources(
             *("raise that limit, or fewer `replicas`", False),
         ),
     ]
+
+
+def agents_bytes(agents: int, record_bytes_max: int, platform: shm.Platform | None = None) -> int:
+    """Memory that so many agents will need, arguments as of `check`."""
+    return resources(record_bytes_max, platform=platform)[0].needed(agents)
 
 
 def descriptors(sockets: int = 0, platform: shm.Platform | None = None) -> Resource:

@@ -12,14 +12,14 @@ from lockstep.engine.errors import (
     LockstepError,
 )
 from lockstep.engine.fleet import Fleet
-from lockstep.engine.outside import What
+from lockstep.engine.outside import OF_SOURCES, What
 from lockstep.engine.sequencer import Sequencer
 from lockstep.shm import RingError
 from lockstep.workers.deaths import told
 from lockstep.workers.ledger import Ledger
 from lockstep.workers.stalls import Stalls
 
-# What makes a run one that its identity alone does not give again, for people.
+# What came in and makes a run one that its identity alone does not give again, for people.
 CAUSES = (
     ((What.TOOL,), "answer of a tool", "answers of tools"),
     ((What.ITEM, What.EVENT), "event of a source", "events of sources"),
@@ -32,6 +32,10 @@ CAUSES = (
     ),
     ((What.PROVIDER,), "change of a provider", "changes of a provider"),
 )
+
+# What had not come when the run went on without it, or ended: another time it may.
+UNANSWERED = "call of a tool without its answer", "calls of tools without their answers"
+SILENT = "source that brought nothing", "sources that brought nothing"
 
 
 def figures(
@@ -57,7 +61,7 @@ def figures(
         "tokens_in": counts.tokens_in,
         "tokens_out": counts.tokens_out,
         "regenerative": sequencer.regenerative,
-        "outside": causes(fleet.schedule.order, came),
+        "outside": causes(fleet, came, world.tools.book.issued),
         "order": fleet.schedule.order,
         "items_in": len(book),
         "items_out": book.finished,
@@ -70,12 +74,22 @@ def figures(
     }
 
 
-def causes(order: str, came: Mapping[int, int]) -> list[str]:
-    """Why a run is not regenerative; empty: it is."""
-    found = ["arrival order"] if order == "arrival" else []
-    for kinds, one, more in CAUSES:
-        count = sum(came.get(kind, 0) for kind in kinds)
-        if count:
+def causes(fleet: Fleet, came: Mapping[int, int], called: int) -> list[str]:
+    """Why a run is not regenerative; empty: it is.
+
+    Args:
+        fleet: That was run.
+        came: As in `figures`.
+        called: Calls of tools, answered or not.
+    """
+    found = ["arrival order"] if fleet.schedule.order == "arrival" else []
+    silent = 0 if any(came.get(kind) for kind in OF_SOURCES) else len(fleet.sources)
+    for count, one, more in (
+        *((sum(came.get(kind, 0) for kind in kinds), one, more) for kinds, one, more in CAUSES),
+        (called - came.get(What.TOOL, 0), *UNANSWERED),
+        (silent, *SILENT),
+    ):
+        if count > 0:
             found.append(f"{count} {one if count == 1 else more}")
     return found
 

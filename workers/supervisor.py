@@ -30,7 +30,7 @@ from lockstep.workers import folder as folders
 from lockstep.workers import prepare, spawn
 from lockstep.workers.agent.spec import AgentSpec
 from lockstep.workers.begin_inference import begin_inference, spec_of
-from lockstep.workers.beginning import Beginning
+from lockstep.workers.beginning import Beginning, remarks
 from lockstep.workers.crew import Crew
 from lockstep.workers.deaths import how, told
 from lockstep.workers.engine_recovery import EngineRecovery
@@ -88,13 +88,8 @@ class Supervisor:
             got=beginning.got,
             told=self._note,
         )
-        streams = any(not source.to for source in fleet.sources)
-        if (
-            job.input_path is None
-            and not streams
-            and self._sequencer.world.desk.schedule.takes_input
-        ):
-            self._note("no input was given (--input), so there are no items")
+        for remark in remarks(job, fleet, self._sequencer.world.desk.schedule.takes_input):
+            self._note(remark)
         self._crew = crew = self._make_crew(fleet, platform)
         try:
             codes = crew.compile(prepared, self._parent.look)

@@ -64,6 +64,8 @@ def test_the_object_is_the_last_line_and_the_text_goes_elsewhere(press: Any) -> 
         (("--output", "out.svg"), "<svg "),
         (("--output", "out.MMD"), "flowchart LR\n"),
         (("--output", "out.txt"), "press: "),
+        (("--output", "out"), "press: "),
+        (("--output", "out.png", "--format", "svg"), "<svg "),
         (("--output", "out.svg", "--format", "text"), "press: "),
     ],
 )
@@ -94,6 +96,10 @@ REFUSED = {
     "a cycle": (("cycle.toml",), "cycle.toml: after makes a cycle: a -> b -> a"),
     "a loop that leads nowhere": (("loop.toml",), "no path of after leads b -> ... -> a"),
     "a form that is none": (("press.toml", "--format", "png"), "'png' is not one of 'text'"),
+    "an ending that is none": (
+        ("press.toml", "--output", "out.png"),
+        "out.png: no such form; known endings: .txt, .mmd, .mermaid, .svg (or say --format)",
+    ),
     "no place for it": (
         ("press.toml", "--output", "nowhere/x.svg"),
         "nowhere/x.svg: cannot write the graph there: No such file or directory",

@@ -118,6 +118,9 @@ def test_with_events_anybody_may_answer() -> None:
         "agent:broker answer output",
         "agent:trader answer output",
     ]
+    broker, trader = graph.of_kind("agent")
+    assert (broker.notes, trader.notes) == ((), ("nothing in the file leads to it",))
+    assert "trader x9: nothing in the file leads to it\n" in text(graph)
 
 
 def test_without_anybody_who_takes_input_there_is_neither_input_nor_output() -> None:

@@ -201,6 +201,25 @@ def test_a_run_that_nothing_reached_is_regenerative() -> None:
     assert script.sequencer.regenerative
 
 
+def test_a_run_that_went_on_without_a_tools_answer_is_not_regenerative() -> None:
+    # With a faster tool the answer would have come first, and the run would be another one.
+    script = calling()
+    script.ends("a", use(7))
+    script.ends("a", encode(Kind.CANCEL, id=7))
+    assert not script.kept()
+    assert not script.sequencer.regenerative
+
+
+def test_a_run_whose_source_might_have_brought_something_is_not_regenerative() -> None:
+    endless = "[sources.s]\nkind = 'timer'\nevery_ms = 5\nto = ['a']"
+    script = Script("a", rest=endless)
+    script.start()
+    while not script.sequencer.finished:
+        script.ends("a")
+    assert not script.kept()
+    assert not script.sequencer.regenerative
+
+
 def test_an_event_survives_its_record() -> None:
     event = Outside(3, (4, 5), What.TOOL, 2**40, FLAG_ERROR, b"payload")
     assert from_record(decode_at(event.record(), 0)[0]) == event

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from lockstep.engine.errors import UsageError
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.fleet_file import parse
+from lockstep.engine.topology import unreached
 
 
 def fleet(agents: Mapping[str, str], schedule: str = "policy = 'dag'", more: str = "") -> Fleet:
@@ -92,6 +93,29 @@ def test_no_agent_is_refused_for_being_lonely() -> None:
     # Each has a turn at the start: it may set timers, ask a model, and be written to.
     fleet({"a": "input = 'deal'", "b": "", "c": ""}, "")
     fleet({"a": ""}, "")
+
+
+@pytest.mark.parametrize(
+    "leads",
+    [
+        "[agents.b]\nmodule = 'a'\ninput = 'deal'",
+        "[agents.b]\nmodule = 'a'\ntopics = ['news']",
+        "[agents.b]\nmodule = 'a'\n[sources.s]\nkind = 'stdin'\nto = ['b']",
+        "[agents.b]\nmodule = 'a'\n[agents.a.config]\npeers = [{ to = 'b' }]",
+        "[agents.b]\nmodule = 'a'\nreplicas = 2\n[agents.a.config]\n'b.1' = 3",
+    ],
+)
+def test_agents_that_something_in_the_file_leads_to_are_not_alone(leads: str) -> None:
+    schedule = "topics = ['news']"
+    assert unreached(fleet({"a": "input = 'deal'"}, schedule, leads)) == []
+
+
+def test_agents_that_nothing_in_the_file_leads_to_are_told() -> None:
+    agents = {"a": "input = 'deal'", "b": "config = { me = 'b' }", "c": "replicas = 3"}
+    assert unreached(fleet(agents, "")) == ["b", "c"]
+    assert unreached(fleet({"a": ""}, "")) == ["a"]
+    for policy in ("dag", "round-robin"):
+        assert unreached(fleet({"a": "", "b": ""}, f"policy = '{policy}'")) == []
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,24 @@
-"""Audit of a simulated history: a second, simpler book-keeper that knows what it must never say."""
+"""Audit of a simulated history: a second, simpler book-keeper that knows what it must never say.
+
+Here: tags, tickets and items. What is in mailboxes, and what goes on in steps, has books of its own
+(auditmail.py, auditsteps.py).
+"""
 
 import struct
-from collections import Counter
 from collections.abc import Iterator
 
+from auditmail import MailAudit
+from auditsteps import StepAudit
 from fleetmaker import make_fleet
 from simulator import Run
 
 from lockstep.engine.fleet import Fleet
 from lockstep.engine.history import TICKET_PAYLOAD
 from lockstep.engine.outside import What
-from lockstep.engine.plan import FINISH_STATUS
-from lockstep.engine.planner import DUE
-from lockstep.engine.prefix import COPY_TOKENS_MIN
 from lockstep.engine.record import Kind, Record, decode
 from lockstep.engine.strict_json import loads
 from lockstep.engine.wire import FromEngine
 
-AT_BOUNDARY = [FINISH_STATUS[why] for why in ("refused", "cancelled", "timeout")]
 SLOT = struct.Struct("<HHIQqq")  # RESULT_SLOT of engine/wire.py.
 
 
@@ -56,15 +57,13 @@ class Audit:
         self.arrival = self.fleet.schedule.order == "arrival"
         self.tag = (-1, 0)
         self.step = -1
+        self.mail = MailAudit(self.fleet)
+        self.steps = StepAudit(self.fleet)
         self.turns: dict[int, int] = {}  # Agent -> its turn that is not over.
-        self.due: dict[int, int] = {}  # Ticket -> due step.
-        self.ended: list[int] = []
+        self.tickets = 0
         self.admitted = 0
         self.in_flight: dict[int, None] = {}
         self.outcomes: dict[int, bool] = {}  # Item -> whether it failed.
-        self.rows: dict[tuple[int, int], int] = {}  # (model, slot) -> ticket.
-        self.fresh: dict[tuple[int, int], bool] = {}  # Likewise -> no chunk yet and no hit.
-        self.samples: dict[int, int] = {}  # Ticket -> samples that got a slot.
 
     def check(self) -> None:
         for entry in self.run.entries:
@@ -82,6 +81,7 @@ class Audit:
         assert self.tag < tag, "tags rise"
         assert self.step < tag[0], "a step is hashed after all tags up to it"
         self.tag = tag
+        self.mail.tag(tag, rest)
         tickets: dict[int, list[int]] = {}  # Agent -> its tickets of this tag.
         for record in rest:
             match record.kind:
@@ -112,13 +112,15 @@ class Audit:
         self.dealt_in_turn(tickets)
 
     def one_ticket(self, record: Record) -> None:
-        due, _, _ = TICKET_PAYLOAD.unpack(record.payload)
-        assert record.id == len(self.due) + 1, "tickets are numbered in tag order"
+        due, _, request = TICKET_PAYLOAD.unpack(record.payload)
+        self.tickets += 1
+        assert record.id == self.tickets, "tickets are numbered in tag order"
         if self.arrival:
             assert due == 0, "the engine says it, in the step"
         else:
             assert due == self.tag[0] + self.fleet.schedule.lookahead
-        self.due[record.id] = due
+        asked = self.mail.asked.pop((record.peer, request))
+        self.steps.ticket(record.id, record.peer, due, asked)
 
     def dealt_in_turn(self, tickets: dict[int, list[int]]) -> None:
         # Place n of every agent comes before place n + 1 of any.
@@ -135,60 +137,12 @@ class Audit:
         self.outcomes[record.item] = failed
 
     def one_step(self, step: Record) -> None:
-        assert step.id > self.step
+        rows = slots(step)
+        self.steps.step(step.id, rows)
+        answers = decode(step.payload[(len(rows) + 1) * SLOT.size :])
+        ended = [row[3] for row in rows if row[0] == FromEngine.END]
+        self.mail.step(step.id, zip(ended, answers, strict=True))
         self.step = step.id
-        spent: Counter[int] = Counter()
-        for op, _, _, ticket, status, _ in slots(step):
-            if op == FromEngine.END and status in AT_BOUNDARY:
-                self.leave(ticket)
-        for op, model, slot, ticket, a, b in slots(step):
-            if op not in (FromEngine.TAKEN, FromEngine.END):
-                one = self.fleet.models[model]
-                assert step.id % one.period == 0
-                rests = op in (FromEngine.EVICT, FromEngine.MOVE)
-                assert slot < one.rows_max + rests * one.rows_kept
-            match op:
-                case FromEngine.TAKEN:
-                    assert self.arrival
-                    if model == DUE:
-                        assert self.due[ticket] == 0 and a <= step.id
-                        self.due[ticket] = a
-                case FromEngine.EVICT:
-                    assert (model, slot) not in self.rows
-                case FromEngine.ADMIT:
-                    assert self.due[ticket] <= step.id
-                    assert (model, slot) not in self.rows, "a slot has one row"
-                    assert b == self.samples.get(ticket, 0), "samples are admitted in order"
-                    self.samples[ticket] = b + 1
-                    self.rows[model, slot] = ticket
-                    self.fresh[model, slot] = a == 0
-                case FromEngine.COPY:
-                    assert self.fleet.models[model].prefix_copies and b >= COPY_TOKENS_MIN
-                    self.fresh[model, slot] = False
-                case FromEngine.MOVE:
-                    assert (model, slot) not in self.rows, "no row is in the way"
-                    if (model, ticket) in self.rows:
-                        self.rows[model, slot] = self.rows.pop((model, ticket))
-                        self.fresh[model, slot] = self.fresh[model, ticket]
-                case FromEngine.LEAVE:
-                    assert self.rows.pop((model, slot)) == ticket
-                case FromEngine.CHUNK:
-                    assert self.rows[model, slot] == ticket
-                    assert b > 1 or self.fresh[model, slot], "no chunk of one token but the first"
-                    self.fresh[model, slot] = False
-                    spent[model] += b
-                case FromEngine.TOKEN:
-                    assert self.rows[model, slot] == ticket
-                case FromEngine.END:
-                    assert ticket not in self.ended, "answered once"
-                    assert self.due[ticket] <= step.id
-                    self.ended.append(ticket)
-                    self.leave(ticket)
-        for model, tokens in spent.items():
-            assert tokens <= self.fleet.models[model].prefill_tokens_per_step
-
-    def leave(self, ticket: int) -> None:
-        self.rows = {place: t for place, t in self.rows.items() if t != ticket}
 
     def whole_run(self) -> None:
         assert sorted(self.outcomes) == list(range(1, len(self.ids) + 1))
@@ -200,7 +154,8 @@ class Audit:
         for line in lines:
             number = order.index(line["id"]) + 1
             assert ("error" in line) == self.outcomes[number]
-        assert self.run.tickets == len(self.due)
+        assert self.run.tickets == self.tickets
         if self.run.state == "finished":
-            assert sorted(self.ended) == sorted(self.due), "every ticket ended"
-            assert not self.rows
+            assert sorted(self.steps.ended) == sorted(self.steps.due), "every ticket ended"
+            assert not self.steps.rows
+            self.mail.finished()

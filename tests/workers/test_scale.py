@@ -35,6 +35,37 @@ module = "GUESTS/chatter.wasm"
 replicas = {agents}
 input = "deal"
 """
+# Every item goes through a tool and a model, by agents of its own as long as there are some.
+TOWN = """
+[fleet]
+name = "town"
+seed = 3
+record_bytes_max = 16_384
+[schedule]
+policy = "dag"
+fuel_per_step = 3_000
+items_in_flight_max = 50
+[models.tiny]
+path = "MODEL"
+providers = ["cpu"]
+intra_op_threads = 1
+rows_max = 8
+tokens_max = 128
+[tools.same]
+command = ["cat"]
+output_bytes_max = 1024
+[agents.caller]
+module = "GUESTS/caller.wasm"
+replicas = {half}
+input = "deal"
+tools = ["same"]
+[agents.asker]
+module = "GUESTS/asker.wasm"
+replicas = {half}
+after = ["caller"]
+input = "deal"
+config = {{ tokens = 8, temperature = 0.9 }}
+"""
 DISORDERS = ("hogs", "one core", "nice", "stopped", "one core and nice")
 
 
@@ -99,6 +130,25 @@ def test_fifty_perturbed_runs_of_a_hundred_agents_give_one_digest(tmp_path: Path
 @pytest.mark.nightly
 def test_five_perturbed_runs_of_a_thousand_agents_give_one_digest(tmp_path: Path) -> None:
     assert len(digests(tmp_path, agents=1000, items=4, runs=5)) == 1
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("agents", "items", "runs"), [(100, 100, 10), (1000, 60, 3)])
+def test_a_crowd_with_a_tool_and_a_model_comes_out_again_under_disorder(
+    tmp_path: Path, agents: int, items: int, runs: int
+) -> None:
+    # When the tool answers is physical, so it is one run that is repeated from its record.
+    asked = job(tmp_path, agents, items, "first", perturb=1)
+    fleets.fleet(tmp_path, TOWN.format(half=agents // 2))  # In place of the relay.
+    first = disturbed(asked, DISORDERS[0])
+    assert (first["items_out"], first["requests"]) == (items, items)
+    assert first["outside"] == [f"{items} answers of tools"]
+    for seed in range(1, runs + 1):
+        again = replace(
+            asked, run_dir=str(tmp_path / f"run{seed}"), perturb=seed, verify_of=asked.run_dir
+        )
+        summary = disturbed(again, DISORDERS[seed % len(DISORDERS)])
+        assert summary["digest"] == first["digest"]
 
 
 @pytest.mark.nightly

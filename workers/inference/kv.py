@@ -106,6 +106,11 @@ class KvSlab:
         index = ((slot - rows) * layers + layer) * 2 + part
         return int(self.kept.ctypes.data) + index * size
 
+    @property
+    def host_bytes(self) -> int:
+        """Of it in host memory."""
+        return self.kept.nbytes + (0 if self.array is None else self.array.nbytes)
+
     def memory(self) -> tuple[int, int]:
         """(address, bytes) of the whole of it in host memory; none where it is on a device."""
         size = 0 if self.array is None else self.array.nbytes + self.kept.nbytes

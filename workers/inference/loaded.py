@@ -116,6 +116,7 @@ def load_all(spec: InferenceSpec, kv_files: Sequence[int] = ()) -> list[AnyModel
         kv_files: By model; none: their slabs die with this process.
     """
     models: list[AnyModel] = []
+    slabs: dict[str, int] = {}
     before = huge_pages.mapped()
     count = len(spec.models)
     kv_files = kv_files or [slab_file.NONE] * count
@@ -126,9 +127,11 @@ def load_all(spec: InferenceSpec, kv_files: Sequence[int] = ()) -> list[AnyModel
             if model.kind != "decoder":
                 models.append(TensorModel(model, files, got, cache, spec.step_s))
                 continue
-            models.append(
-                LoadedModel(model, spec.frozen_date, kv_file, files, got, cache, spec.step_s)
-            )
+            loaded = LoadedModel(model, spec.frozen_date, kv_file, files, got, cache, spec.step_s)
+            models.append(loaded)
+            slabs[model.name] = loaded.decoder.slab.host_bytes
+            if spec.agents_bytes:
+                slab_file.check_together(slabs, spec.agents_bytes)
         except LockstepError as error:
             error.args = (f"[models.{model.name}]: {error}",)
             raise

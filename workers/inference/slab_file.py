@@ -12,9 +12,10 @@ Its first page is not the slab's: it begins with one word, how far a step's copi
 
 import mmap
 import os
+from collections.abc import Mapping
 
 from lockstep.engine.errors import UsageError
-from lockstep.workers.room import free_memory
+from lockstep.workers.room import free_memory, size_text
 
 HEAD_BYTES = 4096
 NONE = -1  # In place of a descriptor: no such memory here; keys and values die with the process.
@@ -67,4 +68,29 @@ def _check(size_bytes: int, needs: str) -> None:
         raise UsageError(
             f"{needs}, there are {free_bytes} bytes ({where}); a smaller `rows_max`, "
             "`rows_kept` or `tokens_max` needs less"
+        )
+
+
+def check_together(slabs: Mapping[str, int], agents_bytes: int) -> None:
+    """Refuse slots that there is memory for one by one, and not for all of them and the agents.
+
+    Free memory knows of the weights that are loaded, and not yet of slots that nobody has written
+    to, nor of agents that have not started.
+
+    Args:
+        slabs: Bytes of slots that nobody has written to, by model.
+        agents_bytes: What the agents will need.
+
+    Raises:
+        UsageError: the machine does not have so much memory.
+    """
+    free_bytes, where = free_memory()
+    needed = sum(slabs.values()) + agents_bytes
+    if free_bytes is not None and needed > free_bytes:
+        parts = [f"{name} {size_text(size)}" for name, size in slabs.items()]
+        raise UsageError(
+            f"the KV slots so far and the agents need {size_text(needed)} of memory "
+            f"({' + '.join(parts)} + agents {size_text(agents_bytes)}), there are "
+            f"{size_text(free_bytes)} beside the weights ({where}); a smaller `rows_max`, "
+            "`rows_kept` or `tokens_max` of some models, or fewer agents, need less"
         )

@@ -32,6 +32,7 @@ class InferenceSpec:
         cache: Folder of what is kept between runs (workers/inference/proofs.py); empty: nothing is.
         step_s: As in `Recovery`.
         logic_flags: Rules of the run.
+        agents_bytes: Memory that the agents will need, none of which has started yet; 0: all have.
     """
 
     models: tuple[Model, ...]
@@ -52,3 +53,4 @@ class InferenceSpec:
     cache: str = ""
     step_s: int = 0
     logic_flags: int = LOGIC_FLAGS
+    agents_bytes: int = 0

@@ -134,6 +134,26 @@ def test_answers_of_tools_are_repeated_from_the_record_without_the_tool(
     assert kinds.index(journal_format.KEPT) < len(kinds) - 1 and kinds[0] == journal_format.HISTORY
 
 
+def test_a_run_in_which_tools_and_sources_kept_silent_says_that_they_might_not_have(
+    tmp_path: Path,
+) -> None:
+    tool(tmp_path, ENDLESS)
+    caller = CALLER.replace("[tools.tool]", "config = { cancel = 1 }\n[tools.tool]")
+    clock = '[sources.clock]\nkind = "timer"\nevery_ms = 3_600_000\nto = ["caller"]\n'
+    done = run(
+        fleets.fleet(tmp_path, caller + clock),
+        fleets.items(tmp_path, 2),
+        run_dir=tmp_path / "run",
+    )
+    assert payloads(tmp_path / "run") == ["cancelled"] * 2
+    assert done.summary["regenerative"] is False
+    assert done.summary["outside"] == [
+        "2 calls of tools without their answers",
+        "1 source that brought nothing",
+    ]
+    assert again(tmp_path / "run")
+
+
 def test_what_a_tool_does_wrong_is_its_agents_to_know(tmp_path: Path) -> None:
     tool(tmp_path, "echo 'no such page' >&2; exit 7")
     done = run(fleets.fleet(tmp_path, CALLER), fleets.items(tmp_path, 1), run_dir=tmp_path / "run")

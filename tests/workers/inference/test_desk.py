@@ -18,6 +18,7 @@ from lockstep.engine.fleet import Model
 from lockstep.engine.plan import Ended, Outcome, Request
 from lockstep.engine.record import FLAG_ERROR, HEADER_BYTES, Kind, Record, decode_at
 from lockstep.engine.restored import ACTIVE, Kept, Score
+from lockstep.engine.version import ANSWERS, LOGIC_FLAGS, PROPOSALS
 from lockstep.engine.wire import FromEngine
 from lockstep.workers.inference import logprobs, sampler
 from lockstep.workers.inference.desk import Desk
@@ -350,6 +351,18 @@ def test_what_was_in_force_is_in_the_answer_of_runs_that_know_it(model: LoadedMo
             assert found["sampling"]["max_tokens"] == 1
     old = Desk(replace(SPEC, logic_flags=1), [model])
     assert "key 'top_p' is unknown" in ask(old, 1, top_p=0.5).refusal
+
+
+def test_a_refused_value_is_shown_as_it_was_sent_or_as_older_runs_showed_it(
+    model: LoadedModel,
+) -> None:
+    said = [("true", '"x"', '"nobody"'), ("True", "'x'", "'nobody'")]
+    for flags, (true, text, name) in zip((LOGIC_FLAGS, PROPOSALS | ANSWERS), said, strict=True):
+        desk = Desk(replace(SPEC, logic_flags=flags), [model])
+        wanted = f"max_tokens: {true}, expected a whole number of 1 to 2147483647"
+        assert ask(desk, 1, max_tokens=True).refusal == wanted
+        assert ask(desk, 2, temperature="x").refusal == f"temperature: {text}, expected 0 to 10.0"
+        assert ask(desk, 3, model="nobody").refusal.startswith(f"model: {name} is not in the fleet")
 
 
 def test_runs_of_older_rules_draw_by_them_and_do_not_name_tokens(

@@ -108,11 +108,13 @@ def fleet_of(name: str, module: Path, config: dict[str, Any], model: Path | None
 
 
 def _model(folder: Path) -> dict[str, Any]:
-    """On the CPU, and with no more tokens than it takes."""
+    """On the CPU, as what it is, and a decoder with no more tokens than it takes."""
     what = f"inspecting {folder}"
     found = child.call(what, "lockstep.cli.model:inspect_folder", str(folder), "")
-    tokens = min(TOKENS_MAX, int(found["context"]))
-    return {"path": str(folder.resolve()), "providers": ["cpu"], "tokens_max": tokens}
+    table = {"path": str(folder.resolve()), "providers": ["cpu"]}
+    if "context" not in found:
+        return table | {"kind": found["kind"]}
+    return table | {"tokens_max": min(TOKENS_MAX, int(found["context"]))}
 
 
 def _built(path: Path) -> Path:

@@ -54,7 +54,8 @@ def inspect(folder: Path, file: str, as_json: bool) -> int:
     found = child.call(
         f"inspecting {folder}", "lockstep.cli.model:inspect_folder", str(folder), file
     )
-    screen.say(screen.pairs(_rows(found)), err=as_json)
+    rows = _rows if "layers" in found else _tensor_rows
+    screen.say(screen.pairs(rows(found)), err=as_json)
     if as_json:
         screen.say_json(found)
     return EXIT_OK
@@ -82,7 +83,8 @@ def check(folder: Path, require_class: str, file: str, as_json: bool) -> int:
 
     The last line is the proven class: "run" (the same plans give the same bits), or
     "batch-invariant" (and a row alone gives the bits that it gives in a batch). Tokens are
-    compared with the folder's expected.json where it has one.
+    compared with the folder's expected.json where it has one. A folder for kind = "tensors" is
+    run on made inputs: "run", "none", or "untried" where it does not take them.
 
     Exit codes: 0 good, 2 the folder cannot be used, 3 other tokens than expected or a weaker
     class than required, 4 two runs of the model differ.
@@ -135,8 +137,8 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("cost", found["cost"]),
         ("logits", found["logits"]),
         *_list("windows", windows),
-        ("opsets", ", ".join(f"{name or 'onnx'} {n}" for name, n in found["opsets"].items())),
-        ("chat template", "yes" if found["chat_template"] else "no"),
+        ("opsets", _opsets(found)),
+        ("chat template", _template(found)),
         *_list("tokens", [f"{name} {text!r}" for name, text in found["special_tokens"].items()]),
         ("generation_config", _generation(found["generation_config"])),
         *_list("not taken", found["notes"]),
@@ -144,8 +146,39 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, object]]:
         *_list("inputs", found["inputs"]),
         *_list("outputs", found["outputs"]),
         ("operators", ", ".join(found["operators"])),
-        *_list("sha256", [f"{digest}  {name}" for name, digest in found["sha256"].items()]),
+        *_hashes(found),
     ]
+
+
+def _tensor_rows(found: dict[str, Any]) -> list[tuple[str, object]]:
+    """Of a folder for `kind = "tensors"`."""
+    return [
+        ("folder", found["path"]),
+        ("file", found["file"]),
+        ("kind", found["kind"]),
+        ("no decoder", found["no_decoder"]),
+        ("embeddings", found["embeds"] or f"no: {found['embeds_not']}"),
+        ("opsets", _opsets(found)),
+        *_list("inputs", found["inputs"]),
+        *_list("outputs", found["outputs"]),
+        ("operators", ", ".join(found["operators"])),
+        *_hashes(found),
+    ]
+
+
+def _opsets(found: dict[str, Any]) -> str:
+    return ", ".join(f"{name or 'onnx'} {n}" for name, n in found["opsets"].items())
+
+
+def _hashes(found: dict[str, Any]) -> list[tuple[str, object]]:
+    return _list("sha256", [f"{digest}  {name}" for name, digest in found["sha256"].items()])
+
+
+def _template(found: dict[str, Any]) -> str:
+    why = found["chat_template_error"]
+    if why:
+        return f"cannot be used, messages are refused and prompts are served: {why}"
+    return "yes" if found["chat_template"] else "no"
 
 
 def _generation(found: dict[str, Any]) -> str:

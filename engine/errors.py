@@ -4,6 +4,8 @@ A message says where, what was found, what was expected (with numbers) and what 
 data. Exceptions check the world: guests, files, models, settings. Assertions check us.
 """
 
+from lockstep.engine.version import WORDS
+
 EXIT_OK = 0
 EXIT_USAGE = 2  # The person fixes a command, a path or a setting.
 EXIT_UNFINISHED = 3  # Finished with failed items or agents, or stopped; the cause is named.
@@ -61,7 +63,19 @@ class ProviderFailed(ModelError):
 
 
 class RequestRejected(LockstepError):
-    """A request is refused at admission; only its sender hears of it."""
+    """A request is refused at admission; only its sender hears of it.
+
+    Attributes:
+        old: The text in runs without the logic flag WORDS (engine/version.py).
+    """
+
+    def __init__(self, text: str, old: str = "") -> None:
+        super().__init__(text)
+        self.old = old or text
+
+    def said(self, logic_flags: int) -> str:
+        """The text, by the rules of a run: it is part of its history."""
+        return str(self) if logic_flags & WORDS else self.old
 
 
 class JournalError(LockstepError):

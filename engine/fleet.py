@@ -14,6 +14,7 @@ from lockstep.engine.version import KV_REUSE, LOGIC_FLAGS
 SEED_MAX = 2**63 - 1
 AGENTS_MAX = 10_000  # Replicas included.
 STEPS_MAX = 2**48  # Of `steps_max`: as good as none.
+TOKENS_MAX_LEAST = 4  # Tokens of a slot: the least that a prompt and an answer fit into.
 JOIN_ALL = 0
 CALLS = "calls"  # `AgentGroup.input` of who takes them.
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)

@@ -14,6 +14,7 @@ from lockstep.engine.fleet import (
     JOIN_ALL,
     SEED_MAX,
     STEPS_MAX,
+    TOKENS_MAX_LEAST,
     Agent,
     AgentGroup,
     Fleet,
@@ -192,7 +193,7 @@ def _decoder(model: Model, section: Section, reuse: bool) -> Model:
     kept = section.integer("rows_kept", model.rows_max, 0, ROWS_KEPT_MAX) if reuse else 0
     return replace(
         model,
-        tokens_max=section.integer("tokens_max", TOKENS_MAX, 4, 2**20),
+        tokens_max=section.integer("tokens_max", TOKENS_MAX, TOKENS_MAX_LEAST, 2**20),
         prefill_tokens_per_step=section.integer(
             "prefill_tokens_per_step", PREFILL_TOKENS, CHUNK_TOKENS_MIN, 2**20
         ),

@@ -6,4 +6,5 @@ JOURNAL_FORMAT = 2  # Layout of segments and frames (engine/journal/format.py).
 KV_REUSE = 1  # Rows rest, prefixes are copied, a request may have several samples (docs/time.md).
 ANSWERS = 2  # More may be asked of a request, and the answer says what was in force (docs/abi.md).
 PROPOSALS = 4  # Tokens are drawn by proposal (docs/requests.md), and log-probabilities name theirs.
-LOGIC_FLAGS = KV_REUSE | ANSWERS | PROPOSALS
+WORDS = 8  # Templates may do more (docs/models.md), and refusals show a request's values as JSON.
+LOGIC_FLAGS = KV_REUSE | ANSWERS | PROPOSALS | WORDS

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorfolders
 
 from lockstep.cli import agent_run, ending, toolchain
 from lockstep.engine.errors import UsageError
@@ -100,6 +101,18 @@ def test_logs_of_an_agent_are_shown_without_their_control_characters(place: Any)
     run = place.lockstep("agent", "run", str(GUESTS / "hello_wasi.wasm"), "--input", "items.jsonl")
     assert run.code == 0, run.err
     assert "hello from hello_wasi, 1 argument" in run.err and run.out.count("\n") == 3
+
+
+def test_an_agent_asks_a_folder_of_tensors_as_what_it_is(place: Any) -> None:
+    shutil.copy(GUESTS / "poser.wasm", place.path)
+    tensorfolders.arithmetic(place.path / "ranker")
+    tensor = {"data": [[4, 9]]}
+    (place.path / "items.jsonl").write_text(json.dumps({"inputs": {"a": tensor, "b": tensor}}))
+    done = place.lockstep(
+        "agent", "run", "poser.wasm", "--input", "items.jsonl", "--model", "ranker"
+    )
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["payload"]["outputs"]["root"]["data"] == [[2.0, 3.0]]
 
 
 def test_an_agent_that_asks_is_told_of_the_option_for_a_model(place: Any) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorfolders
 
 DATA = Path(__file__).parents[1] / "data"
 MODEL = str(DATA / "genai-micro-fp32")
@@ -62,6 +63,29 @@ def test_inspect_shows_sampling_defaults_as_not_taken(place: Any) -> None:
     found = place.lockstep("model", "inspect", "model", "--json").json["generation_config"]
     assert found["values"] == {"do_sample": True, "temperature": 99}
     assert "temperature: 99, expected 0 to 10.0" in found["error"]
+
+
+def test_folders_of_tensors_are_inspected_and_checked(place: Any) -> None:
+    tensorfolders.arithmetic(place.path / "ranker")
+    shown = place.lockstep("model", "inspect", "ranker")
+    assert shown.code == 0, shown.err
+    for line in (
+        "^kind +tensors$",
+        "^embeddings +no: the folder has no tok",
+        "^inputs +a: float32",
+    ):
+        assert re.search(line, shown.out, re.MULTILINE), line
+    checked = place.lockstep("model", "check", "ranker", "--json")
+    assert (checked.code, checked.json["class"]) == (0, "run"), checked.err
+
+
+def test_inspect_says_that_a_template_cannot_be_used(place: Any) -> None:
+    shutil.copytree(MODEL, place.path / "model")
+    (place.path / "model" / "chat_template.jinja").write_text("{% if %}")
+    shown = place.lockstep("model", "inspect", "model")
+    assert shown.code == 0, shown.err
+    told = "^chat template +cannot be used, messages are refused and prompts are served: Expected"
+    assert re.search(told, shown.out, re.MULTILINE)
 
 
 def test_check_prints_the_proven_class_last(place: Any) -> None:

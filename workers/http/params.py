@@ -13,6 +13,7 @@ from lockstep.engine.errors import RequestRejected
 from lockstep.engine.settings import nearest
 from lockstep.engine.strict_json import loads
 from lockstep.workers.http.problems import Problem, bad
+from lockstep.workers.inference.fields import shown
 from lockstep.workers.inference.request import parse_infer
 from lockstep.workers.inference.tensor_request import parse_tensor_request
 
@@ -80,7 +81,7 @@ def chat(body: dict[str, Any]) -> Asked:
     for key in given:
         request["max_tokens"], names["max_tokens"] = found[key], key
     if "logprobs" in found and type(found["logprobs"]) is not bool:
-        raise bad(f"logprobs: {found['logprobs']!r:.80}, expected true or false", "logprobs")
+        raise bad(f"logprobs: {shown(found['logprobs'])}, expected true or false", "logprobs")
     return _generation(found, request, names)
 
 
@@ -91,7 +92,7 @@ def completion(body: dict[str, Any]) -> Asked:
     request["prompt"] = _prompt(found)
     request["max_tokens"] = found.get("max_tokens", COMPLETION_TOKENS)
     if "logprobs" in found and type(found["logprobs"]) is not int:
-        raise bad(f"logprobs: {found['logprobs']!r:.80}, expected a whole number", "logprobs")
+        raise bad(f"logprobs: {shown(found['logprobs'])}, expected a whole number", "logprobs")
     return _generation(found, request, {})
 
 
@@ -100,7 +101,7 @@ def embedding(body: dict[str, Any]) -> Asked:
     found = _known(body, EMBEDDING)
     form = found.get("encoding_format", "float")
     if form not in ("float", "base64"):
-        text = f"encoding_format: {form!r:.80}, expected float or base64"
+        text = f"encoding_format: {shown(form)}, expected float or base64"
         raise bad(text, "encoding_format")
     if "input" not in found:
         raise bad("input: missing", "input")
@@ -119,8 +120,8 @@ def fleet(body: dict[str, Any]) -> Asked:
     said = messages(found)
     last = said[-1]
     if last["role"] != "user":
-        text = f"messages: the last one is of {last['role']!r:.40}, expected user: it is the item"
-        raise bad(text, "messages")
+        role = shown(last["role"], 40)
+        raise bad(f"messages: the last one is of {role}, expected user: it is the item", "messages")
     stream, usage = _stream(found)
     return Asked(_text(found, "model"), item_of(said), stream, usage)
 
@@ -151,12 +152,12 @@ def messages(found: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def _message(value: Any, where: str) -> dict[str, str]:
     if not isinstance(value, dict):
-        raise bad(f"{where}: {value!r:.80}, expected an object", where)
+        raise bad(f"{where}: {shown(value)}, expected an object", where)
     # What other answers have in a message of theirs that a client sends back, empty.
     told = {key: part for key, part in value.items() if part is not None and part != []}
     for key in told:
         if key not in MESSAGE:
-            raise bad(f"{where}: {key[:40]!r} is not served, only role and content", where)
+            raise bad(f"{where}: {shown(key, 40)} is not served, only role and content", where)
     role, content = told.get("role"), value.get("content")
     if isinstance(content, list):
         content = "".join(_part(part, f"{where}.content[{n}]") for n, part in enumerate(content))
@@ -167,7 +168,7 @@ def _message(value: Any, where: str) -> dict[str, str]:
 
 def _part(part: Any, where: str) -> str:
     if not isinstance(part, dict) or part.get("type") != "text" or len(part) != 2:
-        raise bad(f"{where}: {part!r:.80}, expected a part of type text: nothing else is served",
+        raise bad(f"{where}: {shown(part)}, expected a part of type text: nothing else is served",
                   where)  # fmt: skip
     return _text(part, "text")
 
@@ -177,7 +178,7 @@ def _prompt(found: Mapping[str, Any]) -> str:
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
     if not isinstance(prompt, str):
-        raise bad(f"prompt: {prompt!r:.80}, expected one text: lists of prompts and of tokens are "
+        raise bad(f"prompt: {shown(prompt)}, expected one text: lists of prompts and of tokens are "
                   "not served", "prompt")  # fmt: skip
     return prompt
 
@@ -197,14 +198,15 @@ def _generation(
 def _stream(found: Mapping[str, Any]) -> tuple[bool, bool]:
     stream, options = found.get("stream", False), found.get("stream_options", {})
     if type(stream) is not bool:
-        raise bad(f"stream: {stream!r:.80}, expected true or false", "stream")
+        raise bad(f"stream: {shown(stream)}, expected true or false", "stream")
     if options and not stream:
         raise bad('stream_options: needs "stream": true', "stream_options")
     if not isinstance(options, dict) or any(type(each) is not bool for each in options.values()):
-        raise bad(f"stream_options: {options!r:.80}, expected an object of flags", "stream_options")
+        text = f"stream_options: {shown(options)}, expected an object of flags"
+        raise bad(text, "stream_options")
     for key, value in options.items():
         if key != "include_usage" and (key != "include_obfuscation" or value):
-            raise bad(f"stream_options: {key!r:.80} is not served", "stream_options")
+            raise bad(f"stream_options: {shown(key)} is not served", "stream_options")
     return stream, options.get("include_usage", False)
 
 
@@ -254,5 +256,5 @@ def rejected(text: str, names: Mapping[str, str]) -> Problem:
 def _text(found: Mapping[str, Any], key: str) -> str:
     value = found.get(key)
     if not isinstance(value, str):
-        raise bad(f"{key}: {value!r:.80}, expected text", key)
+        raise bad(f"{key}: {shown(value)}, expected text", key)
     return value

@@ -8,6 +8,8 @@ import hashlib
 import mmap
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from lockstep.engine.errors import ModelRejected
@@ -16,6 +18,17 @@ from lockstep.engine.errors import ModelRejected
 MEMORY_TAG = "_ORT_MEM_ADDR_"
 
 Mapped = mmap.mmap | bytes
+
+
+@contextmanager
+def placed(root: Path) -> Iterator[None]:
+    """What is refused inside says in which folder: readers of a file know its name alone."""
+    try:
+        yield
+    except ModelRejected as error:
+        if str(root) in str(error):
+            raise
+        raise ModelRejected(f"{root}/{error}") from None
 
 
 class Blob:

@@ -16,7 +16,8 @@ from lockstep.engine.record import (
 )
 from lockstep.engine.settings import nearest
 from lockstep.engine.strict_json import dumps
-from lockstep.workers.inference.fields import Fields, object_of
+from lockstep.engine.version import LOGIC_FLAGS
+from lockstep.workers.inference.fields import Fields, object_of, wrong
 from lockstep.workers.inference.request import (
     NAME_BYTES_MAX,
     PRIORITY_MAX,
@@ -51,14 +52,20 @@ class Calls:
         names: Of all models of the fleet, in order.
         models: Those that are no decoders, by index.
         record_bytes_max: Largest record an answer may be.
+        logic_flags: Rules of the run.
     """
 
     def __init__(
-        self, names: Sequence[str], models: Mapping[int, TensorModel], record_bytes_max: int
+        self,
+        names: Sequence[str],
+        models: Mapping[int, TensorModel],
+        record_bytes_max: int,
+        logic_flags: int = LOGIC_FLAGS,
     ) -> None:
         self._names = list(names)
         self._models = models
         self._bytes_max = record_bytes_max
+        self._logic_flags = logic_flags
         self._open: dict[int, _Open] = {}
 
     def __contains__(self, ticket: int) -> bool:
@@ -96,7 +103,7 @@ class Calls:
             request = parse_tensor_request(_object(record))
             runs = self._models[model].prepare(request)
         except RequestRejected as error:
-            refusal = str(error)
+            refusal = error.said(self._logic_flags)
         self._open[ticket] = _Open(record, model, request, runs)
         return Request(
             ticket=ticket,
@@ -117,7 +124,7 @@ class Calls:
         name = fields.name("model", NAME_BYTES_MAX)
         if name is not None and name not in self._names:
             hint = nearest(name, self._names)
-            raise RequestRejected(f"model: {name!r} is not in the fleet{hint}")
+            raise wrong("model: ", name, f" is not in the fleet{hint}", None)
         return fields
 
     def run(self, ticket: int) -> Outcome:
@@ -126,7 +133,7 @@ class Calls:
         try:
             open_.answer = self._models[open_.model].answer(open_.request, open_.runs)
         except RequestRejected as error:
-            open_.error = str(error)
+            open_.error = error.said(self._logic_flags)
             return Outcome(None)
         return DONE
 

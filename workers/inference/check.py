@@ -1,6 +1,7 @@
 """`lockstep model inspect` and `check`: what a folder is, and which equality holds for it here.
 
-The class is proven as in selftest.py, with the prompts and at the length of expected.json.
+The class of a decoder is proven as in selftest.py, with the prompts and at the length of
+expected.json; that of a folder of tensors as in tensor_trial.py.
 """
 
 from collections.abc import Sequence
@@ -8,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lockstep.engine.errors import UsageError
+from lockstep.engine.errors import ModelRejected, UsageError
+from lockstep.engine.fleet import TOKENS_MAX_LEAST, Model
+from lockstep.workers.inference.config import CONFIG
 from lockstep.workers.inference.decoder import Decoder
-from lockstep.workers.inference.describe import describe
+from lockstep.workers.inference.describe import TENSORS, describe, describe_tensors
 from lockstep.workers.inference.expected import (
     CPU_FLAG,
     INT4_OPERATOR,
@@ -20,10 +23,14 @@ from lockstep.workers.inference.expected import (
 )
 from lockstep.workers.inference.greedy import JOIN_STEPS, Row
 from lockstep.workers.inference.growing import decoder_class
+from lockstep.workers.inference.layout import HF_CONFIG, onnx_files
 from lockstep.workers.inference.model import ModelFolder
 from lockstep.workers.inference.provider import SHORT
 from lockstep.workers.inference.sampler import finite
 from lockstep.workers.inference.selftest import CLASSES, PROMPT_LENGTHS, Trial, prompts_of, trial
+from lockstep.workers.inference.tensor_folder import TensorFolder
+from lockstep.workers.inference.tensor_model import TensorModel
+from lockstep.workers.inference.text import NO_MESSAGES, Text
 
 ROWS = 4
 TOKENS_NEW = 24
@@ -48,17 +55,19 @@ class CheckReport:
 
 
 def inspect(path: str | Path, file: str = "") -> dict[str, Any]:
-    """What a model folder is, without running it. JSON-able.
+    """What a model folder is, without running it. JSON-able; `describe` and `describe_tensors`.
 
     Args:
         path: Model folder.
         file: Which of its ONNX files; empty: the only one.
 
     Raises:
-        ModelRejected: as `ModelFolder.open`.
+        ModelRejected: as `opened`.
     """
-    folder = ModelFolder.open(path, file)
+    folder, why = opened(path, file)
     try:
+        if isinstance(folder, TensorFolder):
+            return describe_tensors(folder, why)
         return describe(folder)
     finally:
         folder.close()
@@ -87,11 +96,71 @@ def check(
     """
     if require_class not in CLASSES[1:]:
         raise UsageError(f"class {require_class!r}, expected one of {', '.join(CLASSES[1:])}")
-    folder = ModelFolder.open(path, file)
+    folder, _ = opened(path, file)
     try:
+        if isinstance(folder, TensorFolder):
+            return _check_tensors(folder, require_class, tuple(providers), intra_op_threads)
         return _Check(folder, providers, intra_op_threads).report(require_class)
     finally:
         folder.close()
+
+
+def opened(path: str | Path, file: str = "") -> tuple[ModelFolder | TensorFolder, str]:
+    """A folder as what it is: a decoder's, or one of tensors and why it is no decoder's.
+
+    It is one of tensors if no genai_config.json says otherwise and its graph takes no past.
+
+    Raises:
+        ModelRejected: it is neither; of the two refusals, that of the kind which it looks like.
+    """
+    root = Path(path)
+    try:
+        return ModelFolder.open(root, file), ""
+    except ModelRejected as error:
+        refused = error
+    if not root.is_dir() or (root / CONFIG).exists():
+        raise refused
+    try:
+        folder = TensorFolder.open(root, file)
+    except ModelRejected:
+        if (root / HF_CONFIG).exists() or not onnx_files(root):
+            raise refused from None
+        raise
+    if any("past" in port.name for port in folder.graph.inputs):
+        folder.close()
+        raise refused
+    return folder, str(refused)
+
+
+def _check_tensors(
+    folder: TensorFolder, require_class: str, providers: tuple[str, ...], threads: int
+) -> CheckReport:
+    """The class of a graph of tensors, proven as before a run, or none where it takes no trial."""
+    model = Model(
+        name=folder.filename, path=str(folder.path), file=folder.filename, kind=TENSORS,
+        providers=providers, require="", intra_op_threads=threads,
+        rows_max=1, tokens_max=TOKENS_MAX_LEAST, prefill_tokens_per_step=1, period=1,
+    )  # fmt: skip
+    loaded = TensorModel(model)
+    loaded.close()
+    proven = loaded.proven
+    reached = CLASSES.index(proven or CLASSES[0]) >= CLASSES.index(require_class)
+    class_line = f"class {proven}, at least {require_class} is required"
+    if not proven:
+        class_line = "no class: the graph refuses the inputs that are tried (docs/tensors.md)"
+    lines = [
+        f"tensors: {len(loaded.inputs)} inputs, {len(loaded.outputs)} outputs, "
+        f"on {loaded.report.running}",
+        *loaded.report.lines(),
+        class_line if reached else f"FAILED: {class_line}",
+        proven or "untried",
+    ]
+    found = {
+        "path": str(folder.path), "file": folder.filename, "layout": TENSORS, "ok": reached,
+        "class": proven, "require_class": require_class, "provider": loaded.report.to_json(),
+        "failed": [] if reached else [class_line], "sha256": loaded.identity,
+    }  # fmt: skip
+    return CheckReport(reached, proven, tuple(lines), found)
 
 
 class _Check:
@@ -103,6 +172,7 @@ class _Check:
         self.folder = folder
         self.providers = providers
         self.threads = intra_op_threads
+        self.text = Text(folder)
         self.expected = read_expected(folder.path, folder.facts)
         self.cases = self.expected.cases if self.expected else _cases(folder.facts.vocab)
         new = max(len(case.greedy) or TOKENS_NEW for case in self.cases)
@@ -135,6 +205,8 @@ class _Check:
             f"{facts.context}, keys and values {facts.dtype}, {facts.path}, on {provider.running}"
         )
         self.lines.extend(provider.lines())
+        if self.text.template_error:
+            self.lines.append(f"{NO_MESSAGES}: {self.text.template_error}")
         rows = [*tried.alone, *tried.batch, *tried.again]
         self.say(all(finite(row.logits) for row in rows), "logits are finite")
         proven = self._prove(tried)
@@ -151,6 +223,7 @@ class _Check:
             "require_class": require_class,
             "expected": compared,
             "provider": provider.to_json(),
+            "chat_template_error": self.text.template_error,
             "failed": list(self.bad),
             "sha256": identity,
         }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lockstep.engine.errors import ModelRejected
+from lockstep.engine.fleet import TOKENS_MAX_LEAST
 
 CONFIG = "genai_config.json"
 JSON_BYTES_MAX = 64 << 20  # tokenizer_config.json of large vocabularies reaches megabytes.
@@ -78,7 +79,7 @@ class ModelFacts:
     path_why: str = ""
     eos_from: str = CONFIG
     window: int = 0
-    tokens_min: int = 2
+    tokens_min: int = TOKENS_MAX_LEAST
     context_why: str = ""
 
 

@@ -6,13 +6,17 @@ take is told too: nothing of a model is left out in silence.
 
 from typing import Any
 
+from lockstep.engine.errors import ModelRejected
 from lockstep.workers.inference.config import SLAB
+from lockstep.workers.inference.embedder import Embedder
 from lockstep.workers.inference.expected import INT4_OPERATOR, read_expected
 from lockstep.workers.inference.generation import generation_facts
-from lockstep.workers.inference.model import ModelFolder
+from lockstep.workers.inference.model import TOKENIZER, ModelFolder
+from lockstep.workers.inference.tensor_folder import TensorFolder
 from lockstep.workers.inference.text import Text
 from lockstep.workers.inference.wiring import attention_nodes
 
+TENSORS = "tensors"
 COST = {
     True: "rows share one run per step; keys and values are written in place",
     False: "each row runs alone, and all its keys and values are copied in every step",
@@ -23,7 +27,7 @@ def describe(folder: ModelFolder) -> dict[str, Any]:
     """Everything that is known of an opened folder, JSON-able.
 
     Raises:
-        ModelRejected: expected.json, tokenizer or template are malformed.
+        ModelRejected: expected.json or tokenizer are malformed.
     """
     facts, graph = folder.facts, folder.graph
     expected = read_expected(folder.path, facts)
@@ -52,10 +56,42 @@ def describe(folder: ModelFolder) -> dict[str, Any]:
         "windows": windows(folder),
         "opsets": dict(sorted(graph.opsets.items())),
         "chat_template": folder.template is not None,
+        "chat_template_error": text.template_error,
         "special_tokens": text.special_tokens(),
         "notes": notes(folder, text),
         "generation_config": generation_facts(folder.generation_config),
         "expected_cases": 0 if expected is None else len(expected.cases),
+        "inputs": [str(port) for port in graph.inputs],
+        "outputs": [str(port) for port in graph.outputs],
+        "operators": list(graph.operators),
+        "sha256": folder.identity(),
+    }
+
+
+def describe_tensors(folder: TensorFolder, why: str) -> dict[str, Any]:
+    """Everything that is known of an opened folder that is no decoder's, JSON-able.
+
+    Args:
+        folder: Open.
+        why: Why it is no decoder's.
+    """
+    graph = folder.graph
+    embeds, embeds_not = "", f"the folder has no {TOKENIZER}"
+    if folder.has(TOKENIZER):
+        try:
+            embedder = Embedder(folder)
+            embeds = f"{embedder.output}, texts of at most {embedder.tokens_max} tokens"
+        except ModelRejected as error:
+            embeds_not = str(error)
+    return {
+        "path": str(folder.path),
+        "layout": TENSORS,
+        "file": folder.filename,
+        "kind": TENSORS,
+        "no_decoder": why,
+        "embeds": embeds,
+        "embeds_not": "" if embeds else embeds_not,
+        "opsets": dict(sorted(graph.opsets.items())),
         "inputs": [str(port) for port in graph.inputs],
         "outputs": [str(port) for port in graph.outputs],
         "operators": list(graph.operators),

@@ -22,6 +22,7 @@ from lockstep.engine.version import ANSWERS, PROPOSALS
 from lockstep.engine.wire import FromEngine
 from lockstep.workers.inference import first_sampler
 from lockstep.workers.inference.exact import Floats32
+from lockstep.workers.inference.fields import wrong
 from lockstep.workers.inference.loaded import LoadedModel
 from lockstep.workers.inference.logprobs import Naming, Scored, scores, spelled, total_of
 from lockstep.workers.inference.request import InferRequest, parse_infer, tokens_out
@@ -111,7 +112,7 @@ class Desk:
             wanted = tokens_out(request, len(prompt), loaded.tokens_max)
             self._check(request, loaded, wanted)
         except RequestRejected as error:
-            refusal = str(error)
+            refusal = error.said(self._spec.logic_flags)
         terms = self._terms(request.sampling, self._models[model], prompt, wanted)
         if request.ordinal is not None:
             ordinal = request.ordinal
@@ -137,7 +138,7 @@ class Desk:
             return record.peer
         if request.model not in self._names:
             hint = nearest(request.model, self._names)
-            raise RequestRejected(f"model: {request.model!r} is not in the fleet{hint}")
+            raise wrong("model: ", request.model, f" is not in the fleet{hint}", None)
         return self._names.index(request.model)
 
     def _with_defaults(self, request: InferRequest, loaded: LoadedModel) -> InferRequest:

@@ -4,6 +4,7 @@ Numbers are exact: a whole number that is not one, or a bool in place of a numbe
 a refusal shows of a value is cut, so that it always fits a record.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ class Fields:
         """True or false; None: not given."""
         value = self._found.get(key)
         if key in self._found and type(value) is not bool:
-            raise RequestRejected(f"{key}: {value!r:.80}, expected true or false")
+            raise wrong(f"{key}: ", value, ", expected true or false")
         return value
 
     def choice(self, key: str, choices: Sequence[str]) -> str | None:
@@ -49,7 +50,7 @@ class Fields:
         value = self._found.get(key)
         if key in self._found and value not in choices:
             hint = nearest(str(value)[:80], choices)
-            raise RequestRejected(f"{key}: {value!r:.80} is unknown{hint}")
+            raise wrong(f"{key}: ", value, f" is unknown{hint}")
         return value
 
     def text(self, key: str) -> str | None:
@@ -68,8 +69,10 @@ class Fields:
         if alone and not isinstance(value, list):
             return [value]
         if not isinstance(value, list) or len(value) > count_max:
-            size = f"{len(value)} of them" if isinstance(value, list) else f"{value!r:.80}"
-            raise RequestRejected(f"{key}: {size}, expected a list of at most {count_max}")
+            expected = f", expected a list of at most {count_max}"
+            if isinstance(value, list):
+                raise RequestRejected(f"{key}: {len(value)} of them{expected}")
+            raise wrong(f"{key}: ", value, expected)
         return value
 
 
@@ -91,14 +94,26 @@ def object_of(payload: bytes, bytes_max: int, depth_max: int) -> dict[str, Any]:
     except ValueError as error:
         raise RequestRejected(f"request: not valid JSON: {error}") from None
     if not isinstance(found, dict):
-        raise RequestRejected(f"request: expected a JSON object, found {type(found).__name__}")
+        expected = "request: expected a JSON object, found "
+        raise RequestRejected(expected + shown(found), expected + type(found).__name__)
     return found
+
+
+def shown(value: Any, chars_max: int | None = 80) -> str:
+    """A value as its sender wrote it, in JSON, cut; None: whole."""
+    return json.dumps(value, ensure_ascii=False)[:chars_max]
+
+
+def wrong(before: str, value: Any, after: str, chars_max: int | None = 80) -> RequestRejected:
+    """A refusal that shows a value; runs of older rules show it as Python writes it."""
+    old = repr(value)[:chars_max]
+    return RequestRejected(f"{before}{shown(value, chars_max)}{after}", f"{before}{old}{after}")
 
 
 def whole(value: Any, key: str, low: int, high: int) -> int:
     """A whole number, and no bool or float that looks like one."""
     if type(value) is not int or not low <= value <= high:
-        raise RequestRejected(f"{key}: {value!r:.80}, expected a whole number of {low} to {high}")
+        raise wrong(f"{key}: ", value, f", expected a whole number of {low} to {high}")
     return value
 
 
@@ -108,14 +123,14 @@ def real(value: Any, key: str, low: float, high: float, *, above: bool = False) 
     good = type(value) in (int, float) and low <= value <= high
     if not good or (above and value == low):
         least = f"more than {low:g}, at most" if above else f"{low:g} to"
-        raise RequestRejected(f"{key}: {value!r:.80}, expected {least} {high}")
+        raise wrong(f"{key}: ", value, f", expected {least} {high}")
     return float(value) + 0.0
 
 
 def words(value: Any, key: str) -> str:
     """Text that is not empty."""
     if not isinstance(value, str):
-        raise RequestRejected(f"{key}: {value!r:.80}, expected text")
+        raise wrong(f"{key}: ", value, ", expected text")
     if not value:
         raise RequestRejected(f"{key}: empty, at least 1 character is needed")
     return value

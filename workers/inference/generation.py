@@ -27,11 +27,13 @@ class Generation:
         values: Those of its values that requests can ask for, checked: `TAKEN` by name.
         shown: As they stand there, for people: `SHOWN`.
         error: Why the values cannot be taken; empty: they can.
+        old: As runs of older rules say that.
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
     shown: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
+    old: str = ""
 
     def over(self, sampling: Sampling) -> Sampling:
         """A request's parameters, the rest from the file.
@@ -40,7 +42,8 @@ class Generation:
             RequestRejected: there is no such file, or a value in it is out of range.
         """
         if self.error:
-            raise RequestRejected(f'defaults: "model", but {self.error}')
+            why = 'defaults: "model", but '
+            raise RequestRejected(why + self.error, why + (self.old or self.error))
         return sampling.over(self.values)
 
 
@@ -62,7 +65,8 @@ def read_generation(data: bytes | None) -> Generation:
     try:
         return Generation(_values(shown), shown)
     except RequestRejected as error:
-        return Generation(shown=shown, error=f"in its {FILE} {error}")
+        where = f"in its {FILE} "
+        return Generation(shown=shown, error=f"{where}{error}", old=f"{where}{error.old}")
 
 
 def generation_facts(data: bytes | None) -> dict[str, Any]:

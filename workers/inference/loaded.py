@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lockstep.engine.errors import LockstepError
 from lockstep.engine.fleet import Model
+from lockstep.engine.version import LOGIC_FLAGS
 from lockstep.workers.inference import cudart, huge_pages, slab_file
 from lockstep.workers.inference.capturing import decoder_for
 from lockstep.workers.inference.generation import read_generation
@@ -18,7 +19,7 @@ from lockstep.workers.inference.sameness import check_files, check_providers
 from lockstep.workers.inference.selftest import proof_of, unrepeatable
 from lockstep.workers.inference.spec import InferenceSpec
 from lockstep.workers.inference.tensor_model import TensorModel
-from lockstep.workers.inference.text import Text
+from lockstep.workers.inference.text import NO_MESSAGES, Text
 
 
 class LoadedModel:
@@ -37,6 +38,7 @@ class LoadedModel:
         got: tuple[str, ...] | None = None,
         cache: Path | None = None,
         selftest_s: float = 0,
+        logic_flags: int = LOGIC_FLAGS,
     ) -> None:
         """Read, check, and create the session.
 
@@ -48,6 +50,7 @@ class LoadedModel:
             got: As in `InferenceSpec.got`; None: whatever is got.
             cache: Folder of what is kept between runs; None: nothing is.
             selftest_s: Seconds that the self-test may take; 0: any number.
+            logic_flags: As `Text`.
 
         Raises:
             ModelRejected: it cannot be loaded, or is another one than it was.
@@ -58,7 +61,7 @@ class LoadedModel:
         self.identity = folder.identity()
         if files is not None:
             check_files(files, self.identity)
-        self.text = Text(folder, frozen_date)
+        self.text = Text(folder, frozen_date, logic_flags)
         proofs = Proofs(cache / "proofs" if cache else None)
         kernels = _kernels(cache, self.identity) if set(model.providers) != {"cpu"} else None
         proof = proof_of(folder, model, proofs, selftest_s, kernels)
@@ -89,8 +92,13 @@ class LoadedModel:
         return self.decoder.outlives
 
     def notes(self) -> list[str]:
-        """For people: which provider is missing, and if no equality holds."""
-        return [*self.report.lines(), *unrepeatable(self._path, self.proven, self.report)]
+        """For people: which provider is missing, if no equality holds, if messages are refused."""
+        why = self.text.template_error
+        return [
+            *self.report.lines(),
+            *unrepeatable(self._path, self.proven, self.report),
+            *([f"{self._path}: {NO_MESSAGES}: {why}"] if why else []),
+        ]
 
 
 def spins(model: Model) -> bool:
@@ -127,7 +135,9 @@ def load_all(spec: InferenceSpec, kv_files: Sequence[int] = ()) -> list[AnyModel
             if model.kind != "decoder":
                 models.append(TensorModel(model, files, got, cache, spec.step_s))
                 continue
-            loaded = LoadedModel(model, spec.frozen_date, kv_file, files, got, cache, spec.step_s)
+            loaded = LoadedModel(
+                model, spec.frozen_date, kv_file, files, got, cache, spec.step_s, spec.logic_flags
+            )
             models.append(loaded)
             slabs[model.name] = loaded.decoder.slab.host_bytes
             if spec.agents_bytes:

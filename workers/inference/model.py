@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lockstep.engine.errors import ModelRejected
-from lockstep.workers.inference.blob import Blob, Mapped
+from lockstep.workers.inference.blob import Blob, Mapped, placed
 from lockstep.workers.inference.config import (
     CONFIG,
     GENAI,
@@ -24,6 +24,10 @@ from lockstep.workers.inference.signature import check_signature
 
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
+# Tokenizers in forms that are not read.
+TOKENIZERS_OTHER = (
+    "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt",
+)  # fmt: skip
 TEMPLATE = "chat_template.jinja"
 TEMPLATE_JSON = "chat_template.json"  # As processors keep it.
 TEMPLATES_MORE = "additional_chat_templates"  # Folder of named ones; none of them is used.
@@ -50,7 +54,8 @@ class ModelFolder:
         self._file = file
         self._blobs: dict[str, Blob] = {}
         try:
-            self._read()
+            with placed(path):
+                self._read()
         except BaseException:
             self.close()
             raise
@@ -79,6 +84,7 @@ class ModelFolder:
         if facts is not None and layout.kind != GENAI:
             self._blobs.pop(CONFIG).close()  # It is about another file.
             facts = None
+        self._refuse_other_tokenizers()
         for name in (TOKENIZER, TOKENIZER_CONFIG):
             self._add(name)
         for name in OPTIONAL:
@@ -101,6 +107,15 @@ class ModelFolder:
     def _has(self, name: str) -> bool:
         """Whether there is something of that name: a dangling link is refused later, not missed."""
         return (self.path / name).is_symlink() or (self.path / name).exists()
+
+    def _refuse_other_tokenizers(self) -> None:
+        """Say what to do where there is a tokenizer, in another form than the one that is read."""
+        other = next((name for name in TOKENIZERS_OTHER if self._has(name)), "")
+        if other and not self._has(TOKENIZER):
+            raise ModelRejected(
+                f"{self.path / TOKENIZER}: missing; transformers makes it of {other}: "
+                f"AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+            )
 
     def _genai_facts(self) -> ModelFacts | None:
         return read_config(self._bytes(CONFIG)) if self._has(CONFIG) else None
@@ -153,9 +168,8 @@ class ModelFolder:
                 raise ModelRejected(f"{TEMPLATE}: not UTF-8 at byte {error.start}") from None
         source = TEMPLATE_JSON if TEMPLATE_JSON in self._blobs else TOKENIZER_CONFIG
         found = self._object(source).get("chat_template")
-        if isinstance(found, list):  # Several, by name; "default" is the one for chat.
-            named = [item for item in found if isinstance(item, dict)]
-            found = next((i.get("template") for i in named if i.get("name") == "default"), None)
+        if isinstance(found, (list, dict)):  # "default" is the one for chat.
+            found = _named_templates(found).get("default")
         if found is None or isinstance(found, str):
             return found
         raise ModelRejected(f"{source}: chat_template is {found!r:.80}, expected text")
@@ -166,7 +180,9 @@ class ModelFolder:
         try:
             return self._tokenizer.decode()
         except UnicodeDecodeError as error:
-            raise ModelRejected(f"{TOKENIZER}: not UTF-8 at byte {error.start}") from None
+            raise ModelRejected(
+                f"{self.path / TOKENIZER}: not UTF-8 at byte {error.start}"
+            ) from None
 
     @property
     def template(self) -> str | None:
@@ -192,11 +208,8 @@ class ModelFolder:
     def templates_unused(self) -> list[str]:
         """Names of further chat templates; only the one without a name is used."""
         found = self.tokenizer_config.get("chat_template")
-        listed = found if isinstance(found, list) else []
-        named = [item.get("name") for item in listed if isinstance(item, dict)]
-        files = (self.path / TEMPLATES_MORE).glob("*.jinja")
-        names = {str(name) for name in named if name != "default"} | {path.stem for path in files}
-        return sorted(names)
+        files = {path.stem for path in (self.path / TEMPLATES_MORE).glob("*.jinja")}
+        return sorted({*_named_templates(found), *files} - {"default"})
 
     def size_bytes(self) -> int:
         """Of all its files, while it is open."""
@@ -211,3 +224,11 @@ class ModelFolder:
         """Unmap and close all files; hashes that were computed stay. Twice is harmless."""
         for blob in self._blobs.values():
             blob.close()
+
+
+def _named_templates(found: Any) -> dict[str, Any]:
+    """Several templates by their names, as a list of pairs or as an object."""
+    if isinstance(found, list):
+        pairs = [item for item in found if isinstance(item, dict)]
+        return {str(pair.get("name")): pair.get("template") for pair in pairs}
+    return found if isinstance(found, dict) else {}

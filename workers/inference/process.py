@@ -119,7 +119,7 @@ class Server:
         self._desk = Desk(spec, decoders)
         self._decoders = {number: model.decoder for number, model in decoders.items()}
         names = [model.name for model in spec.models]
-        self._calls = Calls(names, others, spec.record_bytes_max)
+        self._calls = Calls(names, others, spec.record_bytes_max, spec.logic_flags)
         self._records: deque[Record] = deque()  # INFERs whose slots have not been read yet.
         self._stopped = False
         self._since = spec.since

@@ -11,7 +11,7 @@ from typing import Any
 from lockstep.engine.errors import RequestRejected
 from lockstep.engine.settings import nearest
 from lockstep.workers.inference import sampling
-from lockstep.workers.inference.fields import Fields, object_of, real, words
+from lockstep.workers.inference.fields import Fields, object_of, real, words, wrong
 from lockstep.workers.inference.sampling import PLAIN, TEMPERATURE_MAX, Sampling, read_sampling
 
 REQUEST_BYTES_MAX = 16 << 20
@@ -203,12 +203,10 @@ def _messages(value: Any) -> tuple[Message, ...]:
 
 def _message(value: Any, path: str) -> Message:
     if not isinstance(value, dict) or set(value) != {"role", "content"}:
-        raise RequestRejected(f'{path}: {value!r:.80}, expected {{"role", "content"}}')
+        raise wrong(f"{path}: ", value, ', expected {"role", "content"}')
     role, content = value["role"], value["content"]
     if role not in ROLES:
-        raise RequestRejected(
-            f"{path}.role: {role!r:.80} is unknown{nearest(str(role)[:80], ROLES)}"
-        )
+        raise wrong(f"{path}.role: ", role, f" is unknown{nearest(str(role)[:80], ROLES)}")
     if not isinstance(content, str):
-        raise RequestRejected(f"{path}.content: {content!r:.80}, expected text")
+        raise wrong(f"{path}.content: ", content, ", expected text")
     return Message(role, content)

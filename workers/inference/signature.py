@@ -133,7 +133,7 @@ def _windowed(graph: Graph, facts: ModelFacts) -> ModelFacts:
     applied = max((node.numbers.get(WINDOW, 0) for node in nodes), default=0)
     if applied > 0:
         small = any(node.numbers.get(WINDOW_BUFFER) for node in nodes)
-        return replace(facts, tokens_min=max(applied, 2)) if small else facts
+        return replace(facts, tokens_min=max(applied, facts.tokens_min)) if small else facts
     if not nodes or not 2 <= facts.window < facts.context:
         return facts
     why = f"the configuration has a window of {facts.window} tokens, which the graph does not apply"

@@ -2,10 +2,11 @@
 
 A template is a program that came with the model, so everything in it is opt-in: statements
 (`template_syntax`), functions, methods and operators (`template_sandbox`), filters and tests
-(`template_filters`). Its values are text, numbers of 64 bits, lists, tuples, dicts and ranges, made
-only of each other (never a set: its order differs from process to process), and only text, numbers,
-booleans, none and undefined become text (`template_values`). Every operation spends steps in
-proportion to what it reads and makes (`template_budget`).
+(`template_filters`), places in a text (`template_formats`). Its values are text, numbers of 64
+bits, lists, tuples, dicts and ranges, made only of each other (never a set: its order differs from
+process to process), and only text, numbers, booleans, none and undefined become text
+(`template_values`). Every operation spends steps in proportion to what it reads and makes
+(`template_budget`).
 """
 
 from collections.abc import Mapping
@@ -26,17 +27,18 @@ ERROR_CHARS_MAX = 300
 class ChatTemplate:
     """One model's template. It renders one conversation at a time."""
 
-    def __init__(self, source: str, date: datetime) -> None:
+    def __init__(self, source: str, date: datetime, old: bool = False) -> None:
         """Compile.
 
         Args:
             source: Jinja2.
             date: What `strftime_now` shows.
+            old: The run's rules are older than the logic flag WORDS (engine/version.py).
 
         Raises:
             ModelRejected: malformed, nested too deep, or it has a statement that is not allowed.
         """
-        self._sandbox = Sandbox(date)
+        self._sandbox = Sandbox(date, old)
         try:
             self._template = self._sandbox.compiled(source)
         except RecursionError:

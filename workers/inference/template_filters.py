@@ -9,20 +9,24 @@ from collections.abc import Callable
 from typing import Any
 
 import jinja2
-from jinja2.filters import FILTERS, sync_do_unique
+from jinja2.filters import FILTERS, sync_do_groupby, sync_do_slice, sync_do_unique
 from jinja2.runtime import Context, Undefined
 from jinja2.tests import TESTS
 from jinja2.utils import pass_context
+from markupsafe import escape
 
 from lockstep.workers.inference.template_budget import Budget
+from lockstep.workers.inference.template_formats import percent
 from lockstep.workers.inference.template_values import (
     ITERABLES,
     TEXT_MAX,
+    Group,
     as_key,
     as_text,
     items,
     kind,
     length,
+    padded,
     refuse,
     refuse_long_text,
     replaced,
@@ -37,6 +41,9 @@ PLAIN_TESTS = words(
 )
 COMPARING_TESTS = words("== != < <= > >= eq equalto ne lt lessthan le gt greaterthan ge in")
 
+# Those that runs without the logic flag WORDS have not.
+NEW = words("batch center e escape format groupby slice sum truncate wordcount")
+
 _FILTERS: Any = FILTERS
 _TESTS: Any = TESTS
 
@@ -44,14 +51,24 @@ _TESTS: Any = TESTS
 class Filters:
     """The filters of one environment."""
 
-    def __init__(self, environment: jinja2.Environment, budget: Budget) -> None:
-        self._environment, self._budget = environment, budget
+    def __init__(
+        self,
+        environment: jinja2.Environment,
+        budget: Budget,
+        add: Callable[[Any, Any], Any],
+    ) -> None:
+        """`add` is what + does in templates."""
+        self._environment, self._budget, self._add = environment, budget, add
 
-    def table(self) -> dict[str, Any]:
+    def table(self, old: bool = False) -> dict[str, Any]:
+        """By name; ``old``: without `NEW`."""
         filters = {**self._of_values(), **self._of_lists(), **self._meters()}
         filters["count"] = filters["length"]
         filters["d"] = filters["default"] = _FILTERS["default"]
-        filters["safe"] = filters["string"]  # Nothing is escaped here.
+        filters["e"] = filters["escape"]
+        filters["safe"] = filters["string"]  # Nothing is escaped that does not say so.
+        for name in NEW if old else ():
+            del filters[name]
         return filters
 
     def _of_values(self) -> dict[str, Any]:
@@ -59,7 +76,10 @@ class Filters:
         return {
             "abs": counted(abs),
             "capitalize": counted(lambda value: as_text(value).capitalize()),
+            "center": counted(lambda value, width=80: padded("center")(as_text(value), width)),
+            "escape": counted(lambda value: str(escape(as_text(value)))),
             "float": counted(_FILTERS["float"]),
+            "format": counted(_format),
             "indent": counted(_indent),
             "int": counted(_FILTERS["int"]),
             "lower": counted(lambda value: as_text(value).lower()),
@@ -69,7 +89,9 @@ class Filters:
             "title": counted(lambda value: _FILTERS["title"](as_text(value))),
             "tojson": counted(_to_json),
             "trim": counted(self._trim),
+            "truncate": counted(self._truncate),
             "upper": counted(lambda value: as_text(value).upper()),
+            "wordcount": counted(lambda value: _FILTERS["wordcount"](as_text(value))),
         }
 
     def _of_lists(self) -> dict[str, Any]:
@@ -79,14 +101,18 @@ class Filters:
             self._budget.iterated,
         )
         made = {
+            "batch": counted(self._batch),
             "dictsort": counted(_dict_sort),
             "first": lambda value: self._end(value, 0, "first"),
+            "groupby": counted(self._groups),
             "items": shallow(items),
             "join": counted(self._join),
             "last": lambda value: self._end(value, -1, "last"),
             "length": shallow(length),
             "list": shallow(iterated),
             "reverse": shallow(lambda v: v[::-1] if isinstance(v, str) else iterated(v)[::-1]),
+            "slice": counted(self._slices),
+            "sum": counted(self._sum),
             "unique": counted(
                 lambda *args, **named: list(sync_do_unique(self._environment, *args, **named))
             ),
@@ -139,12 +165,43 @@ class Filters:
         self._budget.spend(len(text) * len(chars or "") >> 10)
         return text.strip(chars)
 
-    def _join(self, value: Any, d: Any = "", attribute: Any = None) -> str:
+    def _truncate(self, value: Any, *args: Any, **named: Any) -> str:
+        return str(_FILTERS["truncate"](self._environment, as_text(value), *args, **named))
+
+    def _batch(self, value: Any, linecount: int, fill_with: Any = None) -> list[Any]:
+        self._budget.spend(self._parts(linecount))  # So many may be filled in.
+        return list(_FILTERS["batch"](self._budget.iterated(value), linecount, fill_with))
+
+    def _slices(self, value: Any, slices: int, fill_with: Any = None) -> list[Any]:
+        self._budget.spend(self._parts(slices))
+        return list(sync_do_slice(self._budget.iterated(value), slices, fill_with))
+
+    def _parts(self, count: Any) -> int:
+        if type(count) is not int or count < 1:
+            refuse("cuts a list into fewer than 1, or by something else than a whole number")
+        return count
+
+    def _groups(self, value: Any, *args: Any, **named: Any) -> list[Group]:
+        found = sync_do_groupby(self._environment, self._budget.iterated(value), *args, **named)
+        return [Group(*each) for each in found]
+
+    def _sum(self, value: Any, attribute: Any = None, start: Any = 0) -> Any:
+        total = start
+        for item in self._each(value, attribute):
+            total = self._add(total, item)
+        return total
+
+    def _each(self, value: Any, attribute: Any) -> list[Any]:
+        """The items of a value, or what an attribute of each of them is."""
         found, getitem = self._budget.iterated(value), self._environment.getitem
         if attribute is not None:
             for part in str(as_text(attribute)).split("."):
                 key = int(part) if part.isdecimal() else part
                 found = [getitem(item, key) for item in found]
+        return found
+
+    def _join(self, value: Any, d: Any = "", attribute: Any = None) -> str:
+        found = self._each(value, attribute)
         return self._budget.joined(as_text(d), [as_text(item) for item in found])
 
 
@@ -167,6 +224,12 @@ def _of_integers(test: Callable[..., bool]) -> Callable[..., bool]:
         return test(*values)
 
     return call
+
+
+def _format(value: Any, *args: Any, **named: Any) -> str:
+    if args and named:
+        refuse("formats a text with values in order and by name")
+    return percent(as_text(value), named or args)
 
 
 def _replace(value: Any, old: Any, new: Any, count: Any = None) -> str:

@@ -17,12 +17,14 @@ from jinja2.utils import Namespace, missing, pass_context
 
 from lockstep.workers.inference.template_budget import Budget, char_steps
 from lockstep.workers.inference.template_filters import Filters, tests_table
-from lockstep.workers.inference.template_syntax import metered
+from lockstep.workers.inference.template_formats import formatted, percent
+from lockstep.workers.inference.template_syntax import Generation, metered
 from lockstep.workers.inference.template_values import (
     ITERABLES,
     SCALARS,
     TEXT_MAX,
     Function,
+    Group,
     as_text,
     kind,
     new_dict,
@@ -36,10 +38,10 @@ from lockstep.workers.inference.template_values import (
 MACROS_MAX = 32  # Macros that call macros.
 METHODS: Mapping[type, frozenset[str]] = {
     str: words(
-        "capitalize casefold center count endswith find index isalnum isalpha isascii isdecimal"
-        " isdigit islower isnumeric isspace istitle isupper join ljust lower lstrip partition"
-        " removeprefix removesuffix replace rfind rindex rjust rpartition rsplit rstrip split"
-        " splitlines startswith strip swapcase title upper zfill"
+        "capitalize casefold center count endswith find format index isalnum isalpha isascii"
+        " isdecimal isdigit islower isnumeric isspace istitle isupper join ljust lower lstrip"
+        " partition removeprefix removesuffix replace rfind rindex rjust rpartition rsplit"
+        " rstrip split splitlines startswith strip swapcase title upper zfill"
     ),
     list: words("count index"),
     tuple: words("count index"),
@@ -52,10 +54,12 @@ LOOP_VALUES = words(
 # They compare every character with every one of their argument.
 SLOW_METHODS = words("rfind rindex rsplit rpartition strip lstrip rstrip")
 PADDING_METHODS = words("center ljust rjust zfill")
+# What runs without the logic flag WORDS hear.
 NO_FORMATS = "formats a text, which templates here cannot: join its parts with ~"
 
-# Not %s and %c, %x, %X, %p: the machine's time zone and locale.
-_DATE = re.compile(r"%(-?[aAbBdDeFgGHIjmMRSTuUVwWyYzZf%])?")
+# Not %s and %c, %x, %X: the machine's time zone and locale.
+_DATE = re.compile(r"%(-?[aAbBdDeFgGHIjmMpRSTuUVwWyYzZf%])?")
+_OLD_DATE = re.compile(_DATE.pattern.replace("p", ""))
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -64,17 +68,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(("+", "-", "*", "/", "//", "%", "**"))
     intercepted_unops = frozenset(("+", "-"))
 
-    def __init__(self, date: datetime) -> None:
+    def __init__(self, date: datetime, old: bool = False) -> None:
         # A `finalize` that takes the context and `optimized=False`: nothing is folded, so no
         # filter runs while compiling.
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
-            extensions=["jinja2.ext.loopcontrols"],
+            extensions=["jinja2.ext.loopcontrols", Generation],
             finalize=self._written,
             optimized=False,
         )
-        self._date = date
+        self._date, self._old = date, old
         self._budget = Budget()
         self._macros = 0
         functions: dict[str, Callable[..., Any]] = {
@@ -86,9 +90,16 @@ class Sandbox(ImmutableSandboxedEnvironment):
         }
         self.globals = {name: Function(name, function) for name, function in functions.items()}
         self.filters.clear()
-        self.filters.update(Filters(self, self._budget).table())
+        self.filters.update(Filters(self, self._budget, self._add).table(old))
         self.tests.clear()
         self.tests.update(tests_table(self._budget))
+        # In place of the methods of texts that could make a large one of a small one.
+        self._texts: dict[str, Callable[..., Any]] = {
+            "format": formatted,
+            "join": self._budget.joined,
+            "replace": replaced,
+            **{name: padded(name) for name in PADDING_METHODS},
+        }
 
     def compiled(self, source: str) -> jinja2.Template:
         code = self.compile(metered(source, self))
@@ -133,15 +144,15 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return missing if name.startswith("_") else getattr(obj, name, missing)
         if type(obj) is LoopContext and name in LOOP_VALUES:
             return getattr(obj, name)
-        if type(obj) is str and name == "format":
+        if type(obj) is Group and name in Group._fields:
+            return getattr(obj, name)
+        if self._old and type(obj) is str and name == "format":
             refuse(NO_FORMATS)
         if name not in METHODS.get(type(obj), ()):
             return missing
         function = getattr(type(obj), name)
-        if type(obj) is str and name in PADDING_METHODS:
-            function = padded(name)
-        elif type(obj) is str and name in ("join", "replace"):
-            function = {"join": self._budget.joined, "replace": replaced}[name]
+        if type(obj) is str:
+            function = self._texts.get(name, function)
         return Function(name, function, obj)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
@@ -152,6 +163,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if isinstance(__obj, Undefined):
                 __obj._fail_with_undefined_error()
             refuse(f"calls a {kind(__obj)}")
+        if "caller" in kwargs:
+            refuse(f"calls a {kind(__obj)} with a block")
         for name in ("_loop_vars", "_block_vars"):
             kwargs.pop(name, None)
         __self._budget.weigh(*args, *kwargs.values())
@@ -186,10 +199,16 @@ class Sandbox(ImmutableSandboxedEnvironment):
             self._budget.spend(len(result))
         return self._budget.sealed(result)
 
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+    def _add(self, left: Any, right: Any) -> Any:
+        return self.call_binop(None, "+", left, right)
+
+    def call_binop(self, context: Context | None, operator: str, left: Any, right: Any) -> Any:
         self._budget.spend(1)
         if isinstance(left, str) and operator == "%":
-            refuse(NO_FORMATS)
+            if self._old:
+                refuse(NO_FORMATS)
+            self._budget.weigh(left, right)
+            return self._budget.sealed(percent(left, right))
         if isinstance(left, Undefined) or isinstance(right, Undefined):
             return self.binop_table[operator](left, right)  # Raises, and names it.
         numbers = isinstance(left, (int, float)) and isinstance(right, (int, float))
@@ -221,4 +240,4 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return self._date.strftime(match[0])
 
         self._budget.spend(layout.count("%"))
-        return _DATE.sub(one, layout)
+        return (_OLD_DATE if self._old else _DATE).sub(one, layout)

@@ -10,6 +10,8 @@ from typing import Any
 
 import jinja2
 from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.visitor import NodeTransformer
 
 from lockstep.workers.inference.template_values import INT_MAX, refuse, words
@@ -21,8 +23,22 @@ DEEP_SOURCE = f"nested deeper than {BRACKETS_MAX} brackets or {TREE_MAX} levels"
 STATEMENTS = words(
     "Template Output TemplateData Name NSRef Const List Tuple Dict Pair Getattr Getitem Slice Call"
     " Keyword Filter Test Concat Compare Operand And Or Not Add Sub Mul Div FloorDiv Mod Pow Neg"
-    " Pos CondExpr If For Assign AssignBlock Macro With Break Continue"
+    " Pos CondExpr If For Assign AssignBlock Macro With Break Continue CallBlock FilterBlock Scope"
 )
+
+
+class Generation(Extension):
+    """`{% generation %}`, by which Hugging Face's trainers know what the model itself said.
+
+    Nothing but its body is written; what is set in it is not seen behind it, as there.
+    """
+
+    tags = {"generation"}  # noqa: RUF012 (jinja2's own declaration)
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=line)
 
 
 def metered(source: str, environment: jinja2.Environment) -> nodes.Template:
@@ -110,11 +126,18 @@ class _Rewriter(NodeTransformer):
         node.iter = _filter("for()", node.iter, weight)
         return node
 
-    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
+    def visit_FilterBlock(self, node: nodes.FilterBlock) -> nodes.Node:
+        self.generic_visit(node)
+        node.filter = _filter("string", node.filter)  # It is written as it comes out.
+        return node
+
+    def visit_Macro(self, node: nodes.Macro | nodes.CallBlock) -> nodes.Node:
         weight = nodes.Const(_size(node), lineno=node.lineno)
         self.generic_visit(node)
         node.body.insert(0, nodes.ExprStmt(_filter("()", weight), lineno=node.lineno))
         return node
+
+    visit_CallBlock = visit_Macro
 
 
 def _filter(name: str, value: Any, *args: nodes.Expr) -> nodes.Filter:

@@ -5,7 +5,7 @@ address. Nothing here has state; what reads or makes much is charged for by the 
 """
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jinja2
 from jinja2.runtime import LoopContext, Macro, Undefined
@@ -15,8 +15,16 @@ TEXT_MAX = 1 << 20  # Characters of a text, items of a list, that an operation m
 INT_MAX = 1 << 63
 RANGE_MAX = 100_000
 
+
+class Group(NamedTuple):
+    """One of `groupby`: a pair that has names, too."""
+
+    grouper: Any
+    list: Any
+
+
 SCALARS = (str, int, float, bool, type(None))
-CONTAINERS = (list, tuple, dict)
+CONTAINERS = (list, tuple, dict, Group)
 ITERABLES = (*CONTAINERS, str, range)
 _KINDS = {LoopContext: "loop", Macro: "macro", Namespace: "namespace"}
 

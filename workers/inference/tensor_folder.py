@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lockstep.engine.errors import ModelRejected
-from lockstep.workers.inference.blob import Blob
+from lockstep.workers.inference.blob import Blob, placed
 from lockstep.workers.inference.config import read_json
 from lockstep.workers.inference.graph import Graph, Port, read_graph
 from lockstep.workers.inference.tensors import DTYPES
@@ -38,7 +38,8 @@ class TensorFolder:
         self.path = path
         self._blobs: dict[str, Blob] = {}
         try:
-            self._read(file)
+            with placed(path):
+                self._read(file)
         except BaseException:
             self.close()
             raise

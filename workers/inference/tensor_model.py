@@ -12,6 +12,7 @@ import numpy as np
 from lockstep.engine.errors import ModelRejected, RequestRejected
 from lockstep.engine.fleet import Model
 from lockstep.workers.inference.embedder import Embedder
+from lockstep.workers.inference.fields import wrong
 from lockstep.workers.inference.graph import Port
 from lockstep.workers.inference.proofs import Proofs
 from lockstep.workers.inference.provider import open_session
@@ -105,9 +106,7 @@ class TensorModel:
         known = [port.name for port in self.outputs]
         for name in request.outputs:
             if name not in known:
-                raise RequestRejected(
-                    f"outputs: {name!r:.80} is no output, only: {', '.join(known)}"
-                )
+                raise wrong("outputs: ", name, f" is no output, only: {', '.join(known)}")
         return [read_inputs(request.inputs, self.inputs)]
 
     def answer(self, request: TensorRequest, runs: Runs) -> dict[str, Any]:

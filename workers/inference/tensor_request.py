@@ -10,6 +10,7 @@ from typing import Any
 
 from lockstep.engine.errors import RequestRejected
 from lockstep.engine.settings import nearest
+from lockstep.workers.inference.fields import wrong
 from lockstep.workers.inference.tensors import ENCODINGS
 
 TEXTS_MAX = 2048  # Of one request, as OpenAI allows.
@@ -53,20 +54,20 @@ def parse_tensor_request(found: dict[str, Any]) -> TensorRequest:
         raise RequestRejected("request: expected one of inputs (tensors) and input (texts)")
     encoding = found.get("encoding", "list")
     if encoding not in ENCODINGS:
-        raise RequestRejected(f"encoding: {encoding!r:.80}, expected {' or '.join(ENCODINGS)}")
+        raise wrong("encoding: ", encoding, f", expected {' or '.join(ENCODINGS)}")
     if "inputs" in found:
         return TensorRequest(
             found["inputs"], outputs=_names(found.get("outputs", [])), encoding=encoding
         )
     dimensions = found.get("dimensions", 0)
     if type(dimensions) is not int or ("dimensions" in found and dimensions < 1):
-        raise RequestRejected(f"dimensions: {dimensions!r:.80}, expected a whole number from 1")
+        raise wrong("dimensions: ", dimensions, ", expected a whole number from 1")
     return TensorRequest(texts=_texts(found["input"]), dimensions=dimensions, encoding=encoding)
 
 
 def _names(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise RequestRejected(f"outputs: {value!r:.80}, expected a list of names")
+        raise wrong("outputs: ", value, ", expected a list of names")
     if len(set(value)) != len(value):
         raise RequestRejected("outputs: a name is there twice")
     return tuple(value)
@@ -75,8 +76,8 @@ def _names(value: Any) -> tuple[str, ...]:
 def _texts(value: Any) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not 1 <= len(texts) <= TEXTS_MAX:
-        raise RequestRejected(f"input: {value!r:.80}, expected a text or 1 to {TEXTS_MAX} of them")
+        raise wrong("input: ", value, f", expected a text or 1 to {TEXTS_MAX} of them")
     for number, text in enumerate(texts):
         if not isinstance(text, str) or not text:
-            raise RequestRejected(f"input[{number}]: {text!r:.80}, expected text, not empty")
+            raise wrong(f"input[{number}]: ", text, ", expected text, not empty")
     return tuple(texts)

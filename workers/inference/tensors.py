@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lockstep.engine.errors import RequestRejected
+from lockstep.workers.inference.fields import shown, wrong
 from lockstep.workers.inference.graph import Port
 
 ELEMENTS_MAX = 1 << 26  # Of one tensor.
@@ -55,10 +56,10 @@ def read_inputs(value: Any, ports: Sequence[Port]) -> dict[str, Array]:
     """
     names = [port.name for port in ports]
     if not isinstance(value, dict):
-        raise RequestRejected(f"inputs: {value!r:.80}, expected an object of tensors by name")
+        raise wrong("inputs: ", value, ", expected an object of tensors by name")
     for name in value:
         if name not in names:
-            raise RequestRejected(f"inputs: {name!r:.80} is no input, only: {', '.join(names)}")
+            raise wrong("inputs: ", name, f" is no input, only: {', '.join(names)}")
     free: dict[str, tuple[int, str]] = {}  # Named dimension -> its size, and who said so.
     found = {}
     for port in ports:
@@ -78,7 +79,7 @@ def read_tensor(value: Any, port: Port) -> Array:
     """
     where = f"inputs.{port.name}"
     if not isinstance(value, dict):
-        raise RequestRejected(f"{where}: {value!r:.80}, expected an object")
+        raise wrong(f"{where}: ", value, ", expected an object")
     unknown = [key for key in value if key not in _KEYS]
     if unknown or ("data" in value) == ("base64" in value):
         raise RequestRejected(f'{where}: expected "data", or "base64" with "shape"')
@@ -87,7 +88,10 @@ def read_tensor(value: Any, port: Port) -> Array:
         return _from_bytes(value, dtype, where)
     shape = _shape_of(value["data"], where)
     if "shape" in value and value["shape"] != list(shape):
-        raise RequestRejected(f"{where}: shape {value['shape']!r:.80}, but the data has {shape}")
+        raise RequestRejected(
+            f"{where}: shape {shown(value['shape'])}, but the data has {list(shape)}",
+            f"{where}: shape {value['shape']!r:.80}, but the data has {shape}",
+        )
     flat: list[Any] = []
     _flatten(value["data"], shape, flat, where)
     for item in flat:
@@ -158,7 +162,7 @@ def _from_bytes(value: dict[str, Any], dtype: np.dtype[Any], where: str) -> Arra
         or len(shape) > RANK_MAX
         or any(type(size) is not int or not 0 <= size <= ELEMENTS_MAX for size in shape)
     ):
-        raise RequestRejected(f"{where}.shape: {shape!r:.80}, expected at most {RANK_MAX} sizes")
+        raise wrong(f"{where}.shape: ", shape, f", expected at most {RANK_MAX} sizes")
     count = math.prod(shape)
     if count > ELEMENTS_MAX:
         raise RequestRejected(f"{where}: {count} elements, at most {ELEMENTS_MAX}")
@@ -167,7 +171,7 @@ def _from_bytes(value: dict[str, Any], dtype: np.dtype[Any], where: str) -> Arra
     except (binascii.Error, ValueError):
         data = None
     if data is None:
-        raise RequestRejected(f"{where}.base64: {text!r:.40}, expected base64 text")
+        raise wrong(f"{where}.base64: ", text, ", expected base64 text", 40)
     if len(data) != count * dtype.itemsize:
         raise RequestRejected(
             f"{where}: {len(data)} bytes, shape {shape} of {dtype.name} has "
@@ -216,4 +220,4 @@ def _check(item: Any, dtype: np.dtype[Any], where: str) -> None:
         range_ = np.iinfo(dtype)
         good = type(item) is int and range_.min <= item <= range_.max
     if not good:
-        raise RequestRejected(f"{where}.data: {item!r:.40} is no {dtype.name}")
+        raise wrong(f"{where}.data: ", item, f" is no {dtype.name}", 40)

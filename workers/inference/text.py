@@ -18,28 +18,38 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 from tokenizers import Tokenizer
 
 from lockstep.engine.errors import ModelRejected, RequestRejected
-from lockstep.workers.inference.model import TEMPLATE, TOKENIZER, ModelFolder
+from lockstep.engine.version import LOGIC_FLAGS, WORDS
+from lockstep.workers.inference.model import TOKENIZER, ModelFolder
 from lockstep.workers.inference.request import InferRequest, Message
 from lockstep.workers.inference.template import ChatTemplate
 from lockstep.workers.inference.token_name import TokenName, byte_level
 
 FROZEN_DATE = "2000-01-01T00:00:00Z"
+NO_MESSAGES = "the chat template cannot be used, messages are refused and prompts are served"
 BYTE_TOKEN = re.compile("<0x[0-9A-Fa-f]{2}>")
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token")
 
 
 class Text:
-    """Tokenizer and template of one model. Cheap to ask, holds no session."""
+    """Tokenizer and template of one model. Cheap to ask, holds no session.
 
-    def __init__(self, folder: ModelFolder, frozen_date: str = FROZEN_DATE) -> None:
-        """Load both.
+    Attributes:
+        template_error: Why there is a template and none that can be used; empty: it can, or there
+            is none.
+    """
+
+    def __init__(
+        self, folder: ModelFolder, frozen_date: str = FROZEN_DATE, logic_flags: int = LOGIC_FLAGS
+    ) -> None:
+        """Load both. A template that cannot be used refuses messages, prompts are served.
 
         Args:
             folder: Checked model; may be closed afterwards.
             frozen_date: ISO 8601; what `strftime_now` shows templates.
+            logic_flags: Rules of the run (engine/version.py).
 
         Raises:
-            ModelRejected: the tokenizer or the template is malformed, or the tokenizer is random.
+            ModelRejected: the tokenizer is malformed or random.
         """
         self._vocab = folder.facts.vocab
         self._tokenizer = _load_tokenizer(folder)
@@ -53,6 +63,8 @@ class Text:
         self._special = {
             name: _token_text(folder.tokenizer_config.get(name)) for name in SPECIAL_TOKENS
         }
+        self._old = not logic_flags & WORDS
+        self.template_error = ""
         self._template = self._compile(folder.template)
 
     def encode(self, prompt: str) -> list[int]:
@@ -105,18 +117,15 @@ class Text:
             RequestRejected: there is no template, it raised, or it passed a limit.
         """
         if self._template is None:
-            raise RequestRejected(
-                "messages: the model has no chat template, it takes only a prompt"
-            )
+            why = "the model has no chat template"
+            if self.template_error:
+                why = f"the model's chat template cannot be used ({self.template_error})"
+            raise RequestRejected(f"messages: {why}, it takes only a prompt")
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        return self._template.render(
-            {
-                "messages": turns,
-                "add_generation_prompt": True,
-                "tools": None,
-                **self.special_tokens(),
-            }
-        )
+        variables = {"messages": turns, "add_generation_prompt": True, "tools": None}
+        if not self._old:
+            variables["documents"] = None
+        return self._template.render(variables | self.special_tokens())
 
     def special_tokens(self) -> dict[str, str]:
         """The special tokens that templates see, by what they are called there."""
@@ -151,9 +160,10 @@ class Text:
         if source is None:
             return None
         try:
-            return ChatTemplate(source, self._date)
+            return ChatTemplate(source, self._date, self._old)
         except ModelRejected as error:
-            raise ModelRejected(f"{TEMPLATE}: {error}") from None
+            self.template_error = str(error)
+            return None
 
 
 def _load_tokenizer(folder: ModelFolder) -> Any:

@@ -117,6 +117,8 @@ ASKED: list[dict[str, object]] = [
      "frequency_penalty": 0.3, "presence_penalty": 0.2, "logprobs": True, "ignore_eos": True},
     {"prompt": "seeded", "max_tokens": 9, "temperature": 1, "min_p": 0.05, "seed": 8},
     {"prompt": "x", "tools": []},
+    {"prompt": "x", "max_tokens": True},
+    {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3},
 ]  # fmt: skip
 
 

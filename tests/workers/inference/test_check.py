@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorfolders
 
 from lockstep.engine.errors import ModelRejected, UsageError
 from lockstep.workers.inference import check as module
@@ -115,6 +116,56 @@ def test_malformed_expectations_are_named(
     edit_json(copy / "expected.json", change)
     with pytest.raises(ModelRejected, match=r"expected\.json: "):
         check(copy)
+
+
+def test_a_tokenizer_that_a_run_would_refuse_is_refused(copy: Path, edit_json: Edit) -> None:
+    edit_json(copy / "tokenizer.json", lambda c: c["model"].update(dropout=0.1))
+    for look in (inspect, check):
+        with pytest.raises(ModelRejected, match=r"dropout is 0\.1"):
+            look(copy)
+
+
+def test_a_template_that_cannot_be_compiled_is_told_and_the_model_is_good(copy: Path) -> None:
+    (copy / "chat_template.jinja").write_text("{% if %}")
+    (copy / "expected.json").unlink()
+    found, report = inspect(copy), check(copy)
+    assert found["chat_template"] and found["chat_template_error"].startswith("Expected an exp")
+    assert report.ok and report.facts["chat_template_error"] == found["chat_template_error"]
+    told = "the chat template cannot be used, messages are refused and prompts are served: Expec"
+    assert [line for line in report.lines if line.startswith(told)]
+
+
+def test_a_folder_of_tensors_is_told_and_proven_as_one(tmp_path: Path) -> None:
+    folder = tensorfolders.arithmetic(tmp_path)
+    found, report = inspect(folder), check(folder)
+    assert (found["kind"], found["file"], found["embeds"]) == ("tensors", "model.onnx", "")
+    assert found["embeds_not"] == "the folder has no tokenizer.json"
+    assert "genai_config.json: missing" in found["no_decoder"]
+    assert [text.split(":")[0] for text in found["inputs"]] == ["a", "b"]
+    assert json.dumps(found)
+    assert report.ok
+    assert (report.proven, report.lines[-1], report.facts["class"]) == ("run", "run", "run")
+    weak = check(folder, "batch-invariant")
+    assert not weak.ok and weak.facts["failed"] == [
+        "class run, at least batch-invariant is required"
+    ]
+
+
+def test_a_folder_of_embeddings_is_told_as_one(tmp_path: Path) -> None:
+    found = inspect(tensorfolders.embedding(tmp_path))
+    assert found["embeds"].startswith("last_hidden_state, texts of at most ")
+    assert (found["embeds_not"], found["kind"]) == ("", "tensors")
+
+
+def test_a_damaged_folder_is_refused_as_what_it_looks_like(copy: Path, tmp_path: Path) -> None:
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(ModelRejected, match=r"tokenizer\.json: missing"):
+        check(copy)  # Its graph takes a past.
+    with pytest.raises(ModelRejected, match=r"genai_config\.json: missing, and config\.json too"):
+        inspect(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(b"\x0a")
+    with pytest.raises(ModelRejected, match=f"^{tmp_path}/model.onnx: byte 1 of 1: a number"):
+        inspect(tmp_path)
 
 
 def test_unknown_class_is_refused(fp32: Path) -> None:

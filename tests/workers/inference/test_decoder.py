@@ -286,8 +286,17 @@ def test_slots_that_the_machine_has_no_memory_for_are_refused_with_the_arithmeti
 
 
 @pytest.mark.parametrize(
-    "sizes", [{"rows": 0}, {"tokens": 513}, {"tokens": 1}, {"threads": 0}], ids=str
+    ("sizes", "match"),
+    [
+        ({"rows": 0}, r"rows_max = 0, expected 1 to \d+"),
+        ({"tokens": 513}, "tokens_max = 513, expected 4 to 512 for this model"),
+        ({"tokens": 3}, "tokens_max = 3, expected 4 to 512"),
+        ({"threads": 0}, r"intra_op_threads = 0, expected 1 to \d+"),
+    ],
+    ids=str,
 )
-def test_sizes_out_of_range_are_refused(fp32: Path, decoder: Any, sizes: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match=r"expected \d+ to \d+"):
+def test_sizes_out_of_range_are_refused(
+    fp32: Path, decoder: Any, sizes: dict[str, int], match: str
+) -> None:
+    with pytest.raises(UsageError, match=match):
         decoder(fp32, **sizes)

@@ -18,11 +18,13 @@ from lockstep.engine.fleet import Model
 from lockstep.engine.plan import Ended, Outcome, Request
 from lockstep.engine.record import FLAG_ERROR, HEADER_BYTES, Kind, Record, decode_at
 from lockstep.engine.restored import ACTIVE, Kept, Score
+from lockstep.engine.version import ANSWERS, LOGIC_FLAGS, PROPOSALS
 from lockstep.engine.wire import FromEngine
 from lockstep.workers.inference import logprobs, sampler
 from lockstep.workers.inference.desk import Desk
 from lockstep.workers.inference.loaded import LoadedModel
 from lockstep.workers.inference.spec import InferenceSpec
+from lockstep.workers.inference.text import NO_MESSAGES
 
 Row = np.ndarray[Any, np.dtype[np.float32]]
 VOCAB = 512
@@ -352,6 +354,18 @@ def test_what_was_in_force_is_in_the_answer_of_runs_that_know_it(model: LoadedMo
     assert "key 'top_p' is unknown" in ask(old, 1, top_p=0.5).refusal
 
 
+def test_a_refused_value_is_shown_as_it_was_sent_or_as_older_runs_showed_it(
+    model: LoadedModel,
+) -> None:
+    said = [("true", '"x"', '"nobody"'), ("True", "'x'", "'nobody'")]
+    for flags, (true, text, name) in zip((LOGIC_FLAGS, PROPOSALS | ANSWERS), said, strict=True):
+        desk = Desk(replace(SPEC, logic_flags=flags), [model])
+        wanted = f"max_tokens: {true}, expected a whole number of 1 to 2147483647"
+        assert ask(desk, 1, max_tokens=True).refusal == wanted
+        assert ask(desk, 2, temperature="x").refusal == f"temperature: {text}, expected 0 to 10.0"
+        assert ask(desk, 3, model="nobody").refusal.startswith(f"model: {name} is not in the fleet")
+
+
 def test_runs_of_older_rules_draw_by_them_and_do_not_name_tokens(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,6 +375,23 @@ def test_runs_of_older_rules_draw_by_them_and_do_not_name_tokens(
     ask(desk, 1, temperature=0.5, logprobs=True, max_tokens=1)
     desk.draw([(1, 0, only(9))])
     assert answered(desk, 1)["logprobs"] == [{"token_id": 9, "logprob": 0.0, "top_logprobs": []}]
+
+
+def test_a_template_that_cannot_be_compiled_is_told_at_the_start_and_prompts_are_served(
+    copy: Path,
+) -> None:
+    (copy / "chat_template.jinja").write_text("{% include 'x' %}")
+    loaded = LoadedModel(replace(MODEL, path=str(copy)), SPEC.frozen_date)
+    loaded.decoder.close()
+    why = "Include is not allowed (line 1)"
+    assert loaded.notes() == [f"{copy}: {NO_MESSAGES}: {why}"]
+    desk = Desk(SPEC, [loaded])
+    assert ask(desk, 1).refusal == ""
+    chat = json.dumps({"messages": [{"role": "user", "content": "Hi"}]}).encode()
+    record = Record(Kind.INFER, 0, 2, 1, 0, chat)
+    assert (
+        f"template cannot be used ({why}), it takes only a" in desk.take(record, 2, 0, 0, 7).refusal
+    )
 
 
 def test_a_models_own_defaults_are_taken_by_those_who_ask(copy: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lockstep.engine.errors import RequestRejected
+from lockstep.engine.version import PROPOSALS
 from lockstep.workers.inference.generation import Generation, read_generation
 from lockstep.workers.inference.sampling import PLAIN, Sampling
 
@@ -40,9 +41,17 @@ def test_without_do_sample_a_model_is_greedy_and_without_a_temperature_it_is_1()
         (b"{", "its generation_config.json is not valid JSON"),
         (b"[]", "its generation_config.json is no JSON object"),
         (b'{"do_sample": true, "top_p": 7}', "in its generation_config.json top_p: 7, expected"),
-        (b'{"do_sample": "yes"}', "in its generation_config.json do_sample: 'yes'"),
+        (b'{"do_sample": "yes"}', 'in its generation_config.json do_sample: "yes"'),
     ],
 )
 def test_what_cannot_be_taken_is_refused_to_those_who_ask(data: bytes | None, match: str) -> None:
     with pytest.raises(RequestRejected, match=f'defaults: "model", but {match}'):
         read_generation(data).over(PLAIN)
+
+
+def test_runs_of_older_rules_hear_it_as_they_did() -> None:
+    with pytest.raises(RequestRejected) as caught:
+        read_generation(b'{"do_sample": "yes"}').over(PLAIN)
+    where = 'defaults: "model", but in its generation_config.json do_sample: '
+    assert str(caught.value).startswith(f'{where}"yes", ')
+    assert caught.value.said(PROPOSALS).startswith(f"{where}'yes', ")

@@ -64,6 +64,11 @@ def test_missing_file_is_named(copy: Path, name: str) -> None:
     refuse(copy, f"{name}: missing")
 
 
+def test_a_tokenizer_in_another_form_is_told_what_makes_it_this_one(copy: Path) -> None:
+    (copy / "tokenizer.json").rename(copy / "tokenizer.model")
+    refuse(copy, r"tokenizer\.json: missing; transformers makes it of tokenizer\.model: AutoTok")
+
+
 def test_missing_folder_is_named(tmp_path: Path) -> None:
     refuse(tmp_path / "none", "none: no such folder")
 
@@ -72,14 +77,14 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", "\udcff", "[" * 100_000])
 def test_malformed_json_is_named(copy: Path, name: str, text: str) -> None:
     (copy / name).write_bytes(text.encode("utf-8", "surrogateescape"))
-    refuse(copy, f"{name}: ")
+    refuse(copy, f"^{copy}/{name}: ")
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, 5000, 14391])
 def test_truncated_onnx_is_refused(copy: Path, cut: int) -> None:
     data = (copy / "model.onnx").read_bytes()
     (copy / "model.onnx").write_bytes(data[:cut])
-    refuse(copy, "model.onnx: ")
+    refuse(copy, f"^{copy}/model.onnx: ")
 
 
 def test_truncated_weights_are_refused_when_the_session_is_made(copy: Path, decoder: Any) -> None:
@@ -216,11 +221,14 @@ def test_template_is_found_in_both_places(copy: Path, edit_json: Edit) -> None:
     for value, found in [
         ("T", "T"),
         ([{"name": "tool", "template": "X"}, {"name": "default", "template": "D"}], "D"),
+        ({"tool": "X", "default": "D"}, "D"),
+        ([{"name": "tool", "template": "X"}], None),
         (None, None),
     ]:
         edit_json(config, lambda c, value=value: c.update(chat_template=value))
         folder = ModelFolder.open(copy)
         assert folder.template == found
+        assert folder.templates_unused() == (["tool"] if isinstance(value, (list, dict)) else [])
         folder.close()
     edit_json(config, lambda c: c.update(chat_template=5))
     refuse(copy, "chat_template is 5")

@@ -200,7 +200,7 @@ def test_a_seed_of_the_request_takes_the_place_of_the_runs(loaded: LoadedModel) 
         ({"prompt": "a", "max_tokens": 200}, "1 tokens and max_tokens = 200 are 201"),
         ({"prompt": ""}, "prompt: empty"),
         ({"prompt": "a", "max_token": 5}, "did you mean 'max_tokens'"),
-        ({"prompt": "a", "model": "tinny"}, "'tinny' is not in the fleet; did you mean 'tiny'"),
+        ({"prompt": "a", "model": "tinny"}, "\"tinny\" is not in the fleet; did you mean 'tiny'"),
         ({"prompt": "word " * 200}, "the model is set to at most 96"),
     ],
 )

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from lockstep.engine.errors import ModelRejected, RequestRejected
@@ -26,6 +30,7 @@ def render(source: str, turns: list[dict[str, str]] = TURNS, **more: Any) -> str
         "messages": turns,
         "add_generation_prompt": True,
         "tools": None,
+        "documents": None,
         "bos_token": "<s>",
     }
     return ChatTemplate(source, DATE).render({**variables, "eos_token": "</s>", **more})
@@ -139,6 +144,16 @@ GEMMA = (
     "{% endfor %}{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"
 )
 
+# As SmolLM3 and Phi-4-reasoning mark what the model itself said.
+GENERATION = (
+    "{% for message in messages %}{% if message.role == 'assistant' %}\n"
+    "    {%- generation %}{{ '<a>' + message.content }}\n    {% set role = 'x' %}"
+    "{{ '</a>' ~ role ~ loop.index }}\n"
+    "    {%- endgeneration %}\n"
+    "{% else %}\n    {{ '<' ~ message.role ~ '>' ~ message.content ~ role }}\n"
+    "{% endif %}{% endfor %}{% if documents is not none %}documents{% endif %}"
+)
+
 PHI = (
     "{% macro turn(role, text) %}{{ '<|' ~ role ~ '|>\n' ~ text ~ '<|end|>\n' }}{% endmacro %}"
     "{% for message in messages %}{{ turn(message['role'], message['content']) }}{% endfor %}"
@@ -176,18 +191,45 @@ PHI = (
             "<think>so</think>\n\nYo<end_of_turn>\n<start_of_turn>model\n",
         ),
         (PHI, [USER], "<|user|>\n Hi <b> <|end|>\n<|assistant|>\n"),
+        (
+            GENERATION,
+            TURNS,
+            "    <user> Hi <b> \n<a><think>so</think>\n\nYo\n</a>x2    <user> Hi <b> \n",
+        ),
     ],
 )
 def test_real_templates_render_what_they_should(
     source: str, turns: list[dict[str, str]], expected: str
 ) -> None:
     assert render(source, turns) == expected
-    plain = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    plain.globals["strftime_now"] = DATE.strftime
-    variables = {"messages": turns, "add_generation_prompt": True, "tools": None}
-    assert expected == plain.from_string(source).render(
-        **variables, bos_token="<s>", eos_token="</s>"
+    assert expected == theirs(source, turns)
+
+
+class Tracker(Extension):
+    """The tag of transformers, which compiles its body to a macro and calls it."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        call = self.call_method("_said")
+        return nodes.CallBlock(call, [], [], body).set_lineno(line)
+
+    def _said(self, caller: Macro) -> Any:
+        return caller()
+
+
+def theirs(source: str, turns: list[dict[str, str]] = TURNS) -> str:
+    """What the environment of transformers renders."""
+    plain = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Tracker]
     )
+    plain.globals["strftime_now"] = DATE.strftime
+    return plain.from_string(source).render(
+        messages=turns, add_generation_prompt=True, tools=None, documents=None,
+        bos_token="<s>", eos_token="</s>",
+    )  # fmt: skip
 
 
 def test_a_long_conversation_is_within_the_limits() -> None:
@@ -228,6 +270,54 @@ def test_the_language_that_templates_have(source: str, expected: str) -> None:
     assert render(source) == expected
 
 
+SAME = [
+    # Two ways to format a text.
+    ("{{ 'Today is %s, %05.2f, %-4d|%%, %x %c' % ('x', 2.345, 7, 255, 65) }}",
+     "Today is x, 02.35, 7   |%, ff A"),
+    ("{{ '%s' % messages[0].content }}{{ '%s|' % nope }}{{ '%d' % true }}{{ '%5s' % none }}",
+     " Hi <b> |1 None"),
+    ("{{ '%(role)s: %(content)s' % messages[0] }}{{ 'no place' % {} }}", "user:  Hi <b> no place"),
+    ("{{ '%s and %.1f' | format('a', 2) }}{{ '%(x)s' | format(x=1) }}", "a and 2.01"),
+    ("{{ '{} {}'.format('a', 2) }}{{ '{1}{0}{n}'.format('a', 2, n=none) }}", "a 22aNone"),
+    ("{{ '{:>5}|{:,}|{:.2f}|{!s:^5}|{{}}'.format('a', 12345, 2, true) }}",
+     "    a|12,345|2.00|True |{}"),
+    # Blocks.
+    ("{% macro box(a) %}[{{ caller(a) }}]{% endmacro %}{% call(x) box('q') %}{{ x }}{{ bos_token }}"
+     "{% endcall %}", "[q<s>]"),
+    ("{% filter upper %}a{{ messages[0].role }}{% endfilter %}", "AUSER"),
+    # Filters.
+    ("{{ [1, 2, 3] | sum }}{{ messages | map(attribute='role') | map('length') | sum(start=1) }}"
+     "{{ [{'a': 2}, {'a': 3}] | sum('a') }}{{ [[1], [2]] | sum(start=[]) | length }}", "61852"),
+    ("{% for role, said in messages | groupby('role') %}{{ role }}{{ said | length }}{% endfor %}"
+     "{% for each in messages | groupby('role') %}{{ each.grouper }}{{ each.list[0].role }}"
+     "{{ each[0] }}{% endfor %}", "assistant1user2assistantassistantassistantuseruseruser"),
+    ("{{ [1, 2, 3] | batch(2, 0) | list | tojson }}{{ [1, 2, 3] | slice(2) | list | tojson }}",
+     "[[1, 2], [3, 0]][[1, 2], [3]]"),
+    ("{{ 'word ' * 9 | int }}{{ ('word ' * 9) | truncate(14) }}{{ 'abcdefghij' | truncate(4, true,"
+     " '', 0) }}{{ 'a' | center(5) }}|{{ '<a&\"' | e }}{{ 'two words' | wordcount }}",
+     "word word word word word word word word word word word...abcd  a  |&lt;a&amp;&#34;2"),
+    ("{{ strftime_now('%I:%M %p') }}", "12:00 AM"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "expected"), SAME)
+def test_what_templates_have_is_what_transformers_gives_them(source: str, expected: str) -> None:
+    assert render(source) == theirs(source) == expected
+
+
+@pytest.mark.parametrize(("source", "match"), [
+    ("{{ '%s' % 1 }}", "formats a text, which templates here cannot: join its parts with ~"),
+    ("{{ '{}'.format(1) }}", "formats a text, which templates here cannot"),
+    ("{{ '{}'['format'](1) }}", "formats a text, which templates here cannot"),
+    ("{% if 1 %}{{ '%s' | format(1) }}{% endif %}", "No filter named 'format' found"),
+    ("{% if 1 %}{{ [1] | sum }}{% endif %}", "No filter named 'sum' found"),
+    ("{{ strftime_now('%p') }}", "unknown date format '%p'"),
+])  # fmt: skip
+def test_runs_of_older_rules_refuse_what_they_refused(source: str, match: str) -> None:
+    with pytest.raises(RequestRejected, match=match):
+        ChatTemplate(source, DATE, old=True).render({"messages": TURNS})
+
+
 REFUSED = [
     # No randomness and no state between calls.
     ("{% if 1 %}{{ messages | random }}{% endif %}", "No filter named 'random' found"),
@@ -241,10 +331,29 @@ REFUSED = [
     ("{{ messages[0].items | string }}", "prints a method"),
     ("{{ 'a' ~ messages[0].items }}", "prints a method"),
     ("{{ 'a'.upper ~ 'b' }}", "prints a method"),
-    ("{{ '%s' % 1 }}", "formats a text, which templates here cannot: join its parts with ~"),
-    ("{{ '{}'.format(1) }}", "formats a text, which templates here cannot"),
-    ("{{ '{}'['format'](1) }}", "formats a text, which templates here cannot"),
-    ("{% if 1 %}{{ '%s' | format(1) }}{% endif %}", "No filter named 'format' found"),
+    ("{{ '%s' % range }}", "prints a function"),
+    ("{{ '%s' % messages }}", "prints a list"),
+    ("{{ '%s' % [1] }}", "prints a list"),
+    ("{{ '{}'.format(messages[0]) }}", "prints a dict"),
+    ("{{ '%r' % 1 }}", "formats a text with '%r', which is not known here"),
+    ("{{ '{!r}'.format(1) }}", "formats a text with {!r}, which is not known here"),
+    ("{{ '{0.real}'.format(1) }}", "formats a text with {0.real}, which is not known here"),
+    ("{{ '{0[a]}'.format(messages) }}", "not known here"),
+    ("{{ '{:{}}'.format(1, 2) }}", "not known here"),
+    ("{{ '%*d' % (5, 1) }}", "not known here"),
+    ("{{ '{:n}'.format(1) }}", "not known here"),
+    ("{{ 'a%' % () }}", "formats a text with '%', which is not known here"),
+    ("{{ '%s%s' % 'a' }}", "formats a text with 1 values, and it has places for more"),
+    ("{{ '%s' % ('a', 'b') }}", "formats a text with 2 values, and it has places for 1"),
+    ("{{ '%(a)s' % 'a' }}", "formats a text that has names with a str"),
+    ("{{ '{a}'.format(b=1) }}", "formats a text without a value for 'a'"),
+    ("{{ '{}'.format() }}", "formats a text with 0 values, and it has places for more"),
+    ("{% if 1 %}{{ [1] | urlize }}{% endif %}", "No filter named 'urlize' found"),
+    ("{% call range(5) %}{% endcall %}", "calls a function with a block"),
+    ("{% call dict() %}{% endcall %}", "calls a function with a block"),
+    ("{% filter list %}a{% endfilter %}", "prints a list"),
+    ("{{ messages | groupby('role') }}", "prints a list"),
+    ("{{ (messages | groupby('role'))[0] }}", "prints a Group"),
     ("{{ [range] | join }}", "prints a function"),
     ("{{ [range] | map('string') | join }}", "prints a function"),
     ("{{ ','.join([range]) }}", "joins a function"),
@@ -291,6 +400,22 @@ REFUSED = [
     ("{{ ('a' * 1000000) | replace('', 'b' * 1000) }}", "text longer than 1048576"),
     ("{{ ('a' * 1000000).join(['b'] * 9999) }}", "text longer than 1048576"),
     ("{{ 'a'.center(10000000000) }}", "text longer than 1048576"),
+    ("{{ 'a' | center(10000000000) }}", "text longer than 1048576"),
+    ("{{ '%9999999999d' % 1 }}", "formats a text with '%9999999', which is not known here"),
+    ("{{ '%.9999999999f' % 1 }}", "not known here"),
+    ("{{ '{:9999999999}'.format(1) }}", "not known here"),
+    ("{{ ('%9999d' * 1000) % (1,) }}", "places for more"),
+    ("{{ ('%(a)9999d' * 100000) % {'a': 1} }}", "text longer than 1048576"),
+    ("{{ ('{0:9999}' * 100000).format(1) }}", "text longer than 1048576"),
+    ("{{ ('{0}' * 100).format('a' * 1000000) }}", "text longer than 1048576"),
+    ("{{ [1] | batch(10000000000, 0) | list }}", "takes more than 1000000 steps"),
+    ("{{ [1] | slice(10000000000, 0) | list }}", "takes more than 1000000 steps"),
+    ("{{ [1] | batch(0) | list }}", "cuts a list into fewer than 1"),
+    ("{{ [9223372036854775807, 9223372036854775807] | sum }}", "number beyond 64 bits"),
+    ("{% macro m() %}{{ caller() }}{% endmacro %}{% for i in range(99999) %}{% call m() %}"
+     "{% for j in range(99) %}{% endfor %}{% endcall %}{% endfor %}",
+     "takes more than 1000000 steps"),
+    ("{{ ('<' * 1000000) | e }}", "text longer than 1048576"),
     ("{{ 'a' | indent(10000000000, true) }}", "text longer than 1048576"),
     ("{{ [1] | tojson(indent=10000000000) }}", "indents JSON by more than 16"),
     ("{{ '%9999999999d' is odd }}", "test of integers"),

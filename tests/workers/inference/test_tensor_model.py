@@ -54,7 +54,7 @@ def test_a_request_that_the_graph_cannot_take_is_refused(opened: Open, tmp_path:
     good = {"data": [[1, 2]]}
     for keys, message in (
         ({"inputs": {"a": good}}, "b: float32.* is missing"),
-        ({"inputs": {"a": good, "b": good}, "outputs": ["y"]}, "'y' is no output, only: sum, root"),
+        ({"inputs": {"a": good, "b": good}, "outputs": ["y"]}, '"y" is no output, only: sum, root'),
         ({"input": "text"}, "the model embeds no texts: the folder has no tokenizer.json"),
         (
             {"inputs": {"a": {"data": [[-1, 1]]}, "b": good}},
@@ -164,7 +164,7 @@ def test_malformed_modules_are_told(opened: Open, tmp_path: Path) -> None:
         ({"inputs": {}, "outputs": ["y", "y"]}, "twice"),
         ({"inputs": {}, "encoding": "hex"}, "expected list or base64"),
         ({"input": []}, "1 to 2048"),
-        ({"input": ["a", ""]}, r"input\[1\]: '', expected text"),
+        ({"input": ["a", ""]}, r'input\[1\]: "", expected text'),
         ({"input": "a", "dimensions": 0}, "expected a whole number from 1"),
         ({"input": "a", "dimensions": True}, "expected a whole number from 1"),
     ],

@@ -105,9 +105,23 @@ def test_template_that_misbehaves_refuses_the_request(copy: Path) -> None:
         with_template(copy, "{{ messages[0].items }}").chat(TURNS)
 
 
-def test_template_that_does_not_parse_refuses_the_model(copy: Path) -> None:
-    with pytest.raises(ModelRejected, match=r"chat_template\.jinja: "):
-        with_template(copy, "{% for %}")
+def test_template_that_cannot_be_compiled_refuses_messages_alone(copy: Path) -> None:
+    text = with_template(copy, "{% include 'x' %}")
+    assert text.template_error == "Include is not allowed (line 1)"
+    with pytest.raises(RequestRejected) as caught:
+        text.prompt_ids(InferRequest(messages=TURNS))
+    assert str(caught.value) == (
+        "messages: the model's chat template cannot be used (Include is not allowed (line 1)), "
+        "it takes only a prompt"
+    )
+    assert text.prompt_ids(InferRequest(prompt="a")) == [67]
+
+
+def test_template_sees_no_documents_where_the_rules_of_the_run_know_them(copy: Path) -> None:
+    (copy / "chat_template.jinja").write_text("{{ documents is none }}")
+    folder = ModelFolder.open(copy)
+    assert [Text(folder, logic_flags=flags).chat(TURNS) for flags in (7, 15)] == ["False", "True"]
+    folder.close()
 
 
 def test_messages_without_a_template_are_refused(copy: Path) -> None:

@@ -165,7 +165,7 @@ def say_window(hub: Path, **more: object) -> None:
 def test_a_window_that_the_attention_applies_costs_no_context(hub: Path) -> None:
     say_window(hub)
     found = facts_of(hub, window(48))
-    assert (found.path, found.context, found.tokens_min) == (SLAB, 512, 2)
+    assert (found.path, found.context, found.tokens_min) == (SLAB, 512, 4)
     assert inspect(hub)["windows"] == {"48": 2}
     assert check(hub, "batch-invariant").proven == "batch-invariant"
 
@@ -177,7 +177,7 @@ def test_a_window_that_the_graph_leaves_to_others_ends_the_context(
     found = facts_of(hub)
     assert (found.context, inspect(hub)["context_why"]) == (48, found.context_why)
     assert "window of 48 tokens" in found.context_why
-    with pytest.raises(UsageError, match="tokens_max = 49, expected 2 to 48"):
+    with pytest.raises(UsageError, match="tokens_max = 49, expected 4 to 48"):
         decoder(hub, tokens=49)  # type: ignore[operator]
 
 

@@ -4,7 +4,7 @@ A beginning makes the sequencer, and opens the folder and the ledger; from its f
 every run is the same loop (workers/supervisor.py).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,6 @@ from lockstep.engine.fleet import Fleet
 from lockstep.engine.outside import Outside
 from lockstep.engine.past import Past
 from lockstep.engine.sequencer import Sequencer
-from lockstep.engine.topology import unreached
 from lockstep.workers import folder as folders
 from lockstep.workers import prepare
 from lockstep.workers.expectation import SINCE
@@ -145,23 +144,10 @@ class New:
         return self._sequencer.pump()
 
 
-def remarks(job: Job, fleet: Fleet, takes_input: bool) -> Iterator[str]:
-    """What is legal and perhaps not meant, for people.
-
-    Args:
-        job: What is run.
-        fleet: Of it.
-        takes_input: Whether some agent would be given the input.
-    """
+def lacks_input(job: Job, fleet: Fleet, takes_input: bool) -> bool:
+    """Whether some agent would be given items (``takes_input``), and there will be none."""
     streams = any(not source.to for source in fleet.sources)
-    if job.input_path is None and not streams and takes_input:
-        yield "no input was given (--input), so there are no items"
-    alone = unreached(fleet)
-    if alone and job.mode == "run" and not job.verify_of:
-        yield (
-            f"nothing in the fleet file leads to {', '.join(alone)} (no input, topic, source, or "
-            "config of another agent): only who knows its name can write to it"
-        )
+    return job.input_path is None and not streams and takes_input
 
 
 def make(

@@ -30,7 +30,7 @@ from lockstep.workers import folder as folders
 from lockstep.workers import prepare, spawn
 from lockstep.workers.agent.spec import AgentSpec
 from lockstep.workers.begin_inference import begin_inference, spec_of
-from lockstep.workers.beginning import Beginning, remarks
+from lockstep.workers.beginning import Beginning, lacks_input
 from lockstep.workers.crew import Crew
 from lockstep.workers.deaths import how, told
 from lockstep.workers.engine_recovery import EngineRecovery
@@ -88,8 +88,8 @@ class Supervisor:
             got=beginning.got,
             told=self._note,
         )
-        for remark in remarks(job, fleet, self._sequencer.world.desk.schedule.takes_input):
-            self._note(remark)
+        if lacks_input(job, fleet, self._sequencer.world.desk.schedule.takes_input):
+            self._note("no input was given (--input), so there are no items")
         self._crew = crew = self._make_crew(fleet, platform)
         try:
             codes = crew.compile(prepared, self._parent.look)

@@ -98,7 +98,7 @@ def test_a_provider_that_is_not_got_is_told_loudly(place: Any) -> None:
     if result.json["provider"] == "cuda":
         pytest.skip("CUDA is here")
     assert "lockstep: warning: cuda: " in result.err and "running on cpu" in result.err
-    assert sum("cuda" in note for note in result.json["notes"]) == 1
+    assert len(result.json["notes"]) == 1
 
 
 @pytest.mark.parametrize("durability", ["memory", "sync"])

@@ -334,16 +334,6 @@ def test_no_input_is_noted_where_somebody_would_take_it(tmp_path: Path) -> None:
     assert any("no input was given" in note for note in notes)
 
 
-def test_agents_that_nothing_leads_to_are_noted_once(tmp_path: Path) -> None:
-    notes: list[str] = []
-    more = '[agents.other]\nmodule = "GUESTS/echo.wasm"\n'
-    fleet = fleets.fleet(tmp_path, fleets.ECHO + more)
-    told = lambda what, value: notes.append(value) if what == "note" else None  # noqa: E731
-    run(fleet, fleets.items(tmp_path, 1), run_dir=tmp_path / "run", listen=told)
-    (note,) = notes
-    assert note.startswith("nothing in the fleet file leads to other (no input, topic, source, or")
-
-
 def test_a_signal_while_modules_are_compiled_is_heard(tmp_path: Path) -> None:
     # A body of many loops compiles for minutes; the process is told to stop in the middle of it.
     body = "(loop (br_if 0 (i32.const 0)))" * 60_000

@@ -30,7 +30,7 @@ STEP_BITS = 7  # Of n, below a power of two.
 RANGE = 24  # Powers of two from the least bound to that of the largest logit.
 LEAST_BITS = 7  # The least bound is 2^7, so that all are whole.
 LEAST = float(1 << LEAST_BITS)
-FAR = 2.0 ** -(RANGE + 1)  # What has less than this share of the largest has the least bound.
+FAR = 1.0 / (1 << RANGE + 1)  # What has less than this share of the largest has the least bound.
 LARGEST = float(1 << LEAST_BITS + RANGE)  # What a bound would be if it were tight at the largest.
 # A float32 beyond 2^23 is a whole number in its low bits: adding this rounds, and leaves there the
 # upper half of the float32 that is meant, 2^7 for n = 0.

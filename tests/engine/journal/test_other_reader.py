@@ -25,7 +25,7 @@ def read(folder):  # type: ignore[no-untyped-def]
         magic, version, flags, run_id, segment, size, first = struct.unpack_from(
             "<8sII16sIIQ", data
         )
-        assert (magic, version, size) == (b"LKSTPJ\r\n", 2, 64) and flags in (0, 1, 3, 7), path
+        assert (magic, version, size) == (b"LKSTPJ\r\n", 2, 64) and flags in (0, 1, 3, 7, 15), path
         assert struct.unpack_from("<I", data, 60)[0] == zlib.crc32(data[:60]), path
         if number == 0:
             run, link = run_id, hashlib.sha256(run_id).digest()

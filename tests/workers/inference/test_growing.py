@@ -211,7 +211,7 @@ def test_the_price_is_told_when_it_is_loaded(model: Path, fp32: Path, decoder: A
 
 
 def test_sizes_out_of_range_are_refused(model: Path, decoder: Any) -> None:
-    with pytest.raises(UsageError, match="expected 2 to 512"):
+    with pytest.raises(UsageError, match="expected 4 to 512"):
         decoder(model, tokens=513)
 
 

@@ -139,15 +139,12 @@ def json_object(text: str | bytes, where: str) -> dict[str, Any]:
     Raises:
         UsageError: it is no JSON object.
     """
-    from lockstep.engine.strict_json import loads
+    from lockstep.engine.strict_json import loads_object
 
     try:
-        value = loads(text)
+        return loads_object(text)
     except ValueError as error:
-        raise UsageError(f"{where}: not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise UsageError(f"{where}: found {value!s:.40}, expected a JSON object")
-    return value
+        raise UsageError(f"{where}: {error}") from None
 
 
 def agents(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lockstep.engine import tag as tags
 from lockstep.engine.errors import UsageError
-from lockstep.engine.strict_json import loads
+from lockstep.engine.strict_json import loads, loads_object
 from lockstep.engine.tag import Tag
 
 
@@ -38,11 +38,9 @@ def parse_input(data: bytes, where: str, line_bytes_max: int) -> list[InputItem]
                 "([fleet] record_bytes_max)"
             )
         try:
-            value = loads(line)
+            value = loads_object(line)
         except ValueError as error:
-            raise UsageError(f"{where}:{number}: not valid JSON: {error}") from None
-        if not isinstance(value, dict):
-            raise UsageError(f"{where}:{number}: found {line[:40]!r}, expected a JSON object")
+            raise UsageError(f"{where}:{number}: {error}") from None
         id = value.get("id", number)
         if isinstance(id, bool) or not isinstance(id, str | int):
             raise UsageError(f"{where}:{number}: id is {id!r}, expected a string or an integer")

@@ -41,6 +41,21 @@ def loads(data: bytes | str, depth_max: int = DEPTH_MAX) -> Any:
     return value
 
 
+def loads_object(line: bytes | str) -> dict[str, Any]:
+    """Parse one object, as a person or a client gives it.
+
+    Raises:
+        ValueError: it is not strictly valid JSON, or no object.
+    """
+    try:
+        value = loads(line)
+    except ValueError as error:
+        raise ValueError(f"not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"found {line[:40]!r}, expected a JSON object")
+    return value
+
+
 def dumps(value: Any) -> bytes:
     """Canonical form: sorted keys, no spaces, UTF-8. Equal values give equal bytes."""
     return json.dumps(

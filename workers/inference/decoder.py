@@ -158,11 +158,7 @@ class Decoder:
         notes = of_attention(self.report, device, facts.dtype) if facts.path == SLAB else ()
         self.report = replace(self.report, notes=(*self.report.notes, *notes))
         self.outlives = kv_file != slab_file.NONE and device == "cpu"
-        word = None
-        if self.outlives:
-            needed = KvSlab.bytes_needed(facts, self._slots, tokens_max)
-            rows = f"({rows_max} + {rows_kept}) rows of {tokens_max} tokens"
-            word, kv_buffer = slab_file.mapped(kv_file, needed, f", {rows}")
+        word, kv_buffer = self._mapped(kv_file) if self.outlives else (None, kv_buffer)
         self.slab = KvSlab(facts, rows_max, tokens_max, device, kv_buffer, rows_kept)
         self.copies = Copies(self.slab, word)
         self._filled = huge_pages.Filled(*self.slab.memory())
@@ -174,6 +170,13 @@ class Decoder:
         self.candidates = candidates
         self._landings = self._landing(graphs or candidates > 0)
         self._bindings: OrderedDict[tuple[int, int], _Binding] = OrderedDict()
+
+    def _mapped(self, kv_file: int) -> tuple[memoryview, memoryview]:
+        """The word and the bytes of the slab in a file that outlives this process."""
+        kept = self._slots - self.rows_max
+        needed = KvSlab.bytes_needed(self.facts, self._slots, self.tokens_max)
+        rows = f"({self.rows_max} + {kept}) rows of {self.tokens_max} tokens"
+        return slab_file.mapped(kv_file, needed, f", {rows}")
 
     def _landing(self, wanted: bool) -> dict[str, tuple[Landing, int]]:
         """Outputs that stay on the device: where, and how many numbers of a row."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lockstep.engine.items import InputItem
-from lockstep.engine.strict_json import loads
+from lockstep.engine.strict_json import loads_object
 
 
 class IdUnknown(Exception):
@@ -35,12 +35,7 @@ class ItemIds:
         if len(line) > line_bytes_max:
             raise ValueError(f"{len(line)} bytes, at most {line_bytes_max} fit a record "
                              "([fleet] record_bytes_max)")  # fmt: skip
-        try:
-            value = loads(line)
-        except ValueError as error:
-            raise ValueError(f"not valid JSON: {error}") from None
-        if not isinstance(value, dict):
-            raise ValueError(f"found {line[:40]!r}, expected a JSON object")
+        value = loads_object(line)
         number = self._count + 1
         id = value.get("id", number)
         if isinstance(id, bool) or not isinstance(id, str | int):

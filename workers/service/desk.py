@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from lockstep.engine.record import HEADER_BYTES
 from lockstep.engine.settings import nearest
-from lockstep.engine.strict_json import loads
+from lockstep.engine.strict_json import loads_object
 from lockstep.workers.outside.inlet import CALL, ITEM, TOLD_CALL
 from lockstep.workers.outside.lines import Answer
 from lockstep.workers.service.asked import Asked, Waiter
@@ -301,12 +301,7 @@ def _command(line: bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is none.
     """
-    try:
-        command = loads(line)
-    except ValueError as error:
-        raise ValueError(f"not valid JSON: {error}") from None
-    if not isinstance(command, dict):
-        raise ValueError(f"found {line[:40]!r}, expected a JSON object")
+    command = loads_object(line)
     do = command.get("do")
     if not isinstance(do, str) or do not in KEYS:
         raise ValueError(f"do is {str(do)[:40]!r}{nearest(str(do)[:40], list(KEYS))}")
